@@ -1,0 +1,1 @@
+"""Wiring: blocks into trunks, trunks and heads into a model. Encoders, decoders, towers and fusions are settings here."""

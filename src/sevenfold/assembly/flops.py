@@ -1,0 +1,88 @@
+"""Parameters and FLOPs of every part, by formula: what `show` prints, what utilisation is computed from.
+
+Only products of matrices are counted (2 per multiply-add), as PyTorch's FlopCounterMode does: no norms, no softmax, no
+pointwise functions. Attention is counted in full whatever the mask, as the counter does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from sevenfold.assembly.model import Model
+    from sevenfold.assembly.trunk import Trunk
+
+
+class Row(NamedTuple):
+    """One part of a model: where it is, what it is, its parameters, and the FLOPs of one row through it."""
+
+    place: str
+    kind: str
+    parameters: int
+    flops: int
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def trunk_rows(trunk: Trunk, name: str, lengths: Mapping[str, int], memory: int = 0) -> list[Row]:
+    """One row of the batch through a trunk; `lengths` are the tokens of each input."""
+    rows = []
+    extra = 0 if trunk.tokens is None else len(trunk.tokens)
+    for given, embed in trunk.embeds.items():
+        tokens = lengths.get(given, 0)
+        flops = embed.flops(tokens) if hasattr(embed, "flops") else 0  # type: ignore[operator]
+        rows.append(Row(f"{name}.embeds.{given}", getattr(embed, "kind", "identity"), parameters(embed), flops))
+    beside = sum(p.numel() for p in (trunk.marks or {}).values())
+    if extra or beside:
+        rows.append(Row(f"{name}.tokens", "class and registers", (trunk.tokens.numel() if extra else 0) + beside, 0))  # type: ignore[union-attr]
+    rows.append(Row(f"{name}.position", str(trunk.position.kind), parameters(trunk.position), 0))
+    tokens = extra + sum(lengths.get(given, 0) for given in trunk.embeds)
+    for index, block in enumerate(trunk.blocks):
+        place = f"{name}.blocks.{index}"
+        rows.append(Row(f"{place}.mixer", block.mixer.kind, parameters(block.mixer), block.mixer.flops(tokens, tokens)))
+        if block.cross is not None:
+            rows.append(
+                Row(f"{place}.cross", block.cross.kind, parameters(block.cross), block.cross.flops(tokens, memory))
+            )
+        if block.feed is not None:
+            rows.append(Row(f"{place}.feed", block.feed.kind, parameters(block.feed), block.feed.flops(tokens)))
+        around = parameters(block.norms) + parameters(block.residuals)
+        rows.append(Row(f"{place}.norms", block.norms[0].kind, around, 0))
+    ends = sum(parameters(norm) for norm in (trunk.input_norm, trunk.norm) if norm is not None)
+    if ends:
+        rows.append(Row(f"{name}.norm", "ends", ends, 0))
+    return rows
+
+
+def trunk_tokens(trunk: Trunk, lengths: Mapping[str, int]) -> int:
+    """Tokens inside a trunk, class and register tokens included."""
+    return (0 if trunk.tokens is None else len(trunk.tokens)) + sum(lengths.get(given, 0) for given in trunk.embeds)
+
+
+def model_rows(model: Model, lengths: Mapping[str, int]) -> list[Row]:
+    """One row of the batch through every trunk and head. `lengths`: stream → tokens."""
+    known, rows = dict(lengths), []
+    for name, trunk in model.trunks.items():
+        memory = known.get(trunk.config.cross_attends or "", 0)
+        rows += trunk_rows(trunk, name, known, memory)  # type: ignore[arg-type]
+        known[name] = trunk_tokens(trunk, known)  # type: ignore[arg-type]
+    for name, head in model.heads.items():
+        width = model.config.trunks[head.config.trunk].width  # type: ignore[union-attr]
+        if head.config.pool != "none":  # type: ignore[union-attr]
+            tokens = 1
+        else:
+            tokens = known.get(head.config.stream or "", known[head.config.trunk])  # type: ignore[union-attr]
+        flops = 2 * tokens * width * head.outputs + (2 * tokens * width**2 if head.dense is not None else 0)  # type: ignore[operator]
+        rows.append(Row(f"heads.{name}", head.config.projection.kind, parameters(head), flops))  # type: ignore[union-attr]
+    return rows
+
+
+def forward_flops(model: Model, lengths: Mapping[str, int]) -> int:
+    """FLOPs of one row of the batch, forward."""
+    return sum(row.flops for row in model_rows(model, lengths))

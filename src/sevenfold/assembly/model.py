@@ -1,0 +1,238 @@
+"""A model: streams, an ordered set of trunks (a trunk reads streams and earlier trunks), and heads.
+
+| system          | trunks                                                                      |
+|-----------------|-----------------------------------------------------------------------------|
+| BERT, ViT       | enc: inputs [x]                                                             |
+| GPT             | the same, causal                                                            |
+| T5              | enc: inputs [src] · dec: inputs [tgt], cross_attends enc, causal            |
+| early fusion    | both: inputs [image, text]                                                  |
+| two towers      | v: inputs [image] · t: inputs [text]                                        |
+| middle fusion   | v: inputs [image] · lm: inputs [v, text], causal                            |
+| MAE             | enc: inputs [image] (the visible ones) · dec: inputs [enc], narrow          |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sevenfold.assembly.decode import generate
+from sevenfold.assembly.pool import POOLS, pool
+from sevenfold.assembly.trunk import Trunk
+from sevenfold.blocks.normalization import Norm
+from sevenfold.blocks.projection import Projection
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError, did_you_mean
+from sevenfold.core.types import Batch, Hidden
+from sevenfold.data.collate import collate
+from sevenfold.modality import Modality
+
+
+class HeadConfig(part.Config):
+    """Vectors of a trunk to something asked for: the ids or vectors of a stream, or a number of outputs."""
+
+    trunk: str
+    """The trunk whose tokens it reads."""
+    stream: str | None = None
+    """The stream whose ids (or vectors) it gives."""
+    outputs: int | None = Field(None, ge=1)
+    """How many outputs, where that is not given by a stream."""
+    pool: Literal["none", "mean", "class", "last"] = "none"
+    """One vector per row (the mean over tokens, the class token, the last token), or every token."""
+    projection: Projection.Config = Field(default="linear")  # type: ignore[assignment]
+    """The last map; `tied` reads the stream's embedding table."""
+    transform: bool = False
+    """A dense layer with GELU and a norm before it (BERT)."""
+
+
+class Head(nn.Module):
+    """x [… d] → [… outputs]."""
+
+    Config = HeadConfig
+
+    def __init__(self, config: HeadConfig, width: int, outputs: int, norm: Norm.Config):
+        super().__init__()
+        self.config, self.outputs = config, outputs
+        linear = part.find("projection", "linear").Config(bias=True)
+        self.dense = linear.build(width, width) if config.transform else None
+        self.norm = norm.build(width) if config.transform else None
+        projection = config.projection
+        if projection.kind == "linear" and projection.std is None:
+            projection = projection.replace(std=0.02)
+        self.projection = projection.build(width, outputs)
+
+    def forward(self, x: Tensor, table: Tensor | None = None) -> Tensor:
+        if self.dense is not None and self.norm is not None:
+            x = self.norm(nn.functional.gelu(self.dense(x)))
+        return self.projection(x) if table is None else self.projection(x, table)
+
+
+class ModelConfig(part.Config):
+    """What a model is, without its weights."""
+
+    streams: dict[str, Modality.Config] = Field(min_length=1)
+    """Name → modality."""
+    trunks: dict[str, Trunk.Config] = Field(min_length=1)
+    """Name → trunk, in order: a trunk reads streams and earlier trunks."""
+    heads: dict[str, HeadConfig] = {}
+    """Name → head. The objective adds those that it needs."""
+
+
+class Model(nn.Module):
+    """Streams in, representations out. Its modalities must be ready (fitted) before it is built."""
+
+    Config = ModelConfig
+
+    def __init__(self, config: ModelConfig, modalities: Mapping[str, Modality]):
+        super().__init__()
+        check_wiring(config)
+        self.config, self.modalities = config, dict(modalities)
+        self.trunks = nn.ModuleDict()
+        for name, trunk in config.trunks.items():
+            try:
+                self.trunks[name] = Trunk(trunk, self.modalities, dict(self.trunks.items()))  # type: ignore[arg-type]
+            except ConfigError as error:
+                raise ConfigError(f"trunks.{name}: {error}") from None
+        self.heads = nn.ModuleDict()
+        for name, head in config.heads.items():
+            trunk = config.trunks[head.trunk]
+            norm = (trunk.blocks or [None])[-1]
+            self.heads[name] = Head(head, trunk.width, self._outputs(name, head), norm.norm if norm else "layer")
+
+    def _outputs(self, name: str, head: HeadConfig) -> int:
+        if head.outputs is not None:
+            return head.outputs
+        if head.stream is None:
+            raise ConfigError(f"heads.{name}: give the stream that it predicts, or how many outputs it has")
+        tokenizer = self.modalities[head.stream].tokenizer
+        outputs = tokenizer.size or tokenizer.features
+        assert outputs is not None
+        return outputs
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    # What it computes
+    def forward(self, batch: Batch) -> dict[str, Hidden]:
+        """Every trunk's representation, in order; trunks none of whose inputs are in the batch are left out."""
+        done: dict[str, Hidden] = {}
+        for name, trunk in self.trunks.items():
+            if any(given in batch or given in done for given in trunk.config.inputs):
+                done[name] = trunk(batch, done)
+        return done
+
+    def head(self, name: str, x: Tensor) -> Tensor:
+        """x [… d] of the head's trunk → [… outputs]."""
+        head = self.heads[name]
+        table = None
+        if head.config.projection.kind == "tied":
+            table = self.trunks[head.config.trunk].embeds[head.config.stream].weight  # type: ignore[union-attr,index]
+        return head(x, table)
+
+    # What people do with it
+    def tokenize(self, raws: Sequence[Any]) -> Batch:
+        """Raw items → a padded batch. With several streams an item is a dict from stream to raw item (None: absent
+        from all of them); with one stream it is the raw item itself."""
+        return collate([self._tokens(raw) for raw in raws])
+
+    def _tokens(self, raw: Any) -> dict[str, Any]:
+        if not isinstance(raw, dict):
+            fed = [name for name in self.modalities if any(name in t.config.inputs for t in self.trunks.values())]
+            if len(fed) != 1:
+                raise ConfigError(f"this model has the streams {fed}: give each item as a dict from stream to raw item")
+            raw = {fed[0]: raw}
+        for name in raw:
+            if name not in self.modalities:
+                raise ConfigError(f"there is no stream {name!r}{did_you_mean(name, self.modalities)}")
+        return {name: self.modalities[name].tokens(value) for name, value in raw.items() if value is not None}
+
+    @torch.inference_mode()
+    def embed(
+        self, raws: Sequence[Any], pool: str = "mean", trunk: str | None = None, batch_size: int = 64
+    ) -> np.ndarray:
+        """Raw items → representations, float32 [len(raws) width]; with pool="none" a list of [n width].
+
+        `trunk` defaults to the last one that reads streams and not only other trunks.
+        """
+        check_pool(pool)
+        was, found = self.training, []
+        self.eval()
+        try:
+            for start in range(0, len(raws), batch_size):
+                batch = to_device(self.tokenize(raws[start : start + batch_size]), self.device)
+                done = self(batch)
+                hidden = done[trunk or self._representing(done, batch)]
+                found.extend(pooled(hidden, pool))
+        finally:
+            self.train(was)
+        if pool == "none":
+            return found  # type: ignore[return-value]
+        return np.stack(found) if found else np.zeros((0, next(iter(self.config.trunks.values())).width), np.float32)
+
+    def _representing(self, done: Mapping[str, Hidden], batch: Batch) -> str:
+        reading = [name for name in done if any(given in batch for given in self.config.trunks[name].inputs)]
+        return (reading or list(done))[-1]
+
+    def generate(self, prompt: Any = None, **settings: Any) -> list[Any]:
+        """Draw one stream, given others or its own beginning: see `sevenfold.assembly.decode.generate`."""
+        return generate(self, prompt, **settings)
+
+
+def pooled(hidden: Hidden, how: str) -> list[np.ndarray]:
+    """One float32 array per row: its pooled vector [d], or with "none" the vectors [n d] of its valid stream tokens."""
+    if how != "none":
+        return list(pool(hidden, how).float().cpu().numpy())
+    start = max((hidden.spans or {}).get("registers", (0, 0))[1], (hidden.spans or {}).get("class", (0, 0))[1])
+    x = hidden.x[:, start:].float().cpu().numpy()
+    if hidden.valid is None:
+        return list(x)
+    valid = hidden.valid[:, start:].cpu().numpy()
+    return [row[keep] for row, keep in zip(x, valid)]
+
+
+def check_pool(how: str) -> None:
+    if how != "none" and how not in POOLS:
+        raise ConfigError(f"pool: there is no {how!r}{did_you_mean(how, ['none', *POOLS])}")
+
+
+def to_device(batch: Batch, device: Any) -> Batch:
+    return {name: stream.to(device) for name, stream in batch.items()}
+
+
+def check_wiring(config: ModelConfig) -> None:
+    """Refuse, before anything is built, names that are not there and trunks that read later ones."""
+    earlier: list[str] = []
+    for name, trunk in config.trunks.items():
+        if name in config.streams:
+            raise ConfigError(f"trunks.{name}: a stream has the same name")
+        for field, reads in (("inputs", trunk.inputs), ("cross_attends", (trunk.cross_attends,))):
+            for given in reads:
+                if given is None or given in earlier or (field == "inputs" and given in config.streams):
+                    continue
+                if given in config.trunks:
+                    raise ConfigError(
+                        f"trunks.{name}.{field}: {given!r} comes later (or is itself): a trunk reads earlier trunks only"
+                    )
+                known = [*(config.streams if field == "inputs" else ()), *earlier]
+                raise ConfigError(f"trunks.{name}.{field}: there is no {given!r}{did_you_mean(given, known)}")
+        if len(set(trunk.inputs)) != len(trunk.inputs):
+            raise ConfigError(f"trunks.{name}.inputs: an input is named twice: {list(trunk.inputs)}")
+        earlier.append(name)
+    for name, head in config.heads.items():
+        if head.trunk not in config.trunks:
+            raise ConfigError(
+                f"heads.{name}.trunk: there is no {head.trunk!r}{did_you_mean(head.trunk, config.trunks)}"
+            )
+        if head.stream is not None and head.stream not in config.streams:
+            raise ConfigError(
+                f"heads.{name}.stream: there is no {head.stream!r}{did_you_mean(head.stream, config.streams)}"
+            )
+        tied = head.projection.kind == "tied"
+        if tied and (head.stream is None or head.stream not in config.trunks[head.trunk].inputs):
+            raise ConfigError(f"heads.{name}: a tied head needs a stream that trunk {head.trunk!r} reads")

@@ -1,0 +1,51 @@
+"""From a trunk's tokens to one vector per row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Hidden
+
+
+def _extras(hidden: Hidden) -> int:
+    spans = hidden.spans or {}
+    return max(spans.get("class", (0, 0))[1], spans.get("registers", (0, 0))[1])
+
+
+def mean(hidden: Hidden) -> Tensor:
+    """The mean over valid tokens, class and register tokens left out."""
+    start = _extras(hidden)
+    x = hidden.x[:, start:]
+    if hidden.valid is None:
+        return x.mean(1)
+    weight = hidden.valid[:, start:, None].to(x.dtype)
+    return (x * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def class_token(hidden: Hidden) -> Tensor:
+    """The class token."""
+    start, stop = (hidden.spans or {}).get("class", (0, 0))
+    if start == stop:
+        raise ConfigError("pool: this trunk has no class token: set class_token, or pool by mean")
+    return hidden.x[:, start]
+
+
+def last(hidden: Hidden) -> Tensor:
+    """The last valid token."""
+    if hidden.valid is None:
+        return hidden.x[:, -1]
+    place = torch.arange(hidden.x.shape[1], device=hidden.x.device)
+    index = torch.where(hidden.valid, place, -1).amax(1).clamp(min=0)
+    return hidden.x[torch.arange(len(index), device=index.device), index]
+
+
+POOLS: dict[str, Callable[[Hidden], Tensor]] = {"mean": mean, "class": class_token, "last": last}
+
+
+def pool(hidden: Hidden, how: str) -> Tensor:
+    """x [b n d] → [b d]; "none" leaves it."""
+    return hidden.x if how == "none" else POOLS[how](hidden)

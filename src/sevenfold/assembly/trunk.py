@@ -1,0 +1,357 @@
+"""A trunk: streams (and earlier trunks) joined along the token axis, given positions, and run through blocks.
+
+    raw tokens -> projection -> + position -> [class, registers, stream 1, stream 2 …] -> blocks -> norm
+
+Open point of early fusion, settled here: streams in one trunk share a coordinate axis exactly when they name the same
+axis. The trunk's coordinates have one column per distinct name; a stream stands at 0 on the axes it does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from sevenfold.assembly.block import Block
+from sevenfold.blocks.normalization import Norm
+from sevenfold.blocks.position import Position
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Batch, Hidden, Mask, Stream
+from sevenfold.modality import Modality
+
+
+class MaskConfig(part.Config):
+    """Who may look at whom."""
+
+    causal: bool = False
+    """Tokens see only themselves and earlier ones."""
+    window: int | None = Field(None, ge=1)
+    """Tokens see only those less than this many places away."""
+    prefix: bool = False
+    """The tokens of the first stream see each other in both directions even when causal (prefix language model)."""
+
+
+class Trunk(nn.Module):
+    """Batch (and the Hidden of earlier trunks) → Hidden."""
+
+    class Config(part.Config):
+        inputs: tuple[str, ...] = Field(min_length=1)
+        """Streams and earlier trunks, joined along the token axis in this order."""
+        cross_attends: str | None = None
+        """An earlier trunk that every block reads by cross-attention."""
+        width: int = Field(256, ge=1, le=1 << 16)
+        """Channels of a token."""
+        depth: int = Field(4, ge=0, le=4096)
+        """Blocks."""
+        block: Block.Config | tuple[Block.Config, ...] = Block.Config()
+        """One block, repeated; or a list of blocks, taken in turn."""
+        position: Position.Config = Field(default="rotary")  # type: ignore[assignment]
+        """What the trunk knows of where tokens stand."""
+        index: bool = False
+        """Number the joined tokens 0, 1, 2 … (class and register tokens too) instead of using their own coordinates."""
+        mask: MaskConfig = MaskConfig()
+        """Who may look at whom."""
+        class_token: bool = False
+        """A trainable token in front, to read a sequence or a set out; under a causal mask it is the start token."""
+        registers: int = Field(0, ge=0, le=1024)
+        """Trainable tokens that attention may use as scratch; dropped from the output of pooling."""
+        stream_embedding: bool = False
+        """Add a trainable vector per input, so that tokens tell which stream they are from."""
+        input_norm: bool = False
+        """Normalize the embedded tokens before the first block (BERT)."""
+        final_norm: bool = True
+        """Normalize after the last block."""
+        dropout: float = Field(0.0, ge=0, lt=1)
+        """Share of the embedded tokens' channels dropped in training."""
+        frozen: bool = False
+        """Never trained."""
+
+        @field_validator("block", mode="before")
+        @classmethod
+        def _block(cls, value: Any) -> Any:
+            if isinstance(value, list | tuple):
+                if not value:
+                    raise ValueError("an empty list of blocks")
+                return tuple(
+                    item if isinstance(item, Block.Config) else Block.Config.model_validate(item) for item in value
+                )
+            return value if isinstance(value, Block.Config) else Block.Config.model_validate(value)
+
+        @property
+        def blocks(self) -> list[Block.Config]:
+            """The config of each block, bottom to top."""
+            pattern = self.block if isinstance(self.block, tuple) else (self.block,)
+            cross = None
+            if self.cross_attends:
+                cross = "cross"
+            return [
+                pattern[index % len(pattern)].replace(cross=pattern[index % len(pattern)].cross or cross)
+                for index in range(self.depth)
+            ]
+
+    def __init__(self, config: Any, streams: Mapping[str, Modality], earlier: Mapping[str, Trunk]):
+        super().__init__()
+        self.config, width = config, config.width
+        self.axes = trunk_axes(config, streams, {name: trunk.axes for name, trunk in earlier.items()})
+        self._columns = {
+            name: [
+                self.axes.index(axis) for axis in (streams[name].axis_names if name in streams else earlier[name].axes)
+            ]
+            for name in config.inputs
+        }
+        if config.index:
+            self.axes = ("index",)
+        self.embeds = nn.ModuleDict()
+        for name in config.inputs:
+            if name in streams:
+                modality = streams[name]
+                size = modality.tokenizer.size or modality.tokenizer.features
+                self.embeds[name] = projection_of(modality).build(size, width)
+            else:
+                self.embeds[name] = _bridge(earlier[name].config.width, width)
+        self.position: Position = config.position.build(width, len(self.axes))
+        extra = int(config.class_token) + config.registers
+        self.tokens = nn.Parameter(torch.randn(extra, width) * 0.02) if extra else None
+        self.marks = (
+            nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in config.inputs})
+            if config.stream_embedding
+            else None
+        )
+        blocks = config.blocks
+        if config.cross_attends:
+            memory = earlier[config.cross_attends].config.width
+            blocks = [_with_memory(block, memory, width) for block in blocks]
+        self.blocks = nn.ModuleList(block_of(block, width, index, config.depth) for index, block in enumerate(blocks))
+        norm: Norm.Config = (config.blocks or [Block.Config()])[-1].norm
+        self.input_norm = norm.build(width) if config.input_norm else None
+        self.norm = norm.build(width) if config.final_norm else None
+        self._scale_outputs()
+        for index, block in enumerate(self.blocks):
+            mixer = block.mixer
+            if not config.mask.causal and not mixer.bidirectional:
+                raise ConfigError(f"block {index}: {mixer.kind!r} only works forward: set mask.causal")
+        if config.frozen:
+            self.requires_grad_(False)
+
+    @torch.no_grad()
+    def _scale_outputs(self) -> None:
+        branches = sum(len(block.outputs()) for block in self.blocks)
+        for block in self.blocks:
+            for out in block.outputs():
+                out.weight.mul_(branches**-0.5)
+
+    def train(self, mode: bool = True) -> Trunk:
+        return super().train(mode and not self.config.frozen)
+
+    # Embedding
+    def embed(self, name: str, given: Stream | Hidden, project: bool = True) -> Hidden:
+        """One input, embedded and placed: x [b n width], coords with one column per axis of the trunk.
+
+        `project=False`: its vectors have the trunk's width already (mask tokens, prompts).
+        """
+        x = given.x if isinstance(given, Hidden) else given.values
+        x = self.embeds[name](x) if project else x
+        if self.marks is not None:
+            x = x + self.marks[name]
+        coords = given.coords
+        if coords is None:
+            coords = torch.zeros(*x.shape[:2], 0, device=x.device)
+        if not self.config.index:
+            coords = self._place(name, coords)
+            added = self.position.embed(coords)
+            x = x if added is None else x + added.to(x.dtype)
+        return Hidden(x, coords, given.valid, given.segments, {name: (0, x.shape[1])})
+
+    def _place(self, name: str, coords: Tensor) -> Tensor:
+        columns = self._columns[name]
+        if columns == list(range(len(self.axes))):
+            return coords
+        placed = coords.new_zeros(*coords.shape[:2], len(self.axes))
+        for own, column in enumerate(columns):
+            placed[..., column] = coords[..., own]
+        return placed
+
+    def extras(self, rows: int, like: Hidden) -> list[Hidden]:
+        """The class and register tokens, for `rows` rows."""
+        if self.tokens is None:
+            return []
+        x = self.tokens.to(like.x.dtype).expand(rows, -1, -1)
+        coords = None if like.coords is None else like.coords.new_zeros(rows, x.shape[1], like.coords.shape[-1])
+        first = int(self.config.class_token)
+        return [Hidden(x, coords, spans={"class": (0, first), "registers": (first, x.shape[1])})]
+
+    def join(self, pieces: Sequence[Hidden], extras: bool = True) -> Hidden:
+        """Pieces from `embed`, joined along the token axis behind the class and register tokens."""
+        pieces = [*(self.extras(len(pieces[0].x), pieces[0]) if extras else []), *pieces]
+        spans, start = {}, 0
+        for piece in pieces:
+            for name, (a, b) in (piece.spans or {}).items():
+                spans[name] = (start + a, start + b)
+            start += piece.x.shape[1]
+        if len(pieces) == 1:
+            hidden = pieces[0]
+        else:
+            hidden = Hidden(
+                torch.cat([piece.x for piece in pieces], 1),
+                None,
+                _join([piece.valid for piece in pieces], pieces, True, torch.bool),
+                _join([piece.segments for piece in pieces], pieces, 0, torch.long),
+                spans,
+            )
+            if not self.config.index:
+                coords = [piece.coords for piece in pieces if piece.coords is not None]
+                hidden = hidden._replace(coords=torch.cat([_like(c, coords) for c in coords], 1))
+        return hidden
+
+    def _finish(self, hidden: Hidden, before: int | Tensor = 0) -> Hidden:
+        """Positions of numbered tokens, the input norm and dropout."""
+        x = hidden.x
+        if self.config.index:
+            n = x.shape[1]
+            if hidden.valid is None:
+                place = torch.arange(n, device=x.device).expand(len(x), n)
+            else:
+                place = (hidden.valid.long().cumsum(1) - 1).clamp(min=0)
+            hidden = hidden._replace(coords=(place + before).unsqueeze(-1))
+            added = self.position.embed(hidden.coords)  # type: ignore[arg-type]
+            x = x if added is None else x + added.to(x.dtype)
+        if self.input_norm is not None:
+            x = self.input_norm(x)
+        return hidden._replace(x=F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x)
+
+    # Running
+    def forward(
+        self, batch: Batch, earlier: Mapping[str, Hidden] | None = None, order: Sequence[str] | None = None
+    ) -> Hidden:
+        """Embed the inputs that are there (in `order`, if given) and run the blocks."""
+        earlier = earlier or {}
+        names = [name for name in (order or self.config.inputs) if name in batch or name in earlier]
+        pieces = [self.embed(name, batch[name] if name in batch else earlier[name]) for name in names]
+        memory = earlier[self.config.cross_attends] if self.config.cross_attends else None
+        return self.mix(self.join(pieces), memory)
+
+    def mix(self, hidden: Hidden, memory: Hidden | None = None) -> Hidden:
+        """Joined tokens through the blocks and the final norm."""
+        mask = self._mask(hidden)
+        hidden = self._around(self._finish(hidden), memory)
+        x = hidden.x
+        if self.blocks:
+            hidden = hidden._replace(x=self.blocks[0].residuals[0].enter(x))
+            for block in self.blocks:
+                hidden = block(hidden, mask)
+            x = self.blocks[-1].residuals[-1].leave(hidden.x)
+        if self.norm is not None:
+            x = self.norm(x, hidden.condition)
+        return hidden._replace(x=x, angles=None, bias=None, memory=None)
+
+    def _around(self, hidden: Hidden, memory: Hidden | None) -> Hidden:
+        """What mixers need beside the tokens: rotations, the bias of the position, the memory."""
+        angles = {}
+        for width in dict.fromkeys(block.mixer.rotated for block in self.blocks):
+            turned = None if width is None or hidden.coords is None else self.position.angles(hidden.coords, width)
+            if turned is not None:
+                angles[width] = turned
+        bias = self.position.bias if self.position.biased else None
+        return hidden._replace(angles=angles or None, bias=bias, memory=memory)  # type: ignore[arg-type]
+
+    def _mask(self, hidden: Hidden) -> Mask:
+        mask = self.config.mask
+        prefix = None
+        if mask.prefix:
+            names = [name for name in hidden.spans or {} if name not in ("class", "registers")]
+            stop = (hidden.spans or {})[names[0]][1] if len(names) > 1 else 0
+            prefix = torch.full((len(hidden.x),), stop, device=hidden.x.device)
+        return Mask(mask.causal, mask.window, prefix)
+
+    # Generation
+    def start(self, rows: int, length: int) -> TrunkState:
+        """The state before any token, for at most `length` tokens (class and register tokens included)."""
+        if not self.config.mask.causal:
+            raise ConfigError("this trunk is not causal, so it cannot continue a sequence: set mask.causal")
+        like = self.embeds[self.config.inputs[0]].weight
+        return TrunkState([block.start(rows, length, like) for block in self.blocks], 0)
+
+    def step(
+        self, hidden: Hidden, state: TrunkState, memory: Hidden | None = None, prefix: int = 0
+    ) -> tuple[Hidden, TrunkState]:
+        """The next tokens (from `embed`, joined) after `state` → (Hidden, the new state)."""
+        width = torch.full((len(hidden.x),), prefix, device=hidden.x.device) if prefix else None
+        mask = Mask(self.config.mask.causal, self.config.mask.window, width)
+        seen = hidden.x.shape[1] if hidden.valid is None else hidden.valid.long().sum(1, keepdim=True)
+        hidden = self._around(self._finish(hidden, state.used), memory)
+        after = []
+        x = hidden.x
+        if self.blocks:
+            hidden = hidden._replace(x=self.blocks[0].residuals[0].enter(x))
+            for block, block_state in zip(self.blocks, state.blocks):
+                hidden, new = block.step(hidden, block_state, mask)
+                after.append(new)
+            x = self.blocks[-1].residuals[-1].leave(hidden.x)
+        if self.norm is not None:
+            x = self.norm(x, hidden.condition)
+        return hidden._replace(x=x, angles=None, bias=None, memory=None), TrunkState(after, state.used + seen)
+
+
+class TrunkState:
+    """What a trunk remembers between steps: the state of each block, and how many tokens each row has seen."""
+
+    def __init__(self, blocks: list[Any], used: int | Tensor):
+        self.blocks, self.used = blocks, used
+
+
+def trunk_axes(config: Any, streams: Mapping[str, Modality], earlier: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The distinct axis names of a trunk's inputs, in order of appearance."""
+    names: dict[str, None] = {}
+    for name in config.inputs:
+        names |= dict.fromkeys(streams[name].axis_names if name in streams else earlier[name])
+    return tuple(names)
+
+
+def projection_of(modality: Modality) -> Any:
+    """The config of the projection that takes a modality's tokens to the model's width."""
+    if modality.config.projection is not None:
+        return modality.config.projection
+    kind = "embedding" if modality.tokenizer.size is not None else "patch_embed"
+    return part.find("projection", kind).Config()
+
+
+def block_of(config: Block.Config, width: int, index: int, depth: int) -> Block:
+    """A block, with the place named in the error."""
+    try:
+        return Block(config, width, index, depth)
+    except ConfigError as error:
+        raise ConfigError(f"block: {error}") from None
+
+
+def _with_memory(block: Block.Config, memory: int, width: int) -> Block.Config:
+    cross = block.cross
+    if cross is not None and "memory_width" in type(cross).model_fields and memory != width:
+        cross = cross.replace(memory_width=memory)
+    return block.replace(cross=cross)
+
+
+def _bridge(width_in: int, width_out: int) -> nn.Module:
+    if width_in == width_out:
+        return nn.Identity()
+    return part.find("projection", "linear").Config(bias=True).build(width_in, width_out)
+
+
+def _join(parts: Sequence[Tensor | None], pieces: Sequence[Hidden], fill: Any, dtype: Any) -> Tensor | None:
+    if all(part is None for part in parts):
+        return None
+    return torch.cat(
+        [
+            torch.full(piece.x.shape[:2], fill, dtype=dtype, device=piece.x.device) if part is None else part
+            for part, piece in zip(parts, pieces)
+        ],
+        1,
+    )
+
+
+def _like(coords: Tensor, others: Sequence[Tensor]) -> Tensor:
+    return coords.float() if any(other.is_floating_point() for other in others) else coords

@@ -1,0 +1,1 @@
+"""The seven building blocks, one room each: tokenization, position, projection, mixing, nonlinearity, normalization, residual."""

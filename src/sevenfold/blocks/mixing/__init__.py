@@ -1,0 +1,114 @@
+"""Context mixing: how tokens learn of each other.
+
+The contract of this room, about mixing and not about attention. A mixer maps a whole sequence at once (`forward`), and
+a causal one also continues a sequence from a state (`start`, `step`): stepping through a sequence in pieces of any
+length gives what one forward pass gives. Padding and other segments never change a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sevenfold.blocks.projection.linear import Linear
+from sevenfold.core import part
+from sevenfold.core.types import Hidden, Mask
+
+Project = Callable[[int, int], nn.Module]
+"""(width_in, width_out) → a projection."""
+
+
+class Mixer(part.Part, nn.Module):
+    """A mixer for tokens of one width. `out` is its last projection (scaled down with depth at initialisation)."""
+
+    room = "mixing"
+
+    class Config(part.Config):
+        pass
+
+    bidirectional: ClassVar[bool] = True
+    """Whether it can work without a causal mask."""
+    crosses: ClassVar[bool] = False
+    """Whether it reads `hidden.memory` instead of its own tokens."""
+    out: nn.Module
+
+    def __init__(self, config: Any, width: int, project: Project | None = None):
+        super().__init__()
+        self.config, self.width = config, width
+        self.project: Project = project or Linear.Config().build
+
+    @property
+    def rotated(self) -> int | None:
+        """The width of what a rotary position turns, or None if it turns nothing."""
+        return None
+
+    def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008 (a frozen default)
+        """Hidden with x [b n d] → [b n d]."""
+        raise NotImplementedError
+
+    def start(self, rows: int, length: int, like: Tensor) -> Any:
+        """The state before any token, for at most `length` tokens, with the device and dtype of `like`."""
+        raise NotImplementedError
+
+    def step(self, hidden: Hidden, state: Any, mask: Mask) -> tuple[Tensor, Any]:
+        """The next k tokens, x [b k d], after what the state has seen → ([b k d], the new state)."""
+        raise NotImplementedError
+
+    def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor | None:  # noqa: B008
+        """How much each token takes from each, [b h n m] (or only the query `rows`), summing to 1 over m.
+
+        Recomputed beside the kernel that forward uses, so that looking changes nothing. None: it has no such weights.
+        """
+        return None
+
+    def flops(self, tokens: int, attended: int) -> int:
+        """Multiply-adds ×2 of one row of `tokens` tokens (attending to `attended`), by formula."""
+        raise NotImplementedError
+
+
+def allowed(hidden: Hidden, mask: Mask) -> Tensor | None:
+    """The description of a mask as a matrix: [b 1 n n] bool, True where row may look at column; None if nowhere hidden.
+
+    A token always sees itself, so that no row is empty, padding included.
+    """
+    n, device = hidden.x.shape[1], hidden.x.device
+    seen: Tensor | None = None
+    place = torch.arange(n, device=device)
+    if mask.causal or mask.window is not None:
+        distance = place[:, None] - place[None, :]
+        near = torch.ones(n, n, dtype=torch.bool, device=device)
+        if mask.causal:
+            near = distance >= 0
+        if mask.window is not None:
+            near = near & (distance.abs() < mask.window)
+        seen = near[None]
+        if mask.prefix is not None:
+            head = place[None, :] < mask.prefix[:, None]
+            seen = seen | (head[:, :, None] & head[:, None, :])
+    if hidden.segments is not None:
+        same = hidden.segments[:, :, None] == hidden.segments[:, None, :]
+        seen = same if seen is None else seen & same
+    if hidden.valid is not None:
+        real = hidden.valid[:, None, :].expand(-1, n, -1)
+        seen = real if seen is None else seen & real
+    if seen is None:
+        return None
+    return (seen | torch.eye(n, dtype=torch.bool, device=device)[None])[:, None]
+
+
+def starts(hidden: Hidden) -> Tensor | None:
+    """[b n] bool: where a token begins a new segment, so that recurrent and local mixers forget; None if nowhere."""
+    if hidden.segments is None:
+        return None
+    first = torch.ones_like(hidden.segments[:, :1], dtype=torch.bool)
+    return torch.cat([first, hidden.segments[:, 1:] != hidden.segments[:, :-1]], dim=1)
+
+
+def default_heads(width: int) -> int:
+    """Heads of width 64 (32 below width 256), or the nearest number of heads that divides with an even head width."""
+    wanted = max(1, width // (64 if width >= 256 else 32))
+    fitting = [heads for heads in range(1, width + 1) if width % heads == 0 and (width // heads) % 2 == 0] or [1]
+    return min(fitting, key=lambda heads: abs(heads - wanted))

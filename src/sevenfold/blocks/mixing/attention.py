@@ -1,0 +1,169 @@
+"""Multi-head self-attention: full, causal, prefix, windowed, packed; with grouped queries and query-key norm.
+
+    y = softmax(M + Q K^T / sqrt(d_h)) V,   Q K V = x W_qkv,   out = y W_o          4 d^2 weights for any number of heads
+
+Vaswani 2017, arXiv:1706.03762 eq. 1; grouped queries Ainslie 2023, arXiv:2305.13245; query-key norm Henry 2020,
+arXiv:2010.04245. GPT-2, BERT, ViT, Llama, ESM-2 and most others.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from sevenfold.blocks.mixing import Mixer, Project, allowed, default_heads
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Hidden, Mask
+
+
+class Cache(NamedTuple):
+    """Keys and values so far: k, v [b kv length d_h] (keys already turned), coords [b length c], valid, segments."""
+
+    k: Tensor
+    v: Tensor
+    coords: Tensor | None
+    valid: Tensor
+    segments: Tensor
+    used: int
+
+
+class Attention(Mixer):
+    class Config(Mixer.Config):
+        heads: int | None = Field(None, ge=1, le=4096)
+        """How many heads; the width must be a multiple unless head_width is given. By default heads of width 64 (32
+        in trunks narrower than 256), or as near as divides."""
+        kv_heads: int | None = Field(None, ge=1)
+        """Key and value heads shared by groups of query heads; by default as many as heads."""
+        head_width: int | None = Field(None, ge=1)
+        """Width of one head; by default width / heads."""
+        query_key_norm: bool = False
+        """Root-mean-square norm of each query and key, with a learned scale."""
+        dropout: float = Field(0.0, ge=0, lt=1)
+        """Share of attention weights dropped in training."""
+
+    def __init__(self, config: Any, width: int, project: Project | None = None):
+        super().__init__(config, width, project)
+        self.heads = config.heads or default_heads(width)
+        self.kv = config.kv_heads or self.heads
+        if config.head_width is None and width % self.heads:
+            raise ConfigError(f"attention: {self.heads} heads do not divide the width {width}")
+        if self.heads % self.kv:
+            raise ConfigError(f"attention: {self.kv} kv_heads do not divide {self.heads} heads")
+        self.head_width = config.head_width or width // self.heads
+        self.qkv = self.project(width, (self.heads + 2 * self.kv) * self.head_width)
+        self.out = self.project(self.heads * self.head_width, width)
+        self.query_norm = nn.RMSNorm(self.head_width, eps=1e-6) if config.query_key_norm else None
+        self.key_norm = nn.RMSNorm(self.head_width, eps=1e-6) if config.query_key_norm else None
+
+    @property
+    def rotated(self) -> int | None:
+        return self.head_width
+
+    def _heads(self, hidden: Hidden) -> tuple[Tensor, Tensor, Tensor]:
+        """q [b h n d_h], k and v [b kv n d_h], normed and turned."""
+        qkv = self.qkv(hidden.x).unflatten(-1, (self.heads + 2 * self.kv, self.head_width)).transpose(1, 2)
+        q, k, v = qkv.split([self.heads, self.kv, self.kv], dim=1)
+        if self.query_norm is not None and self.key_norm is not None:
+            q, k = self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype)
+        if hidden.angles is not None:
+            cos, sin = hidden.angles[self.head_width]
+            q, k = turn(q, cos, sin), turn(k, cos, sin)
+        return q, k, v
+
+    def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008
+        q, k, v = self._heads(hidden)
+        plain = hidden.valid is None and hidden.segments is None and mask.window is None and mask.prefix is None
+        causal = mask.causal and plain and hidden.bias is None
+        seen = None if causal else allowed(hidden, mask)
+        if hidden.bias is not None and hidden.coords is not None:
+            seen = biased(hidden.bias(hidden.coords, hidden.coords, self.heads), seen, q.dtype)
+        y = self._attend(q, k, v, seen, causal)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, causal: bool = False) -> Tensor:
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=seen,
+            is_causal=causal,
+            dropout_p=self.config.dropout if self.training else 0.0,
+            enable_gqa=self.kv != self.heads,
+        )
+
+    def start(self, rows: int, length: int, like: Tensor) -> Cache:
+        shape = (rows, self.kv, length, self.head_width)
+        return Cache(
+            like.new_zeros(shape),
+            like.new_zeros(shape),
+            None,
+            torch.zeros(rows, length, dtype=torch.bool, device=like.device),
+            torch.zeros(rows, length, dtype=torch.long, device=like.device),
+            0,
+        )
+
+    def step(self, hidden: Hidden, state: Cache, mask: Mask) -> tuple[Tensor, Cache]:
+        q, k, v = self._heads(hidden)
+        n, old, new = q.shape[2], state.used, state.used + q.shape[2]
+        if new > state.k.shape[2]:
+            raise ValueError(f"the cache holds {state.k.shape[2]} tokens, and {new} were given")
+        state.k[:, :, old:new], state.v[:, :, old:new] = k, v
+        state.valid[:, old:new] = True if hidden.valid is None else hidden.valid
+        state.segments[:, old:new] = 0 if hidden.segments is None else hidden.segments
+        coords = state.coords
+        if hidden.bias is not None and hidden.coords is not None:
+            if coords is None:
+                coords = hidden.coords.new_zeros(len(k), state.k.shape[2], hidden.coords.shape[-1])
+            coords[:, old:new] = hidden.coords
+        place = torch.arange(new, device=q.device)
+        distance = place[old:, None] - place[None, :]
+        near = distance >= 0
+        if mask.window is not None:
+            near = near & (distance < mask.window)
+        seen = near[None]
+        if mask.prefix is not None:
+            head = place[None, :] < mask.prefix[:, None]
+            seen = seen | (head[:, old:, None] & head[:, None, :])
+        seen = seen & state.valid[:, None, :new]
+        seen = seen & (state.segments[:, old:new, None] == state.segments[:, None, :new])
+        seen = (seen | (distance == 0)[None])[:, None]
+        if hidden.bias is not None and coords is not None:
+            seen = biased(hidden.bias(coords[:, old:new], coords[:, :new], self.heads), seen, q.dtype)
+        y = self._attend(q, state.k[:, :, :new].to(q.dtype), state.v[:, :, :new].to(q.dtype), seen)
+        return self.out(y.transpose(1, 2).reshape(len(q), n, -1)), state._replace(coords=coords, used=new)
+
+    def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
+        q, k, _ = self._heads(hidden)
+        k = k.repeat_interleave(self.heads // self.kv, dim=1)
+        score = (q.float() @ k.float().transpose(-1, -2)) * self.head_width**-0.5
+        seen = allowed(hidden, mask)
+        if hidden.bias is not None and hidden.coords is not None:
+            score = score + hidden.bias(hidden.coords, hidden.coords, self.heads)
+        if seen is not None:
+            score = score.masked_fill(~seen, float("-inf"))
+        weights = score.softmax(-1)
+        return weights if rows is None else weights[:, :, rows]
+
+    def flops(self, tokens: int, attended: int) -> int:
+        inner = self.heads * self.head_width
+        projections = 2 * tokens * self.width * (2 * inner + 2 * self.kv * self.head_width)
+        return projections + 4 * tokens * attended * inner
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + d/2) of x [b h n d] by angles given as cos, sin [b n d/2]; an odd last channel stays."""
+    half = cos.shape[-1]
+    cos, sin = cos.unsqueeze(1).to(x.dtype), sin.unsqueeze(1).to(x.dtype)
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, rest], dim=-1)
+
+
+def biased(bias: Tensor, seen: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """An additive mask from a position's bias and a boolean mask."""
+    if seen is not None:
+        bias = bias.masked_fill(~seen, float("-inf"))
+    return bias.to(dtype)

@@ -1,0 +1,92 @@
+"""Cross-attention: tokens ask, an earlier trunk's tokens answer.
+
+    y = softmax(Q K^T / sqrt(d_h)) V,   Q = x W_q,   K V = memory W_kv
+
+Vaswani 2017, arXiv:1706.03762 section 3.2.3. T5, Whisper, latent diffusion's text conditioning. A row whose memory is
+all padding gets 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from sevenfold.blocks.mixing import Mixer, Project, default_heads
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Hidden, Mask
+
+
+class Memory(NamedTuple):
+    """What a step needs of the memory: k, v [b h m d_h], or None before the first step."""
+
+    k: Tensor | None
+    v: Tensor | None
+
+
+class Cross(Mixer):
+    class Config(Mixer.Config):
+        heads: int | None = Field(None, ge=1, le=4096)
+        """How many heads; the width must be a multiple. By default heads of width 64 (32 in trunks narrower than 256),
+        or as near as divides."""
+        memory_width: int | None = Field(None, ge=1)
+        """Width of the memory's vectors; by default the trunk's own width."""
+        dropout: float = Field(0.0, ge=0, lt=1)
+        """Share of attention weights dropped in training."""
+
+    crosses = True
+
+    def __init__(self, config: Any, width: int, project: Project | None = None):
+        super().__init__(config, width, project)
+        self.heads = config.heads or default_heads(width)
+        if width % self.heads:
+            raise ConfigError(f"cross: {self.heads} heads do not divide the width {width}")
+        self.query = self.project(width, width)
+        self.key_value = self.project(config.memory_width or width, 2 * width)
+        self.out = self.project(width, width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _memory(self, hidden: Hidden) -> tuple[Tensor, Tensor]:
+        k, v = self.key_value(hidden.memory.x).chunk(2, dim=-1)
+        return self._split(k), self._split(v)
+
+    def _attend(self, hidden: Hidden, k: Tensor, v: Tensor) -> Tensor:
+        seen = None if hidden.memory.valid is None else hidden.memory.valid[:, None, None, :]
+        dropout = self.config.dropout if self.training else 0.0
+        if seen is not None:
+            nothing = ~seen.any(-1, keepdim=True)
+            seen = seen | nothing
+        y = F.scaled_dot_product_attention(self._split(self.query(hidden.x)), k, v, attn_mask=seen, dropout_p=dropout)
+        if seen is not None:
+            y = y.masked_fill(nothing, 0.0)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008
+        return self._attend(hidden, *self._memory(hidden))
+
+    def start(self, rows: int, length: int, like: Tensor) -> Memory:
+        return Memory(None, None)
+
+    def step(self, hidden: Hidden, state: Memory, mask: Mask) -> tuple[Tensor, Memory]:
+        if state.k is None or state.v is None:
+            state = Memory(*self._memory(hidden))
+        assert state.k is not None and state.v is not None
+        return self._attend(hidden, state.k, state.v), state
+
+    def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
+        k, _ = self._memory(hidden)
+        q = self._split(self.query(hidden.x))
+        score = (q.float() @ k.float().transpose(-1, -2)) * q.shape[-1] ** -0.5
+        if hidden.memory.valid is not None:
+            score = score.masked_fill(~hidden.memory.valid[:, None, None, :], torch.finfo(torch.float32).min)
+        weights = score.softmax(-1)
+        return weights if rows is None else weights[:, :, rows]
+
+    def flops(self, tokens: int, attended: int) -> int:
+        memory = self.config.memory_width or self.width
+        return 4 * tokens * self.width**2 + 4 * attended * memory * self.width + 4 * tokens * attended * self.width

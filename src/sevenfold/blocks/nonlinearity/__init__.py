@@ -1,0 +1,60 @@
+"""Nonlinearities: the feed-forward part of a block, token by token.
+
+    y = f(x W_up) W_down          gated:  y = f(x W_gate) * (x W_up) W_down
+
+The contract of this room. A part says `activate` (and whether it is gated); one that is more than that (a mixture of
+experts) overrides `forward`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from sevenfold.blocks.projection.linear import Linear
+from sevenfold.core import part
+
+
+class Nonlinearity(part.Part, nn.Module):
+    """forward(x [… d]) → [… d]. `out` is its last projection (scaled down with depth at initialisation)."""
+
+    room = "nonlinearity"
+
+    class Config(part.Config):
+        expand: float | None = Field(None, gt=0, le=64)
+        """Inner width / width; by default 4, or 8/3 (rounded up to 8 channels) when gated: equal numbers of weights."""
+        inner: int | None = Field(None, ge=1)
+        """The inner width itself, instead of expand."""
+
+    gated: ClassVar[bool] = False
+    out: nn.Module
+
+    def __init__(self, config: Any, width: int, project: Callable[[int, int], nn.Module] | None = None):
+        super().__init__()
+        project = project or Linear.Config().build
+        self.config, self.width = config, width
+        self.inner = config.inner or self._inner(width)
+        self.up = project(width, self.inner * (2 if self.gated else 1))
+        self.out = project(self.inner, width)
+
+    def _inner(self, width: int) -> int:
+        if self.config.expand is not None:
+            return max(1, round(self.config.expand * width))
+        return -(-8 * width // 24) * 8 if self.gated else 4 * width
+
+    def activate(self, x: Tensor) -> Tensor:
+        """The pointwise function."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.gated:
+            return self.out(self.activate(self.up(x)))
+        gate, value = self.up(x).chunk(2, dim=-1)
+        return self.out(self.activate(gate) * value)
+
+    def flops(self, tokens: int) -> int:
+        """Multiply-adds ×2 of one forward pass over `tokens` vectors, by formula."""
+        return 2 * tokens * self.width * self.inner * (3 if self.gated else 2)

@@ -1,0 +1,30 @@
+"""Layer normalization.
+
+    y = (x - mean(x)) / sqrt(var(x) + eps) * g + b           over the channels of each token
+
+Ba 2016, arXiv:1607.06450. GPT-2, BERT, ViT, CLIP, ESM-2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sevenfold.blocks.normalization import Norm
+
+
+class Layer(Norm):
+    class Config(Norm.Config):
+        bias: bool = True
+        """Whether b is there."""
+
+    def __init__(self, config: Any, width: int):
+        super().__init__(config, width)
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if config.bias else None
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return F.layer_norm(x, (self.width,), self.weight, self.bias, self.config.eps)

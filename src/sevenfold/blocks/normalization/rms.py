@@ -1,0 +1,29 @@
+"""Root-mean-square normalization.
+
+    y = x / sqrt(mean(x^2) + eps) * g                        over the channels of each token, in float32
+
+Zhang and Sennrich 2019, arXiv:1910.07467. T5, Llama, Mistral, Qwen, OLMo 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sevenfold.blocks.normalization import Norm
+
+
+class RMS(Norm):
+    class Config(Norm.Config):
+        eps: float = 1e-6
+        """Added to the mean square."""
+
+    def __init__(self, config: Any, width: int):
+        super().__init__(config, width)
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return F.rms_norm(x.float(), (self.width,), self.weight.float(), self.config.eps).to(x.dtype)

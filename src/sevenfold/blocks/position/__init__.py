@@ -1,0 +1,53 @@
+"""Positions: how coordinates [b n c] reach the model, and by nothing else.
+
+The contract of this room. A scheme answers any of three questions, and leaves the others at None:
+what is added to the embeddings, by which angles queries and keys are turned, what is added to attention scores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+
+
+class Position(part.Part, nn.Module):
+    """A position scheme for coordinates with `axes` columns in a trunk of the given width."""
+
+    room = "position"
+
+    class Config(part.Config):
+        pass
+
+    def __init__(self, config: Any, width: int, axes: int):
+        super().__init__()
+        self.config, self.width, self.axes = config, width, axes
+
+    def embed(self, coords: Tensor) -> Tensor | None:
+        """coords [b n c] → [b n width], added to the embedded tokens."""
+        return None
+
+    def angles(self, coords: Tensor, width: int) -> tuple[Tensor, Tensor] | None:
+        """coords [b n c] → (cos, sin), each [b n width/2] float32: the rotation of a head's pairs (i, i + width/2)."""
+        return None
+
+    def bias(self, query: Tensor, key: Tensor, heads: int) -> Tensor | None:
+        """query coords [b n c], key coords [b m c] → [b heads n m], added to attention scores."""
+        return None
+
+    @property
+    def biased(self) -> bool:
+        """Whether `bias` is given."""
+        return type(self).bias is not Position.bias
+
+
+def one_axis(part: Position) -> None:
+    """Refuse a one-dimensional scheme on coordinates with more axes."""
+    if part.axes != 1:
+        raise ConfigError(
+            f"position {part.kind!r} reads one axis, and this trunk's tokens have {part.axes}: "
+            "choose axial_rotary, learned or sinusoidal, or number the joined tokens with `index: true`"
+        )

@@ -1,0 +1,32 @@
+"""A dense linear map.
+
+    y = W x + b                         W ~ N(0, 1/width_in), b = 0
+
+Query, key, value, output, up, down, gate and head projections of every published transformer. Attention with heads of
+width d/h has 4 d^2 weights, whatever the number of heads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sevenfold.blocks.projection import Projection
+
+
+class Linear(Projection):
+    class Config(Projection.Config):
+        bias: bool = False
+        """Whether b is there."""
+
+    def __init__(self, config: Any, width_in: int, width_out: int):
+        super().__init__(config, width_in, width_out)
+        self.weight = nn.Parameter(torch.empty(width_out, width_in))
+        nn.init.normal_(self.weight, std=config.std or width_in**-0.5)
+        self.bias = nn.Parameter(torch.zeros(width_out)) if config.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)

@@ -1,0 +1,31 @@
+"""An output head that reads the input embedding's table.
+
+    logits = E x + b                    E [v d] shared with the embedding
+
+Press and Wolf 2016, arXiv:1608.05859. GPT-2, BERT, Llama 3.2 1B, ESM-2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sevenfold.blocks.projection import Projection
+
+
+class Tied(Projection):
+    """forward(x [… d], table [v d]) → [… v]."""
+
+    class Config(Projection.Config):
+        bias: bool = False
+        """Whether b [v] is there (BERT, ESM-2)."""
+
+    def __init__(self, config: Any, width_in: int, width_out: int):
+        super().__init__(config, width_in, width_out)
+        self.bias = nn.Parameter(torch.zeros(width_out)) if config.bias else None
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
+        return F.linear(x, table, self.bias)

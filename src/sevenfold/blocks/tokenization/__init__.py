@@ -1,0 +1,130 @@
+"""Tokenization  tau : X -> Z. Raw items in, ids or vectors with coordinates out, and back.
+
+The contract of this room. A tokenizer is a plain object without torch: it works on numpy arrays, one raw item at a
+time, so it can run in loader workers. Ids are 0 … size-1, special tokens included.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.files import write_atomic
+from sevenfold.core.types import Tokens
+
+
+class Tokenizer(part.Part):
+    """A tokenizer of one kind.
+
+    Discrete ones set `size` (how many ids there are), continuous ones `features` (the length of a token's vector);
+    the other is None. Both may be None until `fit` has seen data, if the tokenizer learns them.
+    """
+
+    room = "tokenization"
+
+    class Config(part.Config):
+        pass
+
+    axes: ClassVar[int] = 1
+    """Columns of `coords`: 1 for sequences, 2 for pictures, 0 for single facts."""
+    lossless: ClassVar[bool] = True
+    """Whether decode(encode(raw)) == raw for every raw item written in its own alphabet, as `example` gives them."""
+
+    def __init__(self, config: Any):
+        self.config = config
+        self.size: int | None = None
+        self.features: int | None = None
+        self.specials: dict[str, int] = {}
+        """Names (of pad, unk, bos, eos, mask, those it has) → ids."""
+
+    @classmethod
+    def example(cls, seed: int = 0) -> Sequence[Any]:
+        """At least 8 small raw items that it takes, different for each seed, for tests and for trying things out."""
+        raise NotImplementedError
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can encode: it has nothing to learn, or has learned it."""
+        return self.size is not None or self.features is not None
+
+    def fit(self, raws: Iterable[Any]) -> None:
+        """Learn from training items (merges, a codebook, an alphabet). Nothing to learn: nothing happens.
+
+        Must be deterministic: the same items in the same order give the same tokenizer.
+        """
+
+    def encode(self, raw: Any) -> Tokens:
+        """Ids [n] int64 or vectors [n p] float32, and coordinates [n axes]; no special tokens are added.
+
+        Raises ValueError, one line, for an item that cannot be encoded.
+        """
+        raise NotImplementedError
+
+    def decode(self, values: np.ndarray, coords: np.ndarray | None = None) -> Any:
+        """The raw item back from ids or vectors (special tokens are dropped), exactly or nearly (`lossless`)."""
+        raise NotImplementedError
+
+    def layout(self) -> np.ndarray | None:
+        """Coordinates [n axes] of a whole item's tokens in their order, where all items have the same (pictures of one
+        size); None where length is free."""
+        return None
+
+    def piece(self, id: int) -> str:
+        """How one id is shown to a person."""
+        return next((f"<{name}>" for name, special in self.specials.items() if special == id), str(id))
+
+    def save(self, folder: str | Path) -> list[str]:
+        """Write its files (Hugging Face names where that layout exists) into a folder; returns their names.
+
+        The base writes `tokenizer_config.json` with the config. A tokenizer that learns overrides this, calls super,
+        writes what it learned, and reads that in `restore`.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**self.published(), "sevenfold": part.encode(self.config)}, indent=1, ensure_ascii=False)
+        write_atomic(folder / "tokenizer_config.json", text + "\n")
+        return ["tokenizer_config.json"]
+
+    def published(self) -> dict[str, Any]:
+        """What Hugging Face's loaders want to find in `tokenizer_config.json`, for layouts that they know."""
+        return {}
+
+    def restore(self, folder: Path) -> None:
+        """Read what `save` wrote besides the config. CheckpointError if a file is not what it should be."""
+
+
+def check_ready(tokenizer: Tokenizer) -> None:
+    """A clear error when an unfitted tokenizer is asked to encode."""
+    if not tokenizer.ready:
+        raise ConfigError(f"the {tokenizer.kind} tokenizer has not seen data yet: call fit(raws) first")
+
+
+def line(n: int) -> np.ndarray:
+    """Coordinates 0 … n-1 of a sequence, [n 1]."""
+    return np.arange(n, dtype=np.int64)[:, None]
+
+
+def need_text(raw: Any, tokenizer: Tokenizer) -> str:
+    """The raw item if it is a str; otherwise ValueError, one line."""
+    if not isinstance(raw, str):
+        raise ValueError(f"the {tokenizer.kind} tokenizer takes text, not {type(raw).__name__}")
+    return raw
+
+
+def letters(raw: str) -> np.ndarray:
+    """One byte per character of a str, [n] uint8; characters outside ASCII become `?`."""
+    return np.frombuffer(raw.encode("ascii", "replace"), dtype=np.uint8)
+
+
+def table(alphabet: str, ids: Iterable[int], otherwise: int) -> np.ndarray:
+    """A look-up table [256] from a letter's byte to its id, lower case like upper case."""
+    found = np.full(256, otherwise, dtype=np.int64)
+    for letter, id in zip(alphabet, ids, strict=True):
+        found[[ord(letter), ord(letter.lower())]] = id
+    return found

@@ -1,0 +1,52 @@
+"""Byte-level byte pair encoding: the most frequent pair of neighbouring pieces becomes a piece, again and again.
+
+    (a, b)* = argmax n(ab);  V <- V + {ab};  starting from the 256 bytes; encoding applies the merges in that order
+
+Sennrich et al. 2016, arXiv:1508.07909 sec. 3.2; over bytes: Radford et al. 2019 (GPT-2) sec. 2.2. Ties: the smaller
+pair of ids. Text is cut into words by GPT-2's rule first. GPT-2, GPT-3, RoBERTa, Llama 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tokenizers
+from pydantic import Field
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from sevenfold.blocks.tokenization import Tokenizer
+from sevenfold.blocks.tokenization._text import TrainedText, printable
+
+
+class BPE(TrainedText):
+    """str → ids [n], lossless. `size` is config.size, or less when the data has fewer pairs."""
+
+    class Config(Tokenizer.Config):
+        size: int = Field(4096, ge=260, le=1_000_000)
+        """The most ids: 4 special tokens, 256 bytes, and merges."""
+        min_count: int = Field(2, ge=1)
+        """A pair must occur this often to be merged."""
+
+    special_pieces = {"pad": "<pad>", "bos": "<bos>", "eos": "<eos>", "mask": "<mask>"}
+    model = models.BPE
+
+    def train(self, raws: Iterator[str]) -> tokenizers.Tokenizer:
+        inner = tokenizers.Tokenizer(models.BPE())
+        inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        inner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=self.config.size,
+            min_frequency=self.config.min_count,
+            special_tokens=list(self.special_pieces.values()),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        inner.train_from_iterator(raws, trainer)
+        return inner
+
+    def piece(self, id: int) -> str:
+        written = super().piece(id)
+        if self.inner is None or id in self.specials.values():
+            return written
+        text = self.inner.decode([id])
+        return written if "\ufffd" in text else printable(text)

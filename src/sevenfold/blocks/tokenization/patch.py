@@ -1,0 +1,83 @@
+"""Patches of a picture as vectors, the numbers of its pixels.
+
+    z_ij = (x[iP:(i+1)P, jP:(j+1)P, :] flattened - m) / s           in R^(P*P*C), x in 0...1
+
+Dosovitskiy et al. 2020 (ViT), arXiv:2010.11929 sec. 3.1. Within a patch: rows, then columns, then channels (a ViT's
+convolution weight [d C P P] needs its axes moved to [d P P C]). ViT, MAE, CLIP, DINOv2, I-JEPA.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from sevenfold.blocks.tokenization import check_ready
+from sevenfold.blocks.tokenization._picture import PatchTokenizer
+from sevenfold.core.errors import CheckpointError
+from sevenfold.core.files import read_json, write_atomic
+from sevenfold.core.types import Tokens
+
+FILE = "preprocessor_config.json"
+
+
+class Patch(PatchTokenizer):
+    """array [H W C], uint8 or 0…1 → vectors [n P*P*C] float32; decodes to [H W C] float32 in 0…1, up to rounding."""
+
+    class Config(PatchTokenizer.Config):
+        channels: int | None = Field(None, ge=1, le=1024)
+        """Channels C of every picture; by default those of the training pictures."""
+        mean: float = 0.5
+        """m, subtracted from pixels in 0…1."""
+        std: float = Field(0.5, gt=0)
+        """s, what pixels are divided by after that."""
+
+    lossless = False
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        if config.channels is not None:
+            self._set_channels(config.channels)
+
+    def fit(self, raws: Iterable[Any]) -> None:
+        self.look(raws)
+        assert self.channels is not None
+        self._set_channels(self.config.channels or self.channels)
+
+    def encode(self, raw: Any) -> Tokens:
+        check_ready(self)
+        patches, coords = self.cut(raw)
+        return Tokens((patches - np.float32(self.config.mean)) / np.float32(self.config.std), coords)
+
+    def decode(self, values: np.ndarray, coords: np.ndarray | None = None) -> np.ndarray:
+        check_ready(self)
+        patches = np.asarray(values, np.float32) * np.float32(self.config.std) + np.float32(self.config.mean)
+        return self.paste(patches, self.places(len(patches), coords))
+
+    def save(self, folder: str | Path) -> list[str]:
+        check_ready(self)
+        names = super().save(folder)
+        record = {"num_channels": self.channels, "patch_size": self.config.patch, "cells": self.cells}
+        write_atomic(Path(folder) / FILE, json.dumps(record, indent=1) + "\n")
+        return [*names, FILE]
+
+    def restore(self, folder: Path) -> None:
+        path = Path(folder) / FILE
+        record = read_json(path)
+        if not isinstance(record, dict):
+            raise CheckpointError(f"{path}: is not the record of a patch tokenizer")
+        channels = record.get("num_channels")
+        if type(channels) is not int or not 1 <= channels <= 1024:
+            raise CheckpointError(f"{path}: num_channels is {channels!r}, not a number of channels")
+        if record.get("patch_size") != self.config.patch:
+            raise CheckpointError(f"{path}: is for patches of {record.get('patch_size')}, not {self.config.patch}")
+        self.restore_cells(path, record.get("cells"))
+        self._set_channels(channels)
+
+    def _set_channels(self, channels: int) -> None:
+        self.channels = channels
+        self.features = self.config.patch**2 * channels

@@ -1,0 +1,24 @@
+"""Every random choice is a function of (seed, purpose, epoch, index …): nothing to store, nothing to restore."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def seed_of(*parts: int | str) -> int:
+    """A stable 63-bit number from the parts, the same on every machine."""
+    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def torch_generator(*parts: int | str) -> torch.Generator:
+    """A CPU torch generator for these parts."""
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+def numpy_generator(*parts: int | str) -> np.random.Generator:
+    """A numpy generator for these parts."""
+    return np.random.default_rng(seed_of(*parts))

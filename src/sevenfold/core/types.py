@@ -1,0 +1,138 @@
+"""The records that walk through the house. All are NamedTuples, so they are pytrees: they cross compile, loader and
+FSDP boundaries without registration.
+
+Letters in shapes, here and everywhere: b batch, n tokens, m tokens attended to, c coordinate axes, p features of a
+continuous token, d model width, h heads, v vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Tokens(NamedTuple):
+    """One raw item after its tokenizer: `values` [n] ids (int64) or [n p] vectors (float32), `coords` [n c], and the
+    number of the document each token is from, `segments` [n] (int64), where several are packed into one item."""
+
+    values: np.ndarray
+    coords: np.ndarray
+    segments: np.ndarray | None = None
+
+
+class Stream(NamedTuple):
+    """One modality of a batch.
+
+    values    [b n] ids, or [b n p] vectors
+    coords    [b n c]: all that a position scheme may look at; c = 1 text, 2 image, 3 points, 0 a set
+    valid     [b n] bool, False at padding; None: all are valid
+    segments  [b n] int, tokens mix only within one segment (packed documents); None: one segment
+    """
+
+    values: Tensor
+    coords: Tensor
+    valid: Tensor | None = None
+    segments: Tensor | None = None
+
+    @property
+    def discrete(self) -> bool:
+        return not self.values.is_floating_point()
+
+    def take(self, index: Tensor) -> Stream:
+        """The tokens at `index` [b k], in that order."""
+        return Stream(*(None if part is None else take(part, index) for part in self))
+
+    def slice(self, start: int, stop: int | None) -> Stream:
+        """Tokens start…stop of every row."""
+        return Stream(*(None if part is None else part[:, start:stop] for part in self))
+
+    def rows(self, index: Any) -> Stream:
+        """Rows of the batch."""
+        return Stream(*(None if part is None else part[index] for part in self))
+
+    def to(self, device: Any) -> Stream:
+        return Stream(*(None if part is None else part.to(device, non_blocking=True) for part in self))
+
+
+Batch = dict[str, Stream]
+"""Named streams of one batch."""
+
+
+class Mask(NamedTuple):
+    """Who may attend to whom, as a description. Each mixer turns it into what its kernel wants, late.
+
+    causal  later tokens are hidden
+    window  only tokens at most window-1 places away are seen (on both sides unless causal)
+    prefix  [b] int: the first `prefix` tokens of a row see each other even when causal
+    Padding (`valid`) and packing (`segments`) are read from the Hidden that comes with it.
+    """
+
+    causal: bool = False
+    window: int | None = None
+    prefix: Tensor | None = None
+
+
+class Hidden(NamedTuple):
+    """Embedded tokens on their way through a trunk.
+
+    x          [b n d]
+    coords     [b n c]
+    valid      [b n] bool or None
+    segments   [b n] int or None
+    spans      stream or trunk name → (start, stop) of its tokens
+    condition  [b d'] what adaptive parts are conditioned on (time, class), or None
+    pair       [b n n d'] pair representation, or None
+    angles     rotated width → (cos, sin) [b n width/2], made once by the trunk's position, or None
+    bias       (query coords [b n c], key coords [b m c], heads) → [b h n m] added to attention scores, or None
+    memory     the Hidden that cross mixers read, or None
+    """
+
+    x: Tensor
+    coords: Tensor | None = None
+    valid: Tensor | None = None
+    segments: Tensor | None = None
+    spans: dict[str, tuple[int, int]] | None = None
+    condition: Tensor | None = None
+    pair: Tensor | None = None
+    angles: dict[int, tuple[Tensor, Tensor]] | None = None
+    bias: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    memory: Any = None
+
+    def of(self, name: str) -> Hidden:
+        """The part that came from one stream (or `tokens`: class and register tokens)."""
+        start, stop = (self.spans or {})[name]
+
+        def cut(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part[:, start:stop]
+
+        return Hidden(cut(self.x), cut(self.coords), cut(self.valid), cut(self.segments), {name: (0, stop - start)})  # type: ignore[arg-type]
+
+
+class Loss(NamedTuple):
+    """What an objective returns.
+
+    total    scalar: the sum of the loss over its targets
+    count    scalar: how many targets it is over; total / count is the loss
+    terms    name → (sum, count), for the log only
+    outputs  tensors worth looking at (representations, predictions), detached
+    """
+
+    total: Tensor
+    count: Tensor
+    terms: dict[str, tuple[Tensor, Tensor]]
+    outputs: dict[str, Tensor]
+
+    @property
+    def mean(self) -> Tensor:
+        return self.total / self.count.clamp(min=1)
+
+
+def take(values: Tensor, index: Tensor) -> Tensor:
+    """values [b n …] at index [b k] → [b k …]."""
+    shape = index.shape + values.shape[2:]
+    flat = index.reshape(*index.shape, *([1] * (values.dim() - 2))).expand(shape)
+    return torch.gather(values, 1, flat)

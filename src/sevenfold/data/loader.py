@@ -1,0 +1,147 @@
+"""From a source to batches, exactly: which sample comes when, and every random choice made on it, is a function of
+(seed, epoch, index). Nothing depends on the number of workers, and a resumed run continues in mid-epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sevenfold.core.errors import BadSample, DataError
+from sevenfold.core.seeds import numpy_generator, torch_generator
+from sevenfold.core.types import Batch, Tokens
+from sevenfold.data.collate import collate
+from sevenfold.data.source import Source
+
+Encoder = Callable[[Any, np.random.Generator | None], Tokens]
+Item = dict[str, Tokens]
+Key = tuple[int, int]
+"""(epoch, index)"""
+
+
+class Items(Dataset):
+    """One sample, one item: each stream's tokens, encoded when asked for."""
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Sequence[int],
+        encoders: Mapping[str, tuple[str, Encoder]],
+        seed: int,
+        views: bool,
+    ):
+        """`encoders`: stream → (the sample's field, what makes tokens of it). `views`: make random changes (training)."""
+        self.source, self.indices, self.encoders = source, list(indices), dict(encoders)
+        self.seed, self.views = seed, views
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, key: Key) -> Item | BadSample:
+        epoch, place = key
+        index = self.indices[place]
+        try:
+            sample = self.source[index]
+            item = {}
+            for stream, (field, encode) in self.encoders.items():
+                raw = sample.get(field)
+                if raw is not None:
+                    generator = numpy_generator(self.seed, "view", stream, epoch, index) if self.views else None
+                    item[stream] = encode(raw, generator)
+            if not item:
+                return BadSample(self.source.where(index), "holds none of the streams")
+            return item
+        except BadSample as error:
+            return error
+        except ValueError as error:
+            return BadSample(self.source.where(index), str(error).splitlines()[0])
+
+
+class Windows(Dataset):
+    """Documents laid end to end and cut into windows of one length: no padding. Tokens know which document they are
+    from (`segments`), and count their positions from its start. Each epoch cuts at another offset."""
+
+    def __init__(self, items: Items, stream: str, length: int, continuous: bool, note: Callable[[BadSample], None]):
+        documents = []
+        for place in range(len(items)):
+            found = items[0, place]
+            if isinstance(found, BadSample):
+                note(found)
+            elif stream in found:
+                documents.append(found[stream].values)
+        if not documents:
+            raise DataError(f"{items.source.where(0)}: no readable sample for stream {stream!r}")
+        self.stream, self.seed, self.views = stream, items.seed, items.views
+        self.values = np.concatenate(documents)
+        sizes = np.array([len(document) for document in documents])
+        begins = np.zeros(1, np.int64) if continuous else np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        self.begins = begins
+        self.length = min(length, len(self.values))
+        self.count = len(self.values) // self.length
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, key: Key) -> Item:
+        epoch, place = key
+        spare = len(self.values) - self.count * self.length
+        shift = 0
+        if self.views and self.count > 1:
+            shift = int(numpy_generator(self.seed, "offset", epoch).integers(0, self.length))
+        start = place * self.length + shift
+        if shift > spare and place == self.count - 1:
+            start = len(self.values) - self.length
+        index = np.arange(start, start + self.length)
+        document = np.searchsorted(self.begins, index, side="right") - 1
+        coords = index - np.maximum(self.begins[document], start)
+        segments = None if len(self.begins) == 1 else document - document[0]
+        return {self.stream: Tokens(self.values[start : start + self.length], coords[:, None], segments)}
+
+
+class Order(Sampler[list[Key]]):
+    """Which samples make up each step's batch, from step `start` to `steps`, without any state."""
+
+    def __init__(self, size: int, batch: int, seed: int, start: int, steps: int, shuffle: bool = True):
+        super().__init__()
+        self.size, self.batch, self.seed, self.start, self.steps = size, batch, seed, start, steps
+        self.shuffle = shuffle
+
+    def __len__(self) -> int:
+        return max(self.steps - self.start, 0)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for step in range(self.start, self.steps):
+            yield [self.key(place) for place in range(step * self.batch, (step + 1) * self.batch)]
+
+    def key(self, place: int) -> Key:
+        epoch, rest = divmod(place, self.size)
+        return epoch, (_permutation(self.size, self.seed, epoch)[rest] if self.shuffle else rest)
+
+
+@lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, epoch: int) -> list[int]:
+    return torch.randperm(size, generator=torch_generator(seed, "order", epoch)).tolist()
+
+
+def gather(found: Sequence[Item | BadSample]) -> tuple[Batch | None, list[BadSample], int]:
+    """Good items as a batch (None if there are none), the bad ones, and how many were seen."""
+    good = [item for item in found if not isinstance(item, BadSample)]
+    bad = [item for item in found if isinstance(item, BadSample)]
+    return (collate(good) if good else None), bad, len(found)
+
+
+def load(dataset: Dataset, order: Sampler, workers: int) -> DataLoader:
+    """A loader over (batch, bad samples, seen). It has a generator of its own, so the global one is left alone."""
+    return DataLoader(
+        dataset,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=gather,
+        generator=torch.Generator(),
+        prefetch_factor=4 if workers else None,
+    )

@@ -1,0 +1,160 @@
+"""A source: files of one format, read as samples in a fixed order. A sample is a dict from field names to raw items.
+
+Raw items are plain: str (text, DNA, protein, a label), numpy arrays (an image is [height width channels], uint8 or
+float in 0…1; a number is a float). Nothing is unpickled and sizes are checked before memory is taken.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from sevenfold.core import part
+from sevenfold.core.errors import DataError
+from sevenfold.core.seeds import seed_of
+
+Sample = dict[str, Any]
+
+SEQUENCES_AND_IMAGES = {"image", "dna", "protein"}
+"""Kinds of fields that say what a sample is about, whatever labels and captions stand beside them."""
+
+
+class Source(part.Part):
+    """Samples by number. `__getitem__` raises BadSample (with file and offset) for one that cannot be read;
+    `__init__` raises DataError, one line with the path and what to do, for a file that cannot be used at all."""
+
+    room = "source"
+
+    class Config(part.Config):
+        path: str | None = None
+        """The file or folder."""
+        held_out: float = Field(default=0.05, gt=0, lt=1)
+        """The share of samples that is never trained on. They are chosen by a hash of their content, so exact
+        duplicates never fall on both sides; a source of one long document holds out its end."""
+        bad_share: float = Field(default=0.01, ge=0, le=1)
+        """Samples that cannot be read are skipped, counted and listed; more than this share of them stops the run."""
+        limit: int | None = Field(default=None, ge=1)
+        """Use only this many samples, the first ones."""
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """File endings (lower case, with the dot) that this source reads."""
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    @classmethod
+    def example(cls, folder: Path) -> Any:
+        """Write a small example of the format, at least 8 samples, into an empty folder; returns its Config."""
+        raise NotImplementedError
+
+    @classmethod
+    def recognises(cls, path: Path) -> float:
+        """How sure it is, from 0 (no) to 1, that it can read `path`; looks at the name and the first bytes only."""
+        return 0.5 if path.is_file() and suffix(path) in cls.suffixes else 0.0
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Field → the kind of modality that it suggests (`text`, `image`, `dna`, `protein`, `label`, `number`)."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Sample:
+        raise NotImplementedError
+
+    def where(self, index: int) -> str:
+        """File and offset of a sample, for messages."""
+        return f"{self.config.path}: sample {index}"
+
+    @property
+    def continuous(self) -> bool:
+        """Whether all samples are consecutive pieces of one document. Of several documents, `follows` tells more."""
+        return False
+
+    def follows(self, index: int) -> bool:
+        """Whether a sample goes on where sample `index - 1` ends, with no document boundary between them."""
+        return False
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know about how the files were read (columns left out, images resized), a line each."""
+        return []
+
+    def key(self, index: int) -> str:
+        """A hash of what a sample is about, equal for duplicates: of its images and sequences if it has any, otherwise
+        of its texts, otherwise of all of it. Two captions or labels of one image do not make it two."""
+        sample, fields = self[index], self.fields
+        for kinds in (SEQUENCES_AND_IMAGES, {"text"}):
+            chosen = {name: value for name, value in sample.items() if fields.get(name) in kinds}
+            if chosen:
+                return content_key(chosen)
+        return content_key(sample)
+
+    def split(self) -> tuple[list[int], list[int]]:
+        """Indices to train on and held-out ones, disjoint, each in order; neither is empty if two can be read.
+
+        By a hash of the content (`key`): stable under adding or reordering samples, and duplicates stay together.
+        Unreadable samples go to the training side, where they are counted.
+        """
+        places: list[float] = []
+        held_out: set[int] = set()
+        for index in range(len(self)):
+            try:
+                places.append(seed_of("held out", self.key(index)) / 2**63)
+                if places[index] < self.config.held_out:
+                    self[index]
+                    held_out.add(index)
+            except DataError:
+                places[index:] = [2.0]
+        readable = {place for place in places if place < 2}
+        count = sum(place < 2 for place in places)
+        if not held_out and readable:
+            held_out = {index for index, place in enumerate(places) if place == min(readable)}
+        if len(held_out) == count and readable:
+            held_out -= {index for index, place in enumerate(places) if place == max(readable)}
+        if not held_out and count > 1:
+            held_out = {places.index(min(readable))}
+        return [index for index in range(len(places)) if index not in held_out], sorted(held_out)
+
+    def files(self) -> list[Path]:
+        """The files that it reads, for the data hash."""
+        if not self.config.path:
+            return []
+        path = self.path
+        return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+    @property
+    def path(self) -> Path:
+        """The file or folder of the config, which must be there."""
+        if not self.config.path:
+            raise DataError(f"data.path: the {self.kind} source needs a file or folder to read")
+        path = Path(self.config.path).expanduser()
+        if not path.exists():
+            raise DataError(f"{path}: there is no such file or folder")
+        return path
+
+
+def suffix(path: Path) -> str:
+    """A file's ending, lower case, with the dot; of `x.csv.gz` it is `.csv`."""
+    endings = [ending.lower() for ending in path.suffixes]
+    return endings[-2] if len(endings) > 1 and endings[-1] == ".gz" else (endings or [""])[-1]
+
+
+def content_key(sample: Sample) -> str:
+    """A hash of what a sample holds, equal for equal content."""
+    import hashlib
+
+    import numpy as np
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(sample):
+        value = sample[name]
+        digest.update(name.encode() + b"\0")
+        if isinstance(value, np.ndarray):
+            digest.update(repr((value.shape, value.dtype.str)).encode() + np.ascontiguousarray(value).tobytes())
+        else:
+            digest.update(str(value).encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""What the sources share about files: bytes with a limit, decompressed or not, and the files of a folder."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from sevenfold.core.errors import DataError
+from sevenfold.data.source import suffix
+
+LARGEST = 1 << 30
+"""Bytes of data that are held in memory unless a recipe says otherwise."""
+HEAD = 1 << 16
+"""Bytes that are looked at to tell what a file is."""
+
+
+def expands_to(size: int, largest: int) -> int:
+    """The most bytes that `size` compressed ones may become: `largest`, and no more than 200-fold beyond 64 MiB."""
+    return min(largest, max(64 << 20, 200 * size))
+
+
+def read_bytes(path: Path, largest: int) -> bytes:
+    """A file's bytes, decompressed if it is a .gz. DataError if it is missing, empty, damaged or larger than that."""
+    data = read_any(path, largest)
+    if not data.strip():
+        raise DataError(f"{path}: is empty")
+    return data
+
+
+def read_any(path: Path, largest: int) -> bytes:
+    """The same of a file that may be empty."""
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder; give a file of it")
+        packed = path.suffix.lower() == ".gz"
+        most = expands_to(size, largest) if packed else largest
+        if size > most:
+            raise too_large(path, size, most)
+        with gzip.open(path) if packed else open(path, "rb") as file:
+            data = file.read(most + 1)
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file") from None
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path}: the .gz file is damaged ({error}): copy or download it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if len(data) > most:
+        raise too_large(path, len(data), most)
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
+def too_large(path: Path, size: int, most: int) -> DataError:
+    """The error for a file that would take more memory than is allowed."""
+    return DataError(
+        f"{path}: holds {size:,} bytes or more, and {most:,} are allowed: split it, or unpack it and raise largest_bytes"
+    )
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of a file, decompressed; none if it cannot be read."""
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+            return file.read(HEAD)
+    except (OSError, EOFError, zlib.error):
+        return b""
+
+
+def not_text(data: bytes) -> str:
+    """Why these bytes are not UTF-8 text, or nothing."""
+    head = data[:HEAD]
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "is UTF-16 text: save it as UTF-8"
+    if b"\0" in head:
+        return f"is not text (a NUL byte at offset {head.index(0)})"
+    shown = head.decode("utf-8", "replace")
+    if shown.count("\ufffd") > 0.3 * len(shown):
+        return "is not UTF-8 text (most of its bytes are not characters)"
+    return ""
+
+
+def list_files(folder: Path, suffixes: Collection[str] | None = None) -> list[Path]:
+    """The files in a folder and the folders in it, hidden ones aside, in the order a person would count them."""
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(parent, name)
+            if not name.startswith(".") and (suffixes is None or suffix(path) in suffixes) and path.is_file():
+                found.append(path)
+    return sorted(found, key=lambda path: natural(path.relative_to(folder)))
+
+
+def natural(path: Path) -> tuple[Any, ...]:
+    """A key that sorts 2.png before 10.png, folder by folder."""
+    return tuple(
+        tuple((int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"([0-9]+)", part))
+        for part in path.parts
+    )

@@ -1,0 +1,115 @@
+"""One JSON object per line: .jsonl and .ndjson, also .gz.
+
+    {"text": "Where is the milk?", "label": "question"}
+
+The first 1,000 lines tell what a field holds: text (strings, or lists of strings, joined by line ends), label (few
+distinct short strings, or true and false), number, dna, protein, array (lists of numbers).
+
+Instruction, chat, preference and classification data; most text corpora.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from sevenfold.core.errors import BadSample, DataError
+from sevenfold.data.source import Sample, Source
+from sevenfold.data.source._columns import FIRST, choose, convert
+from sevenfold.data.source._files import LARGEST, not_text, read_bytes
+
+
+class Jsonl(Source):
+    """Samples are the lines' objects, by the fields that the first lines have."""
+
+    class Config(Source.Config):
+        fields: dict[str, str] | None = None
+        """Field → `text`, `label`, `number`, `dna`, `protein` or `array`; only these are read. By default all are,
+        as what they look like."""
+        largest_bytes: int = Field(default=LARGEST, ge=1)
+        """The file, unpacked, may not be longer than this; it is held in memory."""
+
+    suffixes = (".jsonl", ".ndjson")
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self._data = read_bytes(self.path, config.largest_bytes)
+        why = not_text(self._data)
+        if why:
+            raise DataError(f"{self.path}: {why}")
+        self._starts, self._lines = lines_of(self._data, config.limit)
+        rows = []
+        for index in range(min(FIRST, len(self))):
+            try:
+                rows.append(self._row(index))
+            except BadSample:
+                continue
+        if not rows:
+            why = "is one JSON array" if self._data.lstrip()[:1] == b"[" else "holds no JSON object in its first lines"
+            raise DataError(f"{self.path}: {why}: write one object per line")
+        wanted = None if config.fields is None else list(config.fields)
+        self._fields, self._notes = choose(str(self.path), rows, wanted, config.fields, config.bad_share)
+
+    @classmethod
+    def example(cls, folder: Path) -> Any:
+        rows = [
+            {"text": f"{count} bottles are {'many' if count > 9 else 'few'}", "label": "many" if count > 9 else "few"}
+            for count in range(24)
+        ]
+        (folder / "bottles.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return cls.Config(path=str(folder / "bottles.jsonl"))
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return self._fields
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def _row(self, index: int) -> dict[str, Any]:
+        line = self._data[self._starts[index] : self._starts[index + 1]]
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadSample(self.where(index), f"is not JSON: {str(error).splitlines()[0]}") from None
+        if not isinstance(row, dict):
+            raise BadSample(self.where(index), f"is {line.strip()[:20]!r}…, not a JSON object")
+        return row
+
+    def __getitem__(self, index: int) -> Sample:
+        row, sample = self._row(index), {}
+        for name, kind in self._fields.items():
+            if row.get(name) is None:
+                raise BadSample(self.where(index), f"has no {name!r}")
+            try:
+                sample[name] = convert(row[name], kind)
+            except ValueError as error:
+                raise BadSample(self.where(index), f"{name!r} {error}") from None
+        return sample
+
+    def where(self, index: int) -> str:
+        return f"{self.path}:{self._lines[index]}"
+
+
+def lines_of(data: bytes, limit: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Where the lines that are not blank start, with the end of the last, [n + 1]; and their numbers from 1, [n]."""
+    starts: list[int] = []
+    numbers: list[int] = []
+    place = 0
+    for number, line in enumerate(io.BytesIO(data), 1):
+        if line.strip():
+            if limit is not None and len(numbers) == limit:
+                break
+            starts.append(place)
+            numbers.append(number)
+        place += len(line)
+    return np.array([*starts, place], np.int64), np.array(numbers, np.int64)

@@ -1,0 +1,152 @@
+"""Parquet: a file, or a folder of shards, read one row group at a time. Needs the extra `parquet`.
+
+What a column holds (text, label, number, dna, protein, array) is told from the first 1,000 rows, as in JSON lines;
+columns of objects are left out.
+
+Most text, instruction and preference sets on the hubs.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from sevenfold.core.errors import BadSample, DataError, need_extra
+from sevenfold.data.source import Sample, Source, suffix
+from sevenfold.data.source._columns import FIRST, choose, convert
+from sevenfold.data.source._files import LARGEST, list_files
+
+CACHED = 4
+"""Row groups that are kept in memory."""
+
+
+class Parquet(Source):
+    """Samples are the rows, by column."""
+
+    class Config(Source.Config):
+        columns: list[str] | None = None
+        """The columns to read; by default all that can be read."""
+        fields: dict[str, str] | None = None
+        """Column → `text`, `label`, `number`, `dna`, `protein` or `array`, where it is not what it looks like."""
+        largest_bytes: int = Field(default=LARGEST, ge=1)
+        """No row group, unpacked, may be longer than this; four are held in memory."""
+
+    suffixes = (".parquet", ".pq")
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        self._files = list_files(self.path, self.suffixes) if self.path.is_dir() else [self.path]
+        if not self._files:
+            raise DataError(f"{self.path}: holds no files that end in {' or '.join(self.suffixes)}")
+        self._groups: list[tuple[Path, int, int]] = []
+        self._starts = [0]
+        for file in self._files:
+            self._look(file)
+        if not self._groups:
+            raise DataError(f"{self.path}: has no rows")
+        self._cache: OrderedDict[int, Any] = OrderedDict()
+        self._columns: list[str] | None = None
+        try:
+            rows = self._rows(0).slice(0, FIRST).to_pylist()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._files[0]}: cannot be read: {str(error).splitlines()[0]}") from None
+        self._fields, self._notes = choose(str(self.path), rows, config.columns, config.fields, config.bad_share)
+        self._columns = list(self._fields)
+        self._cache.clear()
+
+    def _look(self, file: Path) -> None:
+        if file.stat().st_size == 0:
+            raise DataError(f"{file}: is empty")
+        metadata, first = self._open(file).metadata, 0
+        for group in range(metadata.num_row_groups):
+            size, count = metadata.row_group(group).total_byte_size, metadata.row_group(group).num_rows
+            if size > self.config.largest_bytes:
+                raise DataError(
+                    f"{file}: row group {group} holds {size:,} bytes, and {self.config.largest_bytes:,} are allowed: "
+                    f"write it with smaller row groups, or raise largest_bytes"
+                )
+            if count:
+                self._groups.append((file, group, first))
+                self._starts.append(self._starts[-1] + count)
+                first += count
+
+    def _open(self, file: Path) -> Any:
+        """Opened anew for each row group: worker processes must not share a place in a file."""
+        try:
+            import pyarrow.parquet
+        except ImportError as error:
+            need_extra("pyarrow", "parquet", error)
+        try:
+            return pyarrow.parquet.ParquetFile(file)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise DataError(f"{file}: is not a whole parquet file: {str(error).splitlines()[0]}") from None
+
+    def _rows(self, number: int) -> Any:
+        if number not in self._cache:
+            file, group, _ = self._groups[number]
+            table = self._open(file).read_row_group(group, columns=self._columns, use_threads=False)
+            self._cache[number] = table
+            while len(self._cache) > CACHED:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(number)
+        return self._cache[number]
+
+    @classmethod
+    def example(cls, folder: Path) -> Any:
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError as error:
+            need_extra("pyarrow", "parquet", error)
+        rows = [
+            {"text": f"{n} bottles on the wall", "label": "many" if n > 9 else "few", "count": n} for n in range(24)
+        ]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "bottles.parquet", row_group_size=7)
+        return cls.Config(path=str(folder / "bottles.parquet"))
+
+    @classmethod
+    def recognises(cls, path: Path) -> float:
+        if path.is_dir():
+            files = list_files(path)
+            share = sum(suffix(file) in cls.suffixes for file in files) / max(1, len(files))
+            return 0.6 * share if share > 0.5 else 0.0
+        return super().recognises(path)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        return self._fields
+
+    @property
+    def notes(self) -> list[str]:
+        return self._notes
+
+    def __len__(self) -> int:
+        return min(self._starts[-1], self.config.limit or self._starts[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        number = bisect_right(self._starts, index) - 1
+        try:
+            row = self._rows(number).slice(index - self._starts[number], 1).to_pylist()[0]
+        except (DataError, OSError, ValueError) as error:
+            raise BadSample(self.where(index), f"its row group cannot be read: {str(error).splitlines()[0]}") from None
+        sample = {}
+        for name, kind in self._fields.items():
+            if row[name] is None:
+                raise BadSample(self.where(index), f"{name!r} is missing")
+            try:
+                sample[name] = convert(row[name], kind)
+            except ValueError as error:
+                raise BadSample(self.where(index), f"{name!r} {error}") from None
+        return sample
+
+    def where(self, index: int) -> str:
+        number = bisect_right(self._starts, index) - 1
+        file, _, first = self._groups[number]
+        return f"{file}:row {first + index - self._starts[number]}"
+
+    def files(self) -> list[Path]:
+        return list(self._files)

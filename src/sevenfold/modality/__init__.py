@@ -1,0 +1,126 @@
+"""A modality: one record that says how one kind of data becomes a stream, and how it is shown to a person.
+
+tokenizer + projection + coordinate axes + which raw items it takes + an example. One file each; a recipe's `streams`
+are modalities with names:
+
+    streams:
+      text: {kind: text, tokenizer: {kind: bpe, size: 4096}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from sevenfold.blocks.projection import Projection
+from sevenfold.blocks.tokenization import Tokenizer, check_ready
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Tokens
+from sevenfold.data.view import View
+
+
+class Modality(part.Part):
+    """One kind of data. Its Config is what a recipe writes under `streams`."""
+
+    room = "modality"
+
+    class Config(part.Config):
+        tokenizer: Tokenizer.Config = Field(default="bytes")  # type: ignore[assignment]
+        """How raw items become tokens."""
+        field: str | None = None
+        """Which field of a sample holds the raw item; by default the one with the stream's name, or else the only
+        one of this modality."""
+        length: int | None = Field(None, ge=1)
+        """The most tokens of one item, ends included; longer ones are cut. By default what the data has."""
+        ends: bool = False
+        """Whether a begin and an end token are put around an item (the tokenizer must have them)."""
+        pack: bool | None = None
+        """Lay items end to end and cut windows of `length` tokens, instead of padding; by default so for the only
+        stream of ids in a line."""
+        projection: Projection.Config | None = None
+        """How tokens become vectors of the model's width; by default `embedding` for ids, `patch_embed` for vectors."""
+        axes: tuple[str, ...] | None = None
+        """Names of the coordinate axes. Streams in one trunk share an axis exactly when they use the same name; by
+        default every modality has its own."""
+        views: tuple[View.Config, ...] = ()
+        """Random changes made to a raw training item, in this order."""
+
+    axes: ClassVar[tuple[str, ...]] = ()
+    """Default names of the coordinate axes, as many as the tokenizer's coordinates have columns."""
+
+    def __init__(self, config: Any):
+        self.config = config
+        self.tokenizer: Tokenizer = config.tokenizer.build()
+        self.views = [view.build() for view in config.views]
+        self.axis_names: tuple[str, ...] = config.axes or self.axes
+        if len(self.axis_names) != self.tokenizer.axes:
+            raise ConfigError(
+                f"{self.kind}: the {self.tokenizer.kind} tokenizer gives {self.tokenizer.axes} coordinate axes, "
+                f"but axes names {len(self.axis_names)}: {list(self.axis_names)}"
+            )
+
+    # What it takes
+    def check(self, raw: Any) -> Any:
+        """The raw item in the form that the tokenizer takes (a str, an array); ValueError, one line, if it is none."""
+        raise NotImplementedError
+
+    @classmethod
+    def example(cls, seed: int = 0) -> Sequence[Any]:
+        """At least 8 small raw items, different for each seed: by default those of its default tokenizer."""
+        return part.decode(cls.Config, {}).tokenizer.part.example(seed)
+
+    # What it does
+    def fit(self, raws: Iterable[Any]) -> None:
+        """Let the tokenizer learn from training items, unless it is ready."""
+        if not self.tokenizer.ready:
+            self.tokenizer.fit([self.check(raw) for raw in raws])
+
+    def tokens(self, raw: Any, generator: np.random.Generator | None = None) -> Tokens:
+        """One raw item as Tokens: views (only with a generator, so in training), tokenizer, ends, cut to length."""
+        check_ready(self.tokenizer)
+        raw = self.check(raw)
+        if generator is not None:
+            for view in self.views:
+                raw = view(raw, generator)
+        tokens = self.tokenizer.encode(raw)
+        if self.config.ends:
+            tokens = self._with_ends(tokens)
+        if self.config.length is not None and len(tokens.values) > self.config.length:
+            tokens = Tokens(tokens.values[: self.config.length], tokens.coords[: self.config.length])
+        return tokens
+
+    def _with_ends(self, tokens: Tokens) -> Tokens:
+        specials = self.tokenizer.specials
+        if not {"bos", "eos"} <= specials.keys() or self.tokenizer.axes != 1:
+            raise ConfigError(f"the {self.tokenizer.kind} tokenizer has no begin and end tokens: set ends to false")
+        values = np.concatenate([[specials["bos"]], tokens.values, [specials["eos"]]]).astype(np.int64)
+        return Tokens(values, np.arange(len(values), dtype=np.int64)[:, None])
+
+    def raw(self, values: np.ndarray, coords: np.ndarray | None = None) -> Any:
+        """The raw item back from tokens."""
+        return self.tokenizer.decode(np.asarray(values), coords)
+
+    # How it is shown
+    def summary(self, raws: Sequence[Any]) -> dict[str, Any]:
+        """Facts about raw items, name → printable value: lengths, alphabet, sizes."""
+        return {}
+
+    def html(self, raw: Any) -> str:
+        """One raw item as a self-contained piece of HTML."""
+        from html import escape
+
+        return f"<code>{escape(str(raw))}</code>"
+
+    # Files
+    def save(self, folder: str | Path) -> list[str]:
+        """Write the tokenizer's files; returns their names."""
+        return self.tokenizer.save(folder)
+
+    def restore(self, folder: str | Path) -> None:
+        """Read the tokenizer's files."""
+        self.tokenizer.restore(Path(folder))

@@ -1,0 +1,48 @@
+"""What the modalities of letters (text, DNA, protein) share: facts about many strings, and showing one."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+SHOWN = 2000
+"""Characters of one item that are shown."""
+
+
+def need_string(raw: Any, what: str) -> str:
+    """The raw item if it is a str that is not empty; otherwise ValueError, one line."""
+    if not isinstance(raw, str):
+        raise ValueError(f"{what} is a str, not {type(raw).__name__}")
+    if not raw:
+        raise ValueError(f"{what} is empty")
+    return raw
+
+
+def facts(raws: Sequence[str], unit: str) -> dict[str, Any]:
+    """How many there are, how long they are, and which letters they use most."""
+    if not raws:
+        return {"items": 0}
+    counts = Counter(letter for raw in raws for letter in raw)
+    total = sum(counts.values())
+    top = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:8]
+    return {
+        "items": len(raws),
+        f"{unit} in all": total,
+        f"{unit}, least / median / most": spread([len(raw) for raw in raws]),
+        "different letters": len(counts),
+        "most frequent": ", ".join(f"{letter!r} {100 * count / total:.1f}%" for letter, count in top),
+    }
+
+
+def spread(numbers: Sequence[float]) -> str:
+    """`least / median / most` of some numbers."""
+    return f"{min(numbers):g} / {statistics.median(numbers):g} / {max(numbers):g}"
+
+
+def shown(raw: str) -> str:
+    """A str as HTML, its line breaks kept, cut to 2,000 characters."""
+    more = f" … ({len(raw) - SHOWN:,} more)" if len(raw) > SHOWN else ""
+    return f'<code style="white-space:pre-wrap;overflow-wrap:anywhere">{escape(raw[:SHOWN])}{more}</code>'

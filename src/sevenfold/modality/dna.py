@@ -1,0 +1,36 @@
+"""DNA: a str of A C G T (and N) becomes ids along one axis.
+
+By default 6-mers side by side (`kmer`), as in the Nucleotide Transformer; k = 1 for HyenaDNA and Evo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from sevenfold.blocks.tokenization import Tokenizer
+from sevenfold.modality import Modality
+from sevenfold.modality._strings import facts, need_string, shown
+
+
+class DNA(Modality):
+    class Config(Modality.Config):
+        tokenizer: Tokenizer.Config = Field(default="kmer")  # type: ignore[assignment]
+        """How raw items become tokens."""
+
+    axes = ("base",)
+
+    def check(self, raw: Any) -> str:
+        """A str that is not empty, in upper case; its letters are checked by the tokenizer."""
+        return need_string(raw, "a DNA sequence").upper()
+
+    def summary(self, raws: Sequence[str]) -> dict[str, Any]:
+        raws = [raw.upper() for raw in raws]
+        strong, total = (sum(raw.count(letter) for raw in raws for letter in some) for some in ("GC", "ACGT"))
+        share = {"G and C": f"{100 * strong / total:.1f}%"} if total else {}
+        return {**facts(raws, "bases"), **share}
+
+    def html(self, raw: str) -> str:
+        return shown(raw)

@@ -1,0 +1,76 @@
+"""Pictures: an array [height width channels] becomes patches along two axes.
+
+By default vectors (`patch`, as in ViT, MAE and CLIP); `quantized_patch` and `binary_patch` give ids.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image as Pillow
+from pydantic import Field
+
+from sevenfold.blocks.tokenization import Tokenizer
+from sevenfold.blocks.tokenization._picture import picture
+from sevenfold.modality import Modality
+from sevenfold.modality._strings import spread
+
+MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB"}
+"""Pillow's modes that are taken, and what they become."""
+SHOWN = 128
+"""Pixels of the longer side at which a small picture is shown."""
+
+
+class Image(Modality):
+    class Config(Modality.Config):
+        tokenizer: Tokenizer.Config = Field(default="patch")  # type: ignore[assignment]
+        """How raw items become tokens."""
+
+    axes = ("row", "column")
+
+    def check(self, raw: Any) -> np.ndarray:
+        """[H W C] uint8, or float32 in 0…1, from such an array, one without C, or a Pillow picture."""
+        if isinstance(raw, Pillow.Image):
+            if raw.mode not in MODES:
+                raise ValueError(f"a picture of mode {raw.mode} cannot be used: convert it to L or RGB")
+            raw = np.asarray(raw.convert(MODES[raw.mode]))
+        return picture(raw)
+
+    def summary(self, raws: Sequence[Any]) -> dict[str, Any]:
+        if not raws:
+            return {"items": 0}
+        images = [self.check(raw) for raw in raws]
+        channels = Counter(image.shape[2] for image in images)
+        return {
+            "items": len(images),
+            "height, least / median / most": spread([image.shape[0] for image in images]),
+            "width, least / median / most": spread([image.shape[1] for image in images]),
+            "channels": ", ".join(f"{count} in {times}" for count, times in sorted(channels.items())),
+            "mean brightness in 0…1": round(float(np.mean([_bytes(image).mean() / 255 for image in images])), 3),
+        }
+
+    def html(self, raw: Any) -> str:
+        """The picture inline as PNG, small ones enlarged with their pixels visible; floats are cut off at 0 and 1."""
+        pixels = raw[:, :, None] if isinstance(raw, np.ndarray) and raw.ndim == 2 else raw
+        pixels = _bytes(pixels if isinstance(pixels, np.ndarray) else self.check(pixels))
+        height, width, channels = pixels.shape
+        file = io.BytesIO()
+        Pillow.fromarray(pixels if channels in (3, 4) else pixels[:, :, 0]).save(file, "png")
+        data = base64.b64encode(file.getvalue()).decode("ascii")
+        scale = max(1, SHOWN // max(height, width))
+        return (
+            f'<img src="data:image/png;base64,{data}" width="{width * scale}" height="{height * scale}" '
+            f'style="image-rendering:pixelated" alt="picture of {height} by {width} pixels">'
+        )
+
+
+def _bytes(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as uint8."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return (np.nan_to_num(pixels.astype(np.float64)).clip(0, 1) * 255).round().astype(np.uint8)

@@ -1,0 +1,38 @@
+"""Labels: one of a fixed set of words or whole numbers becomes one id, without a place.
+
+A class to predict or a condition to generate from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from sevenfold.blocks.tokenization import Tokenizer
+from sevenfold.blocks.tokenization.category import label_of
+from sevenfold.modality import Modality
+
+
+class Label(Modality):
+    class Config(Modality.Config):
+        tokenizer: Tokenizer.Config = Field(default="category")  # type: ignore[assignment]
+        """How raw items become tokens."""
+
+    def check(self, raw: Any) -> str | int:
+        """A str that is not empty, or an int."""
+        label = label_of(raw)
+        if label == "":
+            raise ValueError("the label is empty")
+        return label
+
+    def summary(self, raws: Sequence[Any]) -> dict[str, Any]:
+        counts = Counter(label_of(raw) for raw in raws)
+        top = sorted(counts.items(), key=lambda pair: (-pair[1], str(pair[0])))[:8]
+        return {
+            "items": len(raws),
+            "different labels": len(counts),
+            "most frequent": ", ".join(f"{label!r} {count}" for label, count in top),
+        }

@@ -1,0 +1,35 @@
+"""Proteins: a str of one-letter codes becomes ids along one axis.
+
+By default ESM's alphabet (`residue`) with a begin and an end token. ESM-1b, ESM-2, ESMFold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import Field
+
+from sevenfold.blocks.tokenization import Tokenizer
+from sevenfold.modality import Modality
+from sevenfold.modality._strings import facts, need_string, shown
+
+
+class Protein(Modality):
+    class Config(Modality.Config):
+        tokenizer: Tokenizer.Config = Field(default="residue")  # type: ignore[assignment]
+        """How raw items become tokens."""
+        ends: bool = True
+        """Whether a begin and an end token are put around an item."""
+
+    axes = ("residue",)
+
+    def check(self, raw: Any) -> str:
+        """A str that is not empty, in upper case; its letters are checked by the tokenizer."""
+        return need_string(raw, "a protein sequence").upper()
+
+    def summary(self, raws: Sequence[str]) -> dict[str, Any]:
+        return facts([raw.upper() for raw in raws], "residues")
+
+    def html(self, raw: str) -> str:
+        return shown(raw)

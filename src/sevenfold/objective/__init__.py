@@ -1,0 +1,115 @@
+"""Objectives: a loss on a model, with everything that only training needs (corruption, extra heads, teachers, queues).
+
+The contract of this room. The trainer knows nothing else: it calls `forward(batch) → Loss`, then `after_step`.
+Random choices use torch's global generator, which the trainer seeds from (seed, step) before every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sevenfold.assembly.flops import forward_flops
+from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError, did_you_mean
+from sevenfold.core.types import Batch, Loss
+
+
+class Exhibit(NamedTuple):
+    """Something worth looking at: a table of which every cell is a raw item of a stream (or a plain text, stream None)."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[tuple[str | None, Any]]]
+
+
+class Objective(part.Part, nn.Module):
+    """A loss on `model`. Parameters and buffers outside of `model` are the objective's own and are checkpointed too."""
+
+    room = "objective"
+
+    class Config(part.Config):
+        pass
+
+    def __init__(self, config: Any, model: Model):
+        super().__init__()
+        self.config, self.model = config, model
+
+    @classmethod
+    def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
+        """Heads that it needs on the model, besides those that the recipe names. `sizes`: stream → ids or features.
+
+        Raises ConfigError, with the reason, when the streams and trunks cannot serve this objective.
+        """
+        return {}
+
+    def forward(self, batch: Batch) -> Loss:
+        raise NotImplementedError
+
+    def flops(self, batch: Batch) -> int:
+        """FLOPs of one forward pass over the batch, by formula (see sevenfold.assembly.flops)."""
+        rows = len(next(iter(batch.values())).values)
+        return rows * forward_flops(self.model, {name: stream.values.shape[1] for name, stream in batch.items()})
+
+    def after_step(self, step: int) -> None:
+        """Called after each optimizer step (teachers, queues, clamps)."""
+
+    def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
+        """Things to look at, made from a few held-out samples (stream → raw item): drawings, reconstructions."""
+        return []
+
+    def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
+        """What trivial methods reach on the held-out batches: name → {term: value}, terms as in Loss."""
+        return {}
+
+
+def the_trunk(config: Any, model: ModelConfig, name: str | None, field: str = "trunk") -> str:
+    """The trunk that an objective names, or the only one."""
+    if name is None:
+        if len(model.trunks) > 1:
+            raise ConfigError(f"objective.{field}: say which of {list(model.trunks)}")
+        return next(iter(model.trunks))
+    if name not in model.trunks:
+        raise ConfigError(f"objective.{field}: there is no {name!r}{did_you_mean(name, model.trunks)}")
+    return name
+
+
+def the_stream(model: ModelConfig, name: str | None, among: Sequence[str], field: str = "stream") -> str:
+    """The stream that an objective names, or the only one of `among`."""
+    if name is None:
+        if len(among) != 1:
+            raise ConfigError(f"objective.{field}: say which of {list(among)}")
+        return among[0]
+    if name not in among:
+        raise ConfigError(f"objective.{field}: {name!r} is not one of {list(among)}{did_you_mean(name, among)}")
+    return name
+
+
+def has_head(model: ModelConfig, trunk: str, stream: str) -> str | None:
+    """The name of the head that gives `stream` from the tokens of `trunk`, if the recipe has one."""
+    for name, head in model.heads.items():
+        if head.trunk == trunk and head.stream == stream and head.pool == "none":
+            return name
+    return None
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(sum of losses, count, number right) in float32; targets of -100 are left out."""
+    total = nn.functional.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=-100)
+    real = targets != -100
+    right = ((logits.argmax(-1) == targets) & real).sum()
+    return total, real.sum(), right
+
+
+def unigram(train: Sequence[Tensor], held_out: Sequence[Tensor], size: int) -> float:
+    """Nats per token of the best guess that does not look: train frequencies (one added to each) on held-out ids."""
+    counts = torch.ones(size, dtype=torch.float64)
+    for ids in train:
+        counts += torch.bincount(ids.flatten(), minlength=size)[:size]
+    logs = (counts / counts.sum()).log()
+    found = torch.cat([ids.flatten() for ids in held_out])
+    return -float(logs[found].mean())

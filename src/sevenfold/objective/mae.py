@@ -1,0 +1,161 @@
+"""Masked autoencoding: most tokens are dropped, a light decoder rebuilds their vectors from the visible ones.
+
+    L = sum_{i in M} mean_p (y_ip - t_ip)^2 / |M|,   t = x, or x standardised within its own patch (patch_norm)
+
+He 2021 (MAE), arXiv:2111.06377. The encoder sees the visible tokens only; the decoder gets them and one mask vector per
+hidden token, each at its own coordinates, so nothing needs unshuffling and any coordinates serve (pictures, points).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sevenfold.assembly.flops import model_rows, trunk_rows
+from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Batch, Hidden, Loss, Stream, take
+from sevenfold.objective import Exhibit, Objective, has_head, the_stream, the_trunk
+
+
+class MAE(Objective):
+    class Config(Objective.Config):
+        encoder: str | None = None
+        """The trunk that sees the visible tokens; by default the first."""
+        decoder: str | None = None
+        """The trunk that reads the encoder and rebuilds; by default the last."""
+        stream: str | None = None
+        """The stream of vectors; by default the only one that the encoder reads."""
+        ratio: float = Field(0.75, gt=0, lt=1)
+        """The share of tokens dropped."""
+        patch_norm: bool = False
+        """Standardise each target patch; not for pictures with empty patches (digits), whose noise it would blow up."""
+
+    @classmethod
+    def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
+        encoder, decoder = cls._trunks(config, model)
+        if decoder == encoder or encoder not in model.trunks[decoder].inputs:
+            raise ConfigError(f"objective: mae needs a second trunk that reads the first: inputs: [{encoder}]")
+        for name in (encoder, decoder):
+            if model.trunks[name].mask.causal:
+                raise ConfigError(f"objective: mae needs both sides: set trunks.{name}.mask.causal to false")
+            if model.trunks[name].index:
+                raise ConfigError(
+                    f"objective: mae drops tokens, so trunks.{name} must use their own coordinates: index: false"
+                )
+        stream = the_stream(model, config.stream, [s for s in model.trunks[encoder].inputs if s in model.streams])
+        if has_head(model, decoder, stream) is not None:
+            return {}
+        projection: Any = {"kind": "linear", "bias": True}
+        return {stream: HeadConfig(trunk=decoder, stream=stream, projection=projection)}
+
+    @staticmethod
+    def _trunks(config: Any, model: ModelConfig) -> tuple[str, str]:
+        names = list(model.trunks)
+        return (
+            the_trunk(config, model, config.encoder or names[0], "encoder"),
+            the_trunk(config, model, config.decoder or names[-1], "decoder"),
+        )
+
+    def __init__(self, config: Any, model: Model):
+        super().__init__(config, model)
+        self.encoder, self.decoder = self._trunks(config, model.config)
+        inputs = model.config.trunks[self.encoder].inputs
+        self.stream = the_stream(
+            model.config, config.stream, [given for given in inputs if given in model.config.streams]
+        )
+        if model.modalities[self.stream].tokenizer.features is None:
+            raise ConfigError(
+                f"objective: mae rebuilds vectors, and stream {self.stream!r} has ids: for ids choose masked_token"
+            )
+        head = has_head(model.config, self.decoder, self.stream)
+        assert head is not None
+        self.head = head
+        self.mask_token = nn.Parameter(torch.randn(model.config.trunks[self.decoder].width) * 0.02)
+
+    def split(self, stream: Stream) -> tuple[Tensor, Tensor]:
+        """Indices of the visible tokens [b k] and of the hidden ones [b n-k]; padding counts as hidden."""
+        score = torch.rand(stream.values.shape[:2], device=stream.values.device)
+        if stream.valid is not None:
+            score = score.masked_fill(~stream.valid, 2.0)
+        order = score.argsort(1)
+        n = order.shape[1]
+        if n < 2:
+            raise ConfigError("objective: mae needs items of at least two tokens: choose a smaller patch")
+        keep = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
+        return order[:, :keep], order[:, keep:]
+
+    def rebuild(self, stream: Stream, visible: Tensor, hidden: Tensor) -> Tensor:
+        """What the decoder says of the hidden tokens, [b n-k p]."""
+        encoder, decoder = self.model.trunks[self.encoder], self.model.trunks[self.decoder]
+        latent = encoder({self.stream: stream.take(visible)})
+        known = decoder.embed(self.encoder, _plain(latent))  # type: ignore[operator]
+        gone = stream.take(hidden)
+        asked = Hidden(self.mask_token.to(known.x.dtype).expand(*hidden.shape, -1), gone.coords, gone.valid)
+        placed = decoder.embed(self.encoder, asked, project=False)._replace(spans={"hidden": (0, hidden.shape[1])})  # type: ignore[operator]
+        done = decoder.mix(decoder.join([known, placed]))  # type: ignore[operator]
+        return self.model.head(self.head, done.of("hidden").x)
+
+    def forward(self, batch: Batch) -> Loss:
+        stream = batch[self.stream]
+        visible, hidden = self.split(stream)
+        guess = self.rebuild(stream, visible, hidden).float()
+        target = take(stream.values, hidden).float()
+        if self.config.patch_norm:
+            target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        error = (guess - target).square().mean(-1)
+        real = torch.ones_like(error) if stream.valid is None else take(stream.valid, hidden).float()
+        total, count = (error * real).sum(), real.sum()
+        return Loss(total, count, {"mse": (total.detach(), count)}, {"guess": guess.detach()})
+
+    def flops(self, batch: Batch) -> int:
+        rows, n = batch[self.stream].values.shape[:2]
+        seen = max(int(n * (1 - self.config.ratio)), 1)
+        found = model_rows(self.model, {self.stream: seen})
+        decoder = self.model.trunks[self.decoder]
+        inside = [row for row in found if not row.place.startswith((f"{self.decoder}.", "heads."))]
+        again = trunk_rows(decoder, self.decoder, {self.encoder: n})  # type: ignore[arg-type]
+        head = 2 * (n - seen) * decoder.config.width * self.model.heads[self.head].outputs  # type: ignore[union-attr,operator]
+        return rows * (sum(row.flops for row in inside) + sum(row.flops for row in again) + head)
+
+    @torch.no_grad()
+    def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
+        raws = [sample[self.stream] for sample in samples if sample.get(self.stream) is not None][:8]
+        if not raws or self.config.patch_norm:
+            return []
+        torch.manual_seed(seed)
+        modality = self.model.modalities[self.stream]
+        stream = self.model.tokenize([{self.stream: raw} for raw in raws])[self.stream].to(self.model.device)
+        if stream.valid is not None:
+            return []
+        visible, hidden = self.split(stream)
+        place = hidden.unsqueeze(-1).expand(-1, -1, stream.values.shape[-1])
+        guess = self.rebuild(stream, visible, hidden).float()
+        rebuilt = stream.values.scatter(1, place, guess)
+        masked = stream.values.scatter(1, place, torch.zeros_like(guess))
+        rows: list[list[tuple[str | None, Any]]] = [
+            [(self.stream, modality.raw(values.cpu().numpy(), coords.cpu().numpy())) for values in versions]
+            for *versions, coords in zip(stream.values, masked, rebuilt, stream.coords)
+        ]
+        return [Exhibit("rebuilt from the visible tokens (held out)", ["original", "visible", "rebuilt"], rows)]
+
+    def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
+        if self.config.patch_norm:
+            return {"zero": {"mse": 1.0}}
+        lengths = {batch[self.stream].values.shape[1] for batch in (*train, *held_out)}
+        if len(lengths) != 1 or any(batch[self.stream].valid is not None for batch in (*train, *held_out)):
+            return {}
+        mean = torch.cat([batch[self.stream].values for batch in train]).float().mean(0)
+        error = torch.cat([batch[self.stream].values for batch in held_out]).float() - mean
+        return {"mean training item": {"mse": float(error.square().mean())}}
+
+
+def _plain(latent: Hidden) -> Hidden:
+    """The stream's tokens of the encoder's output, class and register tokens left behind."""
+    spans = latent.spans or {}
+    name = next(name for name in spans if name not in ("class", "registers"))
+    return latent.of(name)

@@ -1,0 +1,145 @@
+"""Masked-token prediction: some tokens are hidden, the model says what they were.
+
+    L = - 1/|M| sum_{i in M} log p(x_i | x with M corrupted);   of M: 80 % mask token, 10 % random id, 10 % unchanged
+
+Devlin 2018 (BERT), arXiv:1810.04805 section 3.1; ESM-2, doi:10.1126/science.ade2574. M is drawn from valid tokens that
+are not special, exactly round(ratio n) of them (at least one) per row. Head and loss run on the rows in M only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Batch, Loss, Stream
+from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_stream, the_trunk, unigram
+
+
+class MaskedToken(Objective):
+    class Config(Objective.Config):
+        trunk: str | None = None
+        """The trunk, not causal; by default the only one."""
+        stream: str | None = None
+        """The stream whose tokens are hidden; by default the only one that the trunk reads."""
+        ratio: float = Field(0.15, gt=0, lt=1)
+        """The share of tokens to predict."""
+        mask: float = Field(0.8, ge=0, le=1)
+        """Of these, the share that becomes the mask token."""
+        random: float = Field(0.1, ge=0, le=1)
+        """Of these, the share that becomes a random id; the rest stays."""
+        span: int = Field(1, ge=1)
+        """Hide runs of this many tokens (at least k for overlapping k-mers, whose neighbours give them away)."""
+
+    @classmethod
+    def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
+        name = the_trunk(config, model, config.trunk)
+        trunk = model.trunks[name]
+        if trunk.mask.causal:
+            raise ConfigError(f"objective: masked_token needs both sides: set trunks.{name}.mask.causal to false")
+        if config.mask + config.random > 1:
+            raise ConfigError(f"objective: mask {config.mask} and random {config.random} together exceed 1")
+        stream = the_stream(model, config.stream, [given for given in trunk.inputs if given in model.streams])
+        if has_head(model, name, stream) is not None:
+            return {}
+        projection: Any = {"kind": "tied", "bias": True}
+        return {stream: HeadConfig(trunk=name, stream=stream, projection=projection, transform=True)}
+
+    def __init__(self, config: Any, model: Model):
+        super().__init__(config, model)
+        self.trunk = the_trunk(config, model.config, config.trunk)
+        inputs = model.config.trunks[self.trunk].inputs
+        self.stream = the_stream(
+            model.config, config.stream, [given for given in inputs if given in model.config.streams]
+        )
+        tokenizer = model.modalities[self.stream].tokenizer
+        if tokenizer.size is None or "mask" not in tokenizer.specials:
+            raise ConfigError(
+                f"objective: masked_token needs ids with a mask token, which the {tokenizer.kind} tokenizer of stream "
+                f"{self.stream!r} does not give: for vectors choose mae"
+            )
+        self.size, self.mask_id = tokenizer.size, tokenizer.specials["mask"]
+        head = has_head(model.config, self.trunk, self.stream)
+        assert head is not None
+        self.head = head
+        self.register_buffer("special", torch.zeros(self.size, dtype=torch.bool), persistent=False)
+        self.special[list(tokenizer.specials.values())] = True
+        self.special: Tensor
+
+    def choose(self, stream: Stream) -> Tensor:
+        """[b n] bool: M."""
+        eligible = ~self.special[stream.values]
+        if stream.valid is not None:
+            eligible = eligible & stream.valid
+        score = torch.rand(stream.values.shape, device=stream.values.device)
+        if self.config.span > 1:
+            runs = torch.arange(stream.values.shape[1], device=score.device) // self.config.span
+            score = score[:, runs] + torch.rand_like(score) * 1e-6
+        score = score.masked_fill(~eligible, 2.0)
+        number = eligible.sum(1)
+        wanted = torch.minimum((number * self.config.ratio).round().clamp(min=1), number)
+        rank = score.argsort(1).argsort(1)
+        return (rank < wanted[:, None]) & eligible
+
+    def corrupt(self, stream: Stream, chosen: Tensor) -> Stream:
+        """The stream as the model sees it."""
+        dice = torch.rand(stream.values.shape, device=stream.values.device)
+        values = torch.where(chosen & (dice < self.config.mask), self.mask_id, stream.values)
+        swap = chosen & (dice >= self.config.mask) & (dice < self.config.mask + self.config.random)
+        others = torch.randint(self.size, values.shape, device=values.device)
+        return stream._replace(values=torch.where(swap, others, values))
+
+    def forward(self, batch: Batch) -> Loss:
+        stream = batch[self.stream]
+        chosen = self.choose(stream)
+        seen = {**batch, self.stream: self.corrupt(stream, chosen)}
+        done: dict[str, Any] = {}
+        for name, trunk in self.model.trunks.items():
+            done[name] = trunk(seen, done)
+            if name == self.trunk:
+                break
+        hidden = done[self.trunk].of(self.stream).x
+        logits = self.model.head(self.head, hidden[chosen])
+        loss, count, right = cross_entropy(logits, stream.values[chosen])
+        terms = {"nats": (loss.detach(), count), "accuracy": (right, count)}
+        return Loss(loss, count, terms, {"hidden": hidden.detach()})
+
+    @torch.no_grad()
+    def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
+        modality = self.model.modalities[self.stream]
+        raws = [sample[self.stream] for sample in samples if sample.get(self.stream) is not None][:6]
+        if not raws:
+            return []
+        torch.manual_seed(seed)
+        batch = self.model.tokenize([{self.stream: raw} for raw in raws])[self.stream].to(self.model.device)
+        batch = batch.slice(0, 64)
+        chosen = self.choose(batch)
+        seen = batch._replace(values=torch.where(chosen, self.mask_id, batch.values))
+        hidden = self.model.trunks[self.trunk]({self.stream: seen}).of(self.stream).x
+        guess = torch.where(chosen, self.model.head(self.head, hidden).argmax(-1), batch.values)
+        rows: list[list[tuple[str | None, Any]]] = []
+        for row, known, filled, hit in zip(batch.values, chosen, guess, guess == batch.values):
+            pieces = [modality.tokenizer.piece(int(id)) for id in row]
+            asked = " ".join("_" if hide else piece for piece, hide in zip(pieces, known))
+            marked = [
+                f"{modality.tokenizer.piece(int(id))}{'' if ok else '✗'}" for id, ok in zip(filled[known], hit[known])
+            ]
+            rows.append(
+                [(None, asked), (None, " ".join(marked)), (None, f"{int(hit[known].sum())}/{int(known.sum())}")]
+            )
+        return [Exhibit("hidden tokens, filled in (held out)", ["seen", "filled in", "right"], rows)]
+
+    def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
+        def ids(batch: Batch) -> Tensor:
+            values = batch[self.stream].values
+            valid = batch[self.stream].valid
+            values = values if valid is None else values[valid]
+            return values[~self.special.cpu()[values]]
+
+        nats = unigram([ids(batch) for batch in train], [ids(batch) for batch in held_out], self.size)
+        return {"token frequencies (unigram)": {"nats": nats}}

@@ -1,0 +1,190 @@
+"""Next-token prediction, over one stream or over several in any order.
+
+    L = - sum_i log p(x_{i+1} | x_1 … x_i)
+
+With several streams the trunk reads them one after the other, and each row of a batch follows one of `orders`:
+[caption, image] learns to draw what a caption says, [image, caption] to say what a picture shows, [image] alone is the
+unconditional half of guidance. The last token of what comes before predicts the first token of the next stream.
+
+Radford 2019 (GPT-2); any-to-any streams: Chameleon, arXiv:2405.09818; DALL-E, arXiv:2102.12092.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Batch, Hidden, Loss, Stream
+from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_trunk, unigram
+
+
+class NextToken(Objective):
+    class Config(Objective.Config):
+        trunk: str | None = None
+        """The causal trunk; by default the only one."""
+        stream: str | None = None
+        """The stream to predict; by default all that the trunk reads."""
+        orders: tuple[tuple[str, ...], ...] = ()
+        """In which orders (and subsets) the streams are read; by default as the trunk names them."""
+        shares: tuple[float, ...] = ()
+        """The share of a batch's rows for each of orders; by default equal."""
+        weights: dict[str, float] = {}
+        """Weight of a stream's tokens in the loss; 1 unless given."""
+        smoothing: float = Field(0.0, ge=0, lt=1)
+        """Label smoothing in training."""
+
+    @classmethod
+    def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
+        name = the_trunk(config, model, config.trunk)
+        trunk = model.trunks[name]
+        if not trunk.mask.causal:
+            raise ConfigError(
+                f"objective: next_token needs trunks.{name}.mask.causal: true, or it would see what it predicts"
+            )
+        streams = [given for given in trunk.inputs if given in model.streams]
+        for order in config.orders:
+            if not order or any(stream not in streams for stream in order):
+                raise ConfigError(
+                    f"objective.orders: {list(order)} is not made of {streams}, which trunk {name!r} reads"
+                )
+        if config.shares and len(config.shares) != len(config.orders):
+            raise ConfigError(f"objective.shares: {len(config.shares)} shares for {len(config.orders)} orders")
+        if config.shares and (min(config.shares) < 0 or sum(config.shares) <= 0):
+            raise ConfigError("objective.shares: shares are positive numbers")
+        if config.stream is not None and config.stream not in streams:
+            raise ConfigError(f"objective.stream: trunk {name!r} does not read {config.stream!r}, but {streams}")
+        found = {}
+        for stream in [config.stream] if config.stream else streams:
+            if has_head(model, name, stream) is None:
+                found[stream] = HeadConfig(trunk=name, stream=stream, projection="tied")  # type: ignore[arg-type]
+        return found
+
+    def __init__(self, config: Any, model: Model):
+        super().__init__(config, model)
+        self.trunk = the_trunk(config, model.config, config.trunk)
+        streams = [given for given in model.config.trunks[self.trunk].inputs if given in model.config.streams]
+        self.predicted = [config.stream] if config.stream else streams
+        for stream in self.predicted:
+            if model.modalities[stream].tokenizer.size is None:
+                raise ConfigError(
+                    f"objective: next_token predicts ids, and stream {stream!r} has vectors: choose a tokenizer with ids "
+                    "(quantized_patch, binary_patch), or another objective"
+                )
+        self.head_of = {stream: has_head(model.config, self.trunk, stream) for stream in self.predicted}
+        inputs = tuple(model.config.trunks[self.trunk].inputs)
+        self.orders: list[tuple[str, ...]] = [tuple(order) for order in config.orders] or [inputs]
+        shares = torch.tensor(config.shares or [1.0] * len(self.orders), dtype=torch.float64)
+        self.ends = (shares.cumsum(0) / shares.sum()).tolist()
+
+    def forward(self, batch: Batch) -> Loss:
+        rows = len(next(iter(batch.values())).values)
+        total, count = torch.zeros((), device=self.model.device), torch.zeros((), device=self.model.device)
+        sums: dict[str, list[Tensor]] = {}
+        outputs: dict[str, Tensor] = {}
+        start = 0
+        earlier = self._earlier(batch)
+        for order, end in zip(self.orders, self.ends):
+            stop = rows if end == self.ends[-1] else round(rows * end)
+            if stop > start:
+                part = {name: stream.rows(slice(start, stop)) for name, stream in batch.items() if name in order}
+                before = {name: _rows(hidden, start, stop) for name, hidden in earlier.items()}
+                hidden = self.model.trunks[self.trunk](part, before, (*[n for n in before if n not in order], *order))
+                for name, stream in part.items():
+                    if name in self.predicted:
+                        loss, n, right = self._predict(hidden, name, stream)
+                        weight = self.config.weights.get(name, 1.0)
+                        total, count = total + weight * loss, count + weight * n
+                        kept = sums.setdefault(name, [loss.new_zeros(()), loss.new_zeros(()), loss.new_zeros(())])
+                        sums[name] = [kept[0] + loss.detach(), kept[1] + n, kept[2] + right]
+                outputs["hidden"] = hidden.x.detach()
+            start = stop
+        terms = {}
+        for name, (loss, n, right) in sums.items():
+            prefix = f"{name}/" if len(self.predicted) > 1 else ""
+            terms[f"{prefix}nats"], terms[f"{prefix}accuracy"] = (loss, n), (right, n)
+        return Loss(total, count, terms, outputs)
+
+    def _earlier(self, batch: Batch) -> dict[str, Hidden]:
+        """Earlier trunks that the trunk reads."""
+        config = self.model.config.trunks[self.trunk]
+        wanted = [name for name in (*config.inputs, config.cross_attends) if name in self.model.trunks]
+        done: dict[str, Hidden] = {}
+        if wanted:
+            for name, trunk in self.model.trunks.items():
+                if name == self.trunk:
+                    break
+                done[name] = trunk(batch, done)
+        return {name: done[name] for name in wanted}
+
+    def _predict(self, hidden: Hidden, name: str, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of one stream's tokens, each predicted from the token before it."""
+        start, stop = (hidden.spans or {})[name]
+        first = max(start - 1, 0)
+        targets = stream.values if start > 0 else stream.values[:, 1:]
+        x = hidden.x[:, first : stop - 1]
+        keep = torch.ones_like(targets, dtype=torch.bool)
+        if hidden.valid is not None:
+            keep = keep & hidden.valid[:, first + 1 : stop]
+            if start > 0:
+                x = _last_before(hidden, start, x)
+        if hidden.segments is not None and start == 0:
+            keep = keep & (hidden.segments[:, 1:stop] == hidden.segments[:, : stop - 1])
+        targets = torch.where(keep, targets, -100)
+        head = self.head_of[name]
+        assert head is not None
+        logits = self.model.head(head, x)
+        loss, count, right = cross_entropy(logits.flatten(0, 1), targets.flatten())
+        if self.training and self.config.smoothing:
+            even = -(logits.float().log_softmax(-1).mean(-1) * keep).sum()
+            loss = (1 - self.config.smoothing) * loss + self.config.smoothing * even
+        return loss, count, right
+
+    @torch.no_grad()
+    def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
+        found = []
+        for stream in self.predicted:
+            drawn = self.model.generate(stream=stream, count=4, seed=seed, length=200, temperature=0.8)
+            found.append(Exhibit(f"{stream}, drawn from nothing", ["drawn"], [[(stream, item)] for item in drawn]))
+            for order in self.orders:
+                if order[-1] != stream or len(order) != 2 or not samples:
+                    continue
+                other = order[0]
+                raws = [sample[other] for sample in samples if sample.get(other) is not None][:8]
+                made = self.model.generate(stream=stream, given={other: raws}, seed=seed, temperature=0.8)
+                rows = [[(other, raw), (stream, item)] for raw, item in zip(raws, made)]
+                found.append(Exhibit(f"{stream} given {other} (held out)", [other, stream], rows))
+        return found
+
+    def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
+        found = {}
+        for stream in self.predicted:
+            size = self.model.modalities[stream].tokenizer.size
+            assert size is not None
+            name = f"{stream}/nats" if len(self.predicted) > 1 else "nats"
+            found[name] = unigram([_ids(b[stream]) for b in train], [_ids(b[stream]) for b in held_out], size)
+        return {"token frequencies (unigram)": found}
+
+
+def _ids(stream: Stream) -> Tensor:
+    return stream.values if stream.valid is None else stream.values[stream.valid]
+
+
+def _rows(hidden: Hidden, start: int, stop: int) -> Hidden:
+    x, coords, valid, segments = (None if part is None else part[start:stop] for part in hidden[:4])
+    return hidden._replace(x=x, coords=coords, valid=valid, segments=segments)  # type: ignore[arg-type]
+
+
+def _last_before(hidden: Hidden, start: int, x: Tensor) -> Tensor:
+    """x with its first column replaced by each row's last valid token before `start`: what stands just before may be
+    padding of the stream before."""
+    assert hidden.valid is not None
+    place = torch.arange(start, device=x.device)
+    index = torch.where(hidden.valid[:, :start], place, -1).amax(1).clamp(min=0)
+    before = hidden.x[torch.arange(len(index), device=x.device), index]
+    return torch.cat([before[:, None], x[:, 1:]], dim=1)

@@ -1,0 +1,137 @@
+"""Checkpoints that survive: written aside, synced, hashed, renamed; verified when loaded; never unpickled.
+
+    checkpoints/step-00000200/  model.safetensors  objective.safetensors  optimizer.safetensors  state.json  manifest.json
+
+A folder under its final name is whole. Loading walks from the newest to the oldest, and says what it passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sevenfold.core.errors import CheckpointError
+from sevenfold.core.files import publish_folder, read_json, remove_folder, verify_manifest
+from sevenfold.objective import Objective
+from sevenfold.training.optimizer import Optimizer
+
+FOLDER = "checkpoints"
+Say = Callable[[str], None]
+
+
+class Restored(NamedTuple):
+    """What a checkpoint says beside weights: the step it was written after, and free facts."""
+
+    step: int
+    facts: dict[str, Any]
+    path: Path
+
+
+def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors wants them: own memory, contiguous."""
+    return {name: value.detach().clone().contiguous() for name, value in state.items()}
+
+
+def own_state(objective: Objective) -> dict[str, Tensor]:
+    """The objective's parameters and buffers without the model's."""
+    return {name: value for name, value in objective.state_dict().items() if not name.startswith("model.")}
+
+
+def save(
+    run: Path, step: int, objective: Objective, optimizer: Optimizer, facts: Mapping[str, Any], keep: int = 2
+) -> Path:
+    """Write the checkpoint of `step` and then remove all but the newest `keep`. Returns its folder."""
+
+    def fill(folder: Path) -> list[str]:
+        save_file(contiguous(objective.model.state_dict()), folder / "model.safetensors")
+        save_file(contiguous(own_state(objective)), folder / "objective.safetensors")
+        save_file(contiguous(optimizer.tensors()), folder / "optimizer.safetensors")
+        (folder / "state.json").write_text(json.dumps({"step": step, **facts}, indent=1) + "\n", encoding="utf-8")
+        return ["model.safetensors", "objective.safetensors", "optimizer.safetensors", "state.json"]
+
+    final = run / FOLDER / f"step-{step:08d}"
+    if final.exists():
+        remove_folder(final)
+    try:
+        publish_folder(final, fill, step=step)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{final}: cannot be written ({str(error).splitlines()[0]}); earlier checkpoints are as they were: "
+            "make room, then resume"
+        ) from None
+    for old in listed(run)[keep:]:
+        remove_folder(old)
+    return final
+
+
+def listed(run: Path) -> list[Path]:
+    """Checkpoint folders under their final names, newest first."""
+    folder = run / FOLDER
+    found = (
+        [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8}", path.name)] if folder.is_dir() else []
+    )
+    return sorted(found, reverse=True)
+
+
+def sweep(run: Path) -> None:
+    """Remove what an interrupted save left behind."""
+    for orphan in (run / FOLDER).glob(".tmp-*"):
+        remove_folder(orphan)
+
+
+def newest_whole(run: Path, say: Say) -> Path:
+    """The newest checkpoint whose files are all there and unchanged; `say` is told of each that is not."""
+    found = listed(run)
+    for path in found:
+        try:
+            verify_manifest(path)
+            return path
+        except CheckpointError as error:
+            say(f"skipping a damaged checkpoint: {error}")
+    raise CheckpointError(f"{run / FOLDER}: " + ("no checkpoint in it is whole" if found else "holds no checkpoint"))
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: is missing") from None
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {str(error).splitlines()[0]}") from None
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
+    """Put tensors into a module; every name and shape must fit."""
+    own = module.state_dict()
+    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or extra:
+        told = [f"lacks {missing[0]!r}"] if missing else []
+        told += [f"has {extra[0]!r}, which the model does not"] if extra else []
+        raise CheckpointError(
+            f"{where}: does not fit this model: {' and '.join(told)} ({len(missing) + len(extra)} names differ)"
+        )
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            raise CheckpointError(
+                f"{where}: {name} has shape {list(value.shape)}, the model needs {list(own[name].shape)}"
+            )
+    module.load_state_dict(dict(state))
+
+
+def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say) -> Restored:
+    """Take over the newest whole checkpoint: model, objective, optimizer."""
+    path = newest_whole(run, say)
+    load_into(objective.model, tensors(path / "model.safetensors"), path / "model.safetensors")
+    own = {f"model.{name}": value for name, value in objective.model.state_dict().items()}
+    load_into(objective, {**own, **tensors(path / "objective.safetensors")}, path / "objective.safetensors")
+    optimizer.restore(tensors(path / "optimizer.safetensors"), str(path / "optimizer.safetensors"))
+    facts = read_json(path / "state.json")
+    return Restored(int(facts.pop("step")), facts, path)

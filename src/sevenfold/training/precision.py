@@ -1,0 +1,62 @@
+"""In which numbers to compute: bf16 where the processor multiplies it, float32 otherwise or on request."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether this device has instructions for bf16 products."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = _cpu_flags()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
+    """What `auto` means here."""
+    if precision != "auto":
+        return precision
+    return "bf16" if fast_bf16(device) else "fp32"
+
+
+def autocast(precision: Literal["bf16", "fp32"], device: torch.device) -> AbstractContextManager:
+    """Weights stay float32; matrix products run in bf16."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+@cache
+def peak_flops(device: torch.device, precision: str) -> float:
+    """Floating-point operations per second that a large matrix product reaches here, measured (about 0.1 s)."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    n = 4096 if device.type == "cuda" else 1024
+    a = torch.ones(n, n, dtype=dtype, device=device)
+    best = 0.0
+    for _ in range(5):
+        begin = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * n**3 / (time.perf_counter() - begin))
+    return best

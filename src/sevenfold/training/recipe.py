@@ -1,0 +1,330 @@
+"""A recipe: data, streams, trunks, objective, how to train, seed. And what it becomes: parts that are ready to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import Field
+
+from sevenfold.assembly.model import HeadConfig, Model, ModelConfig, check_wiring
+from sevenfold.assembly.trunk import Trunk
+from sevenfold.core import notation, part
+from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
+from sevenfold.core.seeds import seed_of
+from sevenfold.data.bad import BadSamples
+from sevenfold.data.loader import Items, Windows
+from sevenfold.data.source import Source
+from sevenfold.modality import Modality
+from sevenfold.objective import Objective
+from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.precision import Precision
+from sevenfold.training.schedule import Schedule
+
+
+class TrainConfig(part.Config):
+    """How to train."""
+
+    steps: int = Field(1000, ge=1)
+    """Optimizer steps."""
+    batch: int | None = Field(None, ge=1)
+    """Items (or windows) per step; by default 32, or what batch_tokens makes."""
+    batch_tokens: int | None = Field(None, ge=1)
+    """Tokens per step, instead of batch; for windows of one length."""
+    accumulate: int = Field(1, ge=1)
+    """Split each step's batch into this many pieces, to save memory. The loss is that of the whole batch, unless the
+    objective compares items within a batch."""
+    optimizer: Optimizer.Config = Field(default="adamw")  # type: ignore[assignment]
+    """What makes the steps."""
+    schedule: Schedule.Config = Field(default="cosine")  # type: ignore[assignment]
+    """How the learning rate moves."""
+    clip: float = Field(1.0, gt=0)
+    """The largest gradient norm."""
+    precision: Precision = "auto"
+    """bf16, fp32, or auto: bf16 where the processor multiplies it."""
+    compile: bool = False
+    """Compile the blocks (torch.compile). It pays for long runs."""
+    workers: int = Field(0, ge=0, le=256)
+    """Loader processes; 0 loads in the training process. The results do not depend on it."""
+    evaluate_every: int | None = Field(None, ge=1)
+    """Steps between looks at the held-out loss; by default a tenth of the run."""
+    evaluate_batches: int = Field(8, ge=1)
+    """At most this many held-out batches on the way (all of them at the end)."""
+    save_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints; by default a quarter of the run."""
+    keep: int = Field(2, ge=1)
+    """Checkpoints to keep."""
+    device: str | None = None
+    """cpu, cuda, cuda:1; by default cuda where there is one."""
+
+
+class Recipe(part.Config):
+    """Everything that a run is made from."""
+
+    data: Source.Config
+    """Where samples come from."""
+    streams: dict[str, Modality.Config] = Field(min_length=1)
+    """Name → modality."""
+    trunks: dict[str, Trunk.Config] = Field(min_length=1)
+    """Name → trunk, in order."""
+    heads: dict[str, HeadConfig] = {}
+    """Name → head, besides those that the objective adds."""
+    objective: Objective.Config
+    """What is learned."""
+    train: TrainConfig = TrainConfig()
+    """How."""
+    seed: int = Field(0, ge=0, lt=2**63)
+    """Of everything random."""
+
+
+def read_recipe(source: str | Path | dict | Recipe, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a YAML file, a run folder, plain data, or a Recipe; `overrides` are `dotted.field=value`."""
+    where = ""
+    if isinstance(source, Recipe):
+        data = part.encode(source)
+    elif isinstance(source, dict):
+        data = source
+    else:
+        path = Path(source)
+        path = path / "recipe.yaml" if path.is_dir() else path
+        if not path.exists() and path.suffix == "" and (named := shipped(str(source))) is not None:
+            path = named
+        where, data = str(path), notation.read(path)
+    for change in overrides:
+        name, equals, value = change.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"{change!r}: an override is written dotted.field=value")
+        data = part.override(data, name, notation.parse(value, change))
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: a recipe is a mapping with data, streams, trunks and objective")
+    return part.decode(Recipe, data, where)
+
+
+def shipped_folder() -> Path:
+    """Where the recipes that come with the package are."""
+    installed = Path(__file__).parents[1] / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[3] / "recipes"
+
+
+def shipped(name: str) -> Path | None:
+    """A recipe that comes with the package, by its name."""
+    path = shipped_folder() / f"{name}.yaml"
+    return path if path.is_file() and "/" not in name else None
+
+
+class Ready(NamedTuple):
+    """A recipe made real: data split, tokenizers fitted, model and objective built and initialised from the seed."""
+
+    recipe: Recipe
+    source: Source
+    train: Items | Windows
+    held_out: Items | Windows
+    train_items: Items
+    held_out_items: Items
+    fields: dict[str, str]
+    objective: Objective
+    bad: BadSamples
+    batch: int
+
+    @property
+    def model(self) -> Model:
+        return self.objective.model
+
+    def samples(self, count: int, held_out: bool = True) -> list[dict[str, Any]]:
+        """A few raw samples, stream → raw item."""
+        items, found = self.held_out_items if held_out else self.train_items, []
+        for index in items.indices:
+            if len(found) == count:
+                break
+            try:
+                sample = self.source[index]
+            except BadSample:
+                continue
+            found.append({stream: sample.get(field) for stream, field in self.fields.items()})
+        return found
+
+
+FIT_ITEMS = 50_000
+"""At most so many training items are shown to a tokenizer that learns."""
+FIT_CHARACTERS = 50_000_000
+
+
+def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str], None] = lambda _: None) -> Ready:
+    """Make a recipe real. `tokenizers`: a run folder whose tokenizers are taken instead of fitting new ones.
+
+    The recipe in the result is complete: every default that depended on the data is written out.
+    """
+    _check_early(recipe)
+    source = recipe.data.build()
+    if len(source) == 0:
+        raise DataError(f"{recipe.data.path}: holds no samples")
+    train, held_out = source.split()
+    modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
+    fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
+    bad = BadSamples(recipe.data.bad_share)
+    for name, modality in modalities.items():
+        if tokenizers is not None:
+            modality.restore(tokenizer_folder(tokenizers, name, len(modalities)))
+        elif not modality.tokenizer.ready:
+            note(f"fitting the {modality.tokenizer.kind} tokenizer of {name}")
+            modality.fit(_raws(source, train, fields[name], modality))
+            if not modality.tokenizer.ready:
+                raise DataError(
+                    f"{recipe.data.path}: no training sample has a {fields[name]!r} to learn a tokenizer from"
+                )
+    recipe = _completed(recipe, modalities, source, train, fields)
+    modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
+    items = [
+        Items(
+            source,
+            part_of,
+            {name: (fields[name], modality.tokens) for name, modality in modalities.items()},
+            recipe.seed,
+            views=views,
+        )
+        for part_of, views in ((train, True), (held_out, False))
+    ]
+    packed = [name for name, config in recipe.streams.items() if config.pack]
+    sets: list[Items | Windows] = list(items)
+    if packed:
+        length = recipe.streams[packed[0]].length
+        assert length is not None
+        continuous = bool(getattr(source, "continuous", False))
+        sets = [Windows(part_of, packed[0], length, continuous, bad.note) for part_of in items]
+        bad.check(len(source))
+    torch.manual_seed(seed_of(recipe.seed, "weights"))
+    model = Model(ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads), modalities)
+    objective = recipe.objective.build(model)
+    train_config = recipe.train
+    assert train_config.batch is not None
+    return Ready(recipe, source, *sets, *items, fields, objective, bad, train_config.batch)  # type: ignore[misc]
+
+
+def _check_early(recipe: Recipe) -> None:
+    """What can be refused before any data is read."""
+    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads)
+    check_wiring(config)
+    recipe.objective.part.heads(recipe.objective, config, {})
+    packed = [name for name, stream in recipe.streams.items() if stream.pack]
+    if packed and len(recipe.streams) > 1:
+        raise ConfigError(f"streams.{packed[0]}.pack: only a recipe with one stream can lay its items end to end")
+    if recipe.train.batch is not None and recipe.train.batch_tokens is not None:
+        raise ConfigError("train: give batch or batch_tokens, not both")
+    if recipe.train.batch is not None and recipe.train.accumulate > recipe.train.batch:
+        raise ConfigError(f"train.accumulate: {recipe.train.accumulate} pieces of a batch of {recipe.train.batch}")
+    if recipe.train.device is not None:
+        device_of(recipe.train.device)
+
+
+def device_of(name: str | None) -> torch.device:
+    """The device asked for, or the best there is."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"train.device: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("train.device: no CUDA device is visible here: leave it out, or say cpu")
+    return device
+
+
+def _modality(name: str, config: Modality.Config) -> Modality:
+    try:
+        return config.build()
+    except ConfigError as error:
+        raise ConfigError(f"streams.{name}: {error}") from None
+
+
+def _again(config: Modality.Config, fitted: Modality) -> Modality:
+    """The modality of a completed config, with the tokenizer that was fitted."""
+    modality = config.build()
+    modality.tokenizer = fitted.tokenizer
+    return modality
+
+
+def field_of(name: str, config: Modality.Config, fields: dict[str, str]) -> str:
+    """The field of a sample that a stream reads."""
+    if config.field is not None:
+        if config.field not in fields:
+            raise ConfigError(
+                f"streams.{name}.field: the data has no {config.field!r}{did_you_mean(config.field, fields)}"
+            )
+        return config.field
+    if name in fields:
+        return name
+    fitting = [field for field, kind in fields.items() if kind == config.kind]
+    if len(fitting) == 1:
+        return fitting[0]
+    raise ConfigError(f"streams.{name}.field: say which of the data's fields {sorted(fields)} it reads")
+
+
+def tokenizer_folder(run: Path, stream: str, streams: int) -> Path:
+    """Where a stream's tokenizer files are: in the folder itself for the only stream, else in one per stream."""
+    return run if streams == 1 else run / stream
+
+
+def _raws(source: Source, indices: Sequence[int], field: str, modality: Modality) -> list[Any]:
+    """Readable training items for a tokenizer to learn from."""
+    found, characters = [], 0
+    for index in indices[:FIT_ITEMS]:
+        try:
+            raw = source[index].get(field)
+            if raw is None:
+                continue
+            found.append(modality.check(raw))
+        except (BadSample, ValueError):
+            continue
+        characters += len(raw) if isinstance(raw, str) else 0
+        if characters > FIT_CHARACTERS:
+            break
+    return found
+
+
+def _completed(
+    recipe: Recipe, modalities: dict[str, Modality], source: Source, train: Sequence[int], fields: dict[str, str]
+) -> Recipe:
+    """The recipe with every default that depends on the data written out."""
+    streams = dict(recipe.streams)
+    for name, config in recipe.streams.items():
+        modality = modalities[name]
+        changes: dict[str, Any] = {}
+        read = any(name in trunk.inputs for trunk in recipe.trunks.values())
+        if config.pack is None:
+            free = modality.tokenizer.size is not None and modality.tokenizer.axes == 1
+            changes["pack"] = free and read and len(streams) == 1
+        pack = changes.get("pack", config.pack)
+        if pack and not (modality.tokenizer.size is not None and modality.tokenizer.axes == 1):
+            raise ConfigError(f"streams.{name}.pack: only ids in a line can be laid end to end")
+        if config.length is None:
+            longest = _longest(modality, source, train, fields[name])
+            changes["length"] = 256 if pack else min(longest, 1024) if modality.tokenizer.axes == 1 else None
+        if changes:
+            streams[name] = config.replace(**changes)
+    config = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads)
+    sizes = {name: (m.tokenizer.size or m.tokenizer.features or 0) for name, m in modalities.items()}
+    heads = {**recipe.heads, **recipe.objective.part.heads(recipe.objective, config, sizes)}
+    settings = recipe.train
+    if settings.batch is None:
+        lengths = [stream.length for stream in streams.values() if stream.length]
+        per_item = max(lengths, default=1)
+        batch = max(1, round(settings.batch_tokens / per_item)) if settings.batch_tokens else 32
+        settings = settings.replace(batch=batch, batch_tokens=None)
+    if settings.evaluate_every is None:
+        settings = settings.replace(evaluate_every=max(1, settings.steps // 10))
+    if settings.save_every is None:
+        settings = settings.replace(save_every=max(1, settings.steps // 4))
+    return recipe.replace(streams=streams, heads=heads, train=settings)
+
+
+def _longest(modality: Modality, source: Source, indices: Sequence[int], field: str, look: int = 500) -> int:
+    """The most tokens of an item among some training items."""
+    longest, every = 1, max(1, len(indices) // look)
+    for index in indices[::every]:
+        try:
+            raw = source[index].get(field)
+            if raw is not None:
+                longest = max(longest, len(modality.tokens(raw).values))
+        except (BadSample, ValueError):
+            continue
+    return longest
