@@ -28,7 +28,7 @@ lint: install
 	$(BIN)/lint-imports
 
 docs: install
-	$(BIN)/python -m sevenfold.cli list --markdown > docs/catalogue.md
+	$(BIN)/sevenfold list --markdown > docs/catalogue.md
 	$(BIN)/mkdocs build --strict
 
 clean:

@@ -17,30 +17,39 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "train": "sevenfold.training.run",
-    "load": "sevenfold.training.run",
-    "Run": "sevenfold.training.run",
-    "fit": "sevenfold.training.fit",
-    "Recipe": "sevenfold.training.recipe",
-    "read_recipe": "sevenfold.training.recipe",
-    "Model": "sevenfold.assembly.model",
-    "SevenfoldError": "sevenfold.core.errors",
+    "train": "sevenfold.training.run:train",
+    "pretrain": "sevenfold.training.plan:pretrain",
+    "load": "sevenfold.training.run:load",
+    "evaluate": "sevenfold.evaluation:evaluate_run",
+    "recognise": "sevenfold.data.recognise:recognise",
+    "survey": "sevenfold.data.recognise:survey",
+    "Run": "sevenfold.training.run:Run",
+    "Model": "sevenfold.assembly.model:Model",
+    "Recipe": "sevenfold.training.recipe:Recipe",
+    "read_recipe": "sevenfold.training.recipe:read_recipe",
+    "prepare": "sevenfold.training.recipe:prepare",
+    "fit": "sevenfold.training.fit:fit",
+    "SevenfoldError": "sevenfold.core.errors:SevenfoldError",
 }
-"""Name → the module that defines it."""
+"""Name → where it is defined, module:name."""
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
     from sevenfold.core.errors import SevenfoldError
+    from sevenfold.data.recognise import recognise, survey
+    from sevenfold.evaluation import evaluate_run as evaluate
     from sevenfold.training.fit import fit
-    from sevenfold.training.recipe import Recipe, read_recipe
+    from sevenfold.training.plan import pretrain
+    from sevenfold.training.recipe import Recipe, prepare, read_recipe
     from sevenfold.training.run import Run, load, train
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
+        module, _, attribute = _HOME[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'sevenfold' has no attribute {name!r}")
 
 

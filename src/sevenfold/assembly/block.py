@@ -47,6 +47,8 @@ class Block(nn.Module):
     def __init__(self, config: Any, width: int, index: int = 0, depth: int = 1):
         super().__init__()
         self.config = config
+        if config.projection.part.reads_ids or config.projection.part.reads_table:
+            raise ConfigError(f"block.projection: {config.projection.kind!r} does not map vectors: choose linear")
         project = config.projection.build
         self.mixer: Mixer = config.mixer.build(width, project)
         if self.mixer.crosses:

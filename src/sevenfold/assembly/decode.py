@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sevenfold.core.errors import ConfigError, did_you_mean
-from sevenfold.core.types import Hidden, Stream, Tokens
-from sevenfold.data.collate import collate
+from sevenfold.assembly.prompt import begin, conditions, drawable, left, prefix, reads, spread, twice
+from sevenfold.core.errors import CheckpointError, ConfigError, did_you_mean
+from sevenfold.core.types import Hidden, Stream
 
 if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
@@ -46,7 +46,7 @@ def generate(
     """Raw items of `stream` (by default the only one that can be drawn).
 
     prompt       how each item begins: one raw item, or a list of them; only for streams of free length
-    given        other streams, name → raw items, one each (or one for all)
+    given        other streams, name → a list of raw items, one each (or one item for all)
     count        items per prompt or per given item
     length       most new tokens (by default what the stream's items have)
     temperature  0 takes the likeliest token; top_k, top_p in (0, 1] narrow the choice
@@ -57,19 +57,22 @@ def generate(
     Raises ConfigError for settings out of range and for a model that cannot draw the stream.
     """
     _check(count, length, temperature, top_k, top_p, guidance)
-    stream, name = _drawable(model, stream)
-    trunk: Trunk = model.trunks[model.config.heads[name].trunk]  # type: ignore[assignment]
+    stream, name = drawable(model, stream)
+    place = model.config.heads[name].trunk
+    trunk: Trunk = model.trunks[place]  # type: ignore[assignment]
     modality = model.modalities[stream]
     given = dict(given or {})
+    known = [other for other in reads(model, place) if other != stream]
     for other in given:
-        if other not in trunk.config.inputs or other == stream:
-            raise ConfigError(f"given: trunk does not read {other!r}{did_you_mean(other, trunk.config.inputs)}")
+        if other not in known:
+            raise ConfigError(f"given: trunk {place!r} does not read {other!r}{did_you_mean(other, known)}")
     prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
+    given = {other: list(raws) if isinstance(raws, list | tuple) else [raws] for other, raws in given.items()}
     rows = max([len(prompts), *(len(raws) for raws in given.values())])
-    conditions = {other: _spread(list(raws), rows, other) for other, raws in given.items()}
-    prompts = _spread(prompts, rows, "prompt")
+    given = {other: spread(raws, rows, other) for other, raws in given.items()}
+    prompts = spread(prompts, rows, "prompt")
 
-    begun = _begin(modality, [item for item in prompts for _ in range(count)])
+    begun = begin(modality, [item for item in prompts for _ in range(count)])
     total = rows * count
     guided = guidance != 1.0 and bool(given)
     grid = modality.tokenizer.layout()
@@ -80,28 +83,35 @@ def generate(
     was = model.training
     model.eval()
     try:
-        pieces = []
-        for other, raws in conditions.items():
-            batch = model.tokenize([{other: raw} for raw in raws for _ in range(count)])[other].to(model.device)
-            pieces.append(_doubled(trunk.embed(other, batch), guided))
+        items = [{other: raws[row] for other, raws in given.items()} for row in range(rows) for _ in range(count)]
+        batch = {other: tokens.to(model.device) for other, tokens in model.tokenize(items).items()} if given else {}
+        pieces, memory = conditions(model, place, batch, guided)
         if begun is not None:
             tokens = trunk.embed(stream, begun.to(model.device))
-            pieces.append(tokens if not guided else _twice(tokens))
-        if not pieces and trunk.tokens is None:
+            pieces.append(tokens if not guided else twice(tokens))
+        nothing = not pieces and trunk.tokens is None
+        if pieces:
+            hidden = trunk.join(pieces)
+            nothing = hidden.valid is not None and not bool(hidden.valid.any(1).all())
+        if nothing:
             raise ConfigError(
                 f"to draw {stream!r} from nothing, the trunk needs class_token (its start) or the stream needs ends"
             )
+        first: Tensor | None = None
         if pieces:
-            hidden = _left(trunk.join(pieces))
+            first = prefix(trunk.config.mask, hidden, stream)
+            hidden = left(hidden)
         else:
             like = Hidden(trunk.tokens, torch.zeros(1, 1, len(trunk.axes), dtype=torch.long, device=model.device))  # type: ignore[arg-type]
-            hidden = trunk.extras(total, like)[0]
+            hidden = trunk.extras(total * (2 if guided else 1), like)[0]
         values = _loop(
             model,
             trunk,
             name,
             stream,
             hidden,
+            memory,
+            first,
             longest,
             guided,
             guidance,
@@ -123,6 +133,8 @@ def _loop(
     head: str,
     stream: str,
     hidden: Hidden,
+    memory: Hidden | None,
+    first: Tensor | None,
     longest: int,
     guided: bool,
     guidance: float,
@@ -149,7 +161,7 @@ def _loop(
     done = torch.zeros(total, dtype=torch.bool, device=model.device)
     end = None if seconds is None else time.monotonic() + seconds
     for place in range(longest):
-        hidden, state = trunk.step(hidden, state)
+        hidden, state = trunk.step(hidden, state, memory, first if place == 0 else None)
         logits = model.head(head, hidden.x[:, -1]).float()
         if guided:
             with_given, without = logits.chunk(2)
@@ -168,7 +180,7 @@ def _loop(
         else:
             coords = torch.as_tensor(grid[place], device=model.device).expand(total, 1, -1)
         hidden = trunk.embed(stream, Stream(ids[:, None], coords))
-        hidden = _twice(hidden) if guided else hidden
+        hidden = twice(hidden) if guided else hidden
     new = torch.stack(drawn, 1).cpu().numpy() if drawn else np.zeros((total, 0), np.int64)
     before = [np.zeros(0, np.int64)] * total
     if begun is not None:
@@ -180,13 +192,16 @@ def _loop(
 def choose(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator
 ) -> Tensor:
-    """logits [b v] → ids [b]. top_k keeps the k likeliest; top_p the fewest whose probabilities reach p."""
+    """logits [b v] → ids [b]. top_k keeps the k likeliest (of equal ones, some); top_p the fewest whose probabilities
+    reach p."""
+    if torch.isnan(logits).any():
+        raise CheckpointError("the model gives numbers that are not finite, so nothing can be drawn from it")
     if temperature == 0:
         return logits.argmax(-1)
-    logits = logits / temperature
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, 1e-30)
     if top_k is not None and top_k < logits.shape[-1]:
-        least = logits.topk(top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, float("-inf"))
+        kept = logits.topk(top_k, dim=-1).indices
+        logits = torch.full_like(logits, float("-inf")).scatter(1, kept, logits.gather(1, kept))
     if top_p is not None and top_p < 1:
         ordered, index = logits.sort(dim=-1, descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
@@ -207,84 +222,3 @@ def _check(count: int, length: Any, temperature: float, top_k: Any, top_p: Any, 
         raise ConfigError(f"top_p: above 0 and at most 1, not {top_p}")
     if not abs(guidance) < 100:
         raise ConfigError(f"guidance: a number below 100, not {guidance}")
-
-
-def _drawable(model: Model, stream: str | None) -> tuple[str, str]:
-    """(stream, head) that a causal trunk can draw."""
-    can = {
-        head.stream: name
-        for name, head in model.config.heads.items()
-        if head.stream is not None
-        and head.pool == "none"
-        and model.config.trunks[head.trunk].mask.causal
-        and head.stream in model.config.trunks[head.trunk].inputs
-        and model.modalities[head.stream].tokenizer.size is not None
-    }
-    if not can:
-        raise ConfigError("this model draws nothing: it has no causal trunk with a head for one of its streams of ids")
-    if stream is None:
-        if len(can) > 1:
-            raise ConfigError(f"stream: say which of {sorted(map(str, can))} to draw")
-        stream = next(iter(can))
-    if stream not in can:
-        raise ConfigError(f"stream: {stream!r} cannot be drawn{did_you_mean(stream, map(str, can))}")
-    return stream, can[stream]
-
-
-def _spread(items: list[Any], rows: int, name: str) -> list[Any]:
-    if len(items) == 1:
-        return items * rows
-    if len(items) != rows:
-        raise ConfigError(f"{name}: {len(items)} items where {rows} are needed (or one for all)")
-    return items
-
-
-def _begin(modality: Any, prompts: list[Any]) -> Stream | None:
-    """The tokens that each row of the stream begins with: its begin token and its prompt; None if there are none."""
-    rows = []
-    for prompt in prompts:
-        specials = modality.tokenizer.specials
-        ids = [np.array([specials["bos"]])] if modality.config.ends else []
-        if prompt is not None and not (isinstance(prompt, str) and not prompt):
-            if modality.tokenizer.layout() is not None:
-                raise ConfigError("prompt: items of this stream have a fixed size, so they cannot be continued")
-            ids.append(modality.tokenizer.encode(modality.check(prompt)).values)
-        rows.append(np.concatenate(ids) if ids else np.zeros(0, np.int64))
-    if not any(len(row) for row in rows):
-        return None
-    return collate([{"x": Tokens(row.astype(np.int64), np.arange(len(row))[:, None])} for row in rows])["x"]
-
-
-def _twice(hidden: Hidden) -> Hidden:
-    """The rows, and the same rows again for the unguided half."""
-    return Hidden(
-        *(None if part is None else torch.cat([part, part]) for part in hidden[:4]),  # type: ignore[arg-type]
-        spans=hidden.spans,
-    )
-
-
-def _doubled(hidden: Hidden, guided: bool) -> Hidden:
-    """A given stream: there for the guided half, absent for the other."""
-    if not guided:
-        return hidden
-    valid = (
-        torch.ones(hidden.x.shape[:2], dtype=torch.bool, device=hidden.x.device)
-        if hidden.valid is None
-        else hidden.valid
-    )
-    return _twice(hidden)._replace(valid=torch.cat([valid, torch.zeros_like(valid)]))
-
-
-def _left(hidden: Hidden) -> Hidden:
-    """Padding moved to the front of each row, so that every row's last token is its newest."""
-    if hidden.valid is None:
-        return hidden
-    order = hidden.valid.long().argsort(dim=1, stable=True)
-
-    def moved(part: Tensor | None) -> Tensor | None:
-        if part is None:
-            return None
-        index = order if part.dim() == 2 else order.unsqueeze(-1).expand(-1, -1, part.shape[-1])
-        return part.gather(1, index)
-
-    return hidden._replace(x=moved(hidden.x), coords=moved(hidden.coords), valid=moved(hidden.valid), spans=None)  # type: ignore[arg-type]

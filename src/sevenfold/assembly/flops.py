@@ -65,13 +65,30 @@ def trunk_tokens(trunk: Trunk, lengths: Mapping[str, int]) -> int:
     return (0 if trunk.tokens is None else len(trunk.tokens)) + sum(lengths.get(given, 0) for given in trunk.embeds)
 
 
+def known_tokens(model: Model, lengths: Mapping[str, int]) -> dict[str, int]:
+    """Tokens of every stream and trunk, from those of the streams."""
+    known = dict(lengths)
+    for name, trunk in model.trunks.items():
+        known[name] = trunk_tokens(trunk, known)  # type: ignore[arg-type]
+    return known
+
+
+def full_lengths(model: Model, otherwise: int = 256) -> dict[str, int]:
+    """Tokens of an item of full length in every stream; `otherwise` where a stream knows no length."""
+    found = {}
+    for name, modality in model.modalities.items():
+        layout = modality.tokenizer.layout()
+        free = modality.config.length or otherwise
+        found[name] = len(layout) if layout is not None else 1 if modality.tokenizer.axes == 0 else free
+    return found
+
+
 def model_rows(model: Model, lengths: Mapping[str, int]) -> list[Row]:
     """One row of the batch through every trunk and head. `lengths`: stream → tokens."""
-    known, rows = dict(lengths), []
+    known, rows = known_tokens(model, lengths), []
     for name, trunk in model.trunks.items():
         memory = known.get(trunk.config.cross_attends or "", 0)
         rows += trunk_rows(trunk, name, known, memory)  # type: ignore[arg-type]
-        known[name] = trunk_tokens(trunk, known)  # type: ignore[arg-type]
     for name, head in model.heads.items():
         width = model.config.trunks[head.config.trunk].width  # type: ignore[union-attr]
         if head.config.pool != "none":  # type: ignore[union-attr]

@@ -27,7 +27,7 @@ from sevenfold.assembly.trunk import Trunk
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.projection import Projection
 from sevenfold.core import part
-from sevenfold.core.errors import ConfigError, did_you_mean
+from sevenfold.core.errors import ConfigError, DataError, did_you_mean
 from sevenfold.core.types import Batch, Hidden
 from sevenfold.data.collate import collate
 from sevenfold.modality import Modality
@@ -110,6 +110,11 @@ class Model(nn.Module):
         if head.stream is None:
             raise ConfigError(f"heads.{name}: give the stream that it predicts, or how many outputs it has")
         tokenizer = self.modalities[head.stream].tokenizer
+        if head.projection.part.reads_table and tokenizer.size is None:
+            raise ConfigError(
+                f"heads.{name}: a tied head predicts ids, and stream {head.stream!r} has vectors: choose a tokenizer with "
+                "ids (quantized_patch, binary_patch), or an objective for vectors (mae)"
+            )
         outputs = tokenizer.size or tokenizer.features
         assert outputs is not None
         return outputs
@@ -120,10 +125,19 @@ class Model(nn.Module):
 
     # What it computes
     def forward(self, batch: Batch) -> dict[str, Hidden]:
-        """Every trunk's representation, in order; trunks none of whose inputs are in the batch are left out."""
+        """Every trunk's representation, in order; trunks none of whose inputs are in the batch, or whose memory is not
+        there, are left out."""
+        return self.earlier(batch, None)
+
+    def earlier(self, batch: Batch, stop: str | None) -> dict[str, Hidden]:
+        """The representations of the trunks that stand before `stop`, as in forward."""
         done: dict[str, Hidden] = {}
         for name, trunk in self.trunks.items():
-            if any(given in batch or given in done for given in trunk.config.inputs):
+            if name == stop:
+                break
+            memory = trunk.config.cross_attends
+            fed = any(given in batch or given in done for given in trunk.config.inputs)
+            if fed and (memory is None or memory in done):
                 done[name] = trunk(batch, done)
         return done
 
@@ -131,7 +145,7 @@ class Model(nn.Module):
         """x [… d] of the head's trunk → [… outputs]."""
         head = self.heads[name]
         table = None
-        if head.config.projection.kind == "tied":
+        if head.config.projection.part.reads_table:
             table = self.trunks[head.config.trunk].embeds[head.config.stream].weight  # type: ignore[union-attr,index]
         return head(x, table)
 
@@ -150,7 +164,14 @@ class Model(nn.Module):
         for name in raw:
             if name not in self.modalities:
                 raise ConfigError(f"there is no stream {name!r}{did_you_mean(name, self.modalities)}")
-        return {name: self.modalities[name].tokens(value) for name, value in raw.items() if value is not None}
+        found = {}
+        for name, value in raw.items():
+            if value is not None:
+                try:
+                    found[name] = self.modalities[name].tokens(value)
+                except ValueError as error:
+                    raise DataError(f"stream {name!r}: {error}") from None
+        return found
 
     @torch.inference_mode()
     def embed(
@@ -160,24 +181,31 @@ class Model(nn.Module):
 
         `trunk` defaults to the last one that reads streams and not only other trunks.
         """
-        check_pool(pool)
-        was, found = self.training, []
-        self.eval()
-        try:
-            for start in range(0, len(raws), batch_size):
-                batch = to_device(self.tokenize(raws[start : start + batch_size]), self.device)
-                done = self(batch)
-                hidden = done[trunk or self._representing(done, batch)]
-                found.extend(pooled(hidden, pool))
-        finally:
-            self.train(was)
+        found = []
+        for start in range(0, len(raws), batch_size):
+            found.extend(self.embed_batch(self.tokenize(raws[start : start + batch_size]), pool, trunk))
         if pool == "none":
             return found  # type: ignore[return-value]
         return np.stack(found) if found else np.zeros((0, next(iter(self.config.trunks.values())).width), np.float32)
 
-    def _representing(self, done: Mapping[str, Hidden], batch: Batch) -> str:
-        reading = [name for name in done if any(given in batch for given in self.config.trunks[name].inputs)]
-        return (reading or list(done))[-1]
+    @torch.inference_mode()
+    def embed_batch(self, batch: Batch, pool: str = "mean", trunk: str | None = None) -> list[np.ndarray]:
+        """A batch → one array per row: [width], or [n width] with pool="none"."""
+        check_pool(pool)
+        if trunk is not None and trunk not in self.trunks:
+            raise ConfigError(f"trunk: there is no {trunk!r}{did_you_mean(trunk, self.trunks)}")
+        was = self.training
+        self.eval()
+        try:
+            batch = to_device(batch, self.device)
+            done = self(batch)
+            reading = [name for name in done if any(given in batch for given in self.config.trunks[name].inputs)]
+            name = trunk or (reading[-1] if reading else None)
+            if name not in done:
+                raise ConfigError(f"trunk: {name or 'none'} reads nothing of what is given: {', '.join(batch)}")
+            return pooled(done[name], pool)
+        finally:
+            self.train(was)
 
     def generate(self, prompt: Any = None, **settings: Any) -> list[Any]:
         """Draw one stream, given others or its own beginning: see `sevenfold.assembly.decode.generate`."""
@@ -233,6 +261,8 @@ def check_wiring(config: ModelConfig) -> None:
             raise ConfigError(
                 f"heads.{name}.stream: there is no {head.stream!r}{did_you_mean(head.stream, config.streams)}"
             )
-        tied = head.projection.kind == "tied"
+        if head.projection.part.reads_ids:
+            raise ConfigError(f"heads.{name}.projection: {head.projection.kind!r} reads ids, and a trunk gives vectors")
+        tied = head.projection.part.reads_table
         if tied and (head.stream is None or head.stream not in config.trunks[head.trunk].inputs):
             raise ConfigError(f"heads.{name}: a tied head needs a stream that trunk {head.trunk!r} reads")

@@ -11,14 +11,15 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Hidden
 
 
-def _extras(hidden: Hidden) -> int:
+def extras_of(hidden: Hidden) -> int:
+    """How many class and register tokens stand in front."""
     spans = hidden.spans or {}
     return max(spans.get("class", (0, 0))[1], spans.get("registers", (0, 0))[1])
 
 
 def mean(hidden: Hidden) -> Tensor:
     """The mean over valid tokens, class and register tokens left out."""
-    start = _extras(hidden)
+    start = extras_of(hidden)
     x = hidden.x[:, start:]
     if hidden.valid is None:
         return x.mean(1)

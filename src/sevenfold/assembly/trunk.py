@@ -17,11 +17,23 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from sevenfold.assembly.block import Block
+from sevenfold.assembly.pieces import (
+    bridge,
+    check_reach,
+    joined,
+    longest,
+    moved,
+    prefix_of,
+    projection_of,
+    streams_in,
+    trunk_axes,
+)
+from sevenfold.assembly.pool import extras_of
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.position import Position
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Hidden, Mask, Stream
+from sevenfold.core.types import Batch, Hidden, Mask, Stream, take
 from sevenfold.modality import Modality
 
 
@@ -111,9 +123,12 @@ class Trunk(nn.Module):
             if name in streams:
                 modality = streams[name]
                 size = modality.tokenizer.size or modality.tokenizer.features
-                self.embeds[name] = projection_of(modality).build(size, width)
+                self.embeds[name] = projection_of(name, modality).build(size, width)
+                vectors = modality.tokenizer.vectors()
+                if vectors is not None:
+                    self.embeds[name].start_from(torch.from_numpy(vectors))  # type: ignore[operator]
             else:
-                self.embeds[name] = _bridge(earlier[name].config.width, width)
+                self.embeds[name] = bridge(earlier[name].config.width, width)
         self.position: Position = config.position.build(width, len(self.axes))
         extra = int(config.class_token) + config.registers
         self.tokens = nn.Parameter(torch.randn(extra, width) * 0.02) if extra else None
@@ -123,20 +138,33 @@ class Trunk(nn.Module):
             else None
         )
         blocks = config.blocks
-        if config.cross_attends:
-            memory = earlier[config.cross_attends].config.width
-            blocks = [_with_memory(block, memory, width) for block in blocks]
+        self.memory_width = earlier[config.cross_attends].config.width if config.cross_attends else None
+        if self.memory_width is not None:
+            blocks = [_with_memory(block, self.memory_width, width) for block in blocks]
         self.blocks = nn.ModuleList(block_of(block, width, index, config.depth) for index, block in enumerate(blocks))
         norm: Norm.Config = (config.blocks or [Block.Config()])[-1].norm
         self.input_norm = norm.build(width) if config.input_norm else None
         self.norm = norm.build(width) if config.final_norm else None
         self._scale_outputs()
-        for index, block in enumerate(self.blocks):
-            mixer = block.mixer
-            if not config.mask.causal and not mixer.bidirectional:
-                raise ConfigError(f"block {index}: {mixer.kind!r} only works forward: set mask.causal")
+        self.longest = longest(config, streams, earlier)
+        self._refuse(streams)
         if config.frozen:
             self.requires_grad_(False)
+
+    def _refuse(self, streams: Mapping[str, Modality]) -> None:
+        """ConfigError for blocks, masks and positions that cannot work together."""
+        config, mask = self.config, self.config.mask
+        asked = {name for name, given in (("window", mask.window), ("prefix", mask.prefix)) if given}
+        for index, block in enumerate(self.blocks):
+            mixer = block.mixer
+            if not mask.causal and not mixer.bidirectional:
+                raise ConfigError(f"block {index}: {mixer.kind!r} only works forward: set mask.causal")
+            for name in sorted(asked - mixer.heeds):
+                raise ConfigError(f"block {index}: {mixer.kind!r} does not heed mask.{name}: leave it out")
+            if block.cross is not None and config.cross_attends is None:
+                raise ConfigError(f"block {index}: {block.cross.kind!r} reads another trunk: set cross_attends")
+        self._around(Hidden(torch.zeros(1, 1, config.width), torch.zeros(1, 1, len(self.axes))), None)
+        check_reach(config, self.position, streams, self.longest)
 
     @torch.no_grad()
     def _scale_outputs(self) -> None:
@@ -152,7 +180,8 @@ class Trunk(nn.Module):
     def embed(self, name: str, given: Stream | Hidden, project: bool = True) -> Hidden:
         """One input, embedded and placed: x [b n width], coords with one column per axis of the trunk.
 
-        `project=False`: its vectors have the trunk's width already (mask tokens, prompts).
+        `project=False`: its vectors have the trunk's width already (mask tokens, prompts). The class and register
+        tokens of an earlier trunk stand nowhere: no position is added to them.
         """
         x = given.x if isinstance(given, Hidden) else given.values
         x = self.embeds[name](x) if project else x
@@ -164,7 +193,9 @@ class Trunk(nn.Module):
         if not self.config.index:
             coords = self._place(name, coords)
             added = self.position.embed(coords)
-            x = x if added is None else x + added.to(x.dtype)
+            if added is not None:
+                placeless = extras_of(given) if isinstance(given, Hidden) else 0
+                x = x + F.pad(added[:, placeless:], (0, 0, placeless, 0)).to(x.dtype)
         return Hidden(x, coords, given.valid, given.segments, {name: (0, x.shape[1])})
 
     def _place(self, name: str, coords: Tensor) -> Tensor:
@@ -188,25 +219,7 @@ class Trunk(nn.Module):
     def join(self, pieces: Sequence[Hidden], extras: bool = True) -> Hidden:
         """Pieces from `embed`, joined along the token axis behind the class and register tokens."""
         pieces = [*(self.extras(len(pieces[0].x), pieces[0]) if extras else []), *pieces]
-        spans, start = {}, 0
-        for piece in pieces:
-            for name, (a, b) in (piece.spans or {}).items():
-                spans[name] = (start + a, start + b)
-            start += piece.x.shape[1]
-        if len(pieces) == 1:
-            hidden = pieces[0]
-        else:
-            hidden = Hidden(
-                torch.cat([piece.x for piece in pieces], 1),
-                None,
-                _join([piece.valid for piece in pieces], pieces, True, torch.bool),
-                _join([piece.segments for piece in pieces], pieces, 0, torch.long),
-                spans,
-            )
-            if not self.config.index:
-                coords = [piece.coords for piece in pieces if piece.coords is not None]
-                hidden = hidden._replace(coords=torch.cat([_like(c, coords) for c in coords], 1))
-        return hidden
+        return joined(pieces, coords=not self.config.index)
 
     def _finish(self, hidden: Hidden, before: int | Tensor = 0) -> Hidden:
         """Positions of numbered tokens, the input norm and dropout."""
@@ -236,36 +249,46 @@ class Trunk(nn.Module):
         return self.mix(self.join(pieces), memory)
 
     def mix(self, hidden: Hidden, memory: Hidden | None = None) -> Hidden:
-        """Joined tokens through the blocks and the final norm."""
-        mask = self._mask(hidden)
-        hidden = self._around(self._finish(hidden), memory)
-        x = hidden.x
+        """Joined tokens through the blocks and the final norm.
+
+        Padding between streams is moved to the end of a row first: neighbours are neighbours whatever was padded.
+        """
+        hidden = self._finish(hidden)
+        order = None
+        if hidden.valid is not None and len(streams_in(hidden)) > 1:
+            order = (~hidden.valid).byte().argsort(dim=1, stable=True)
+        inner = self._around(hidden if order is None else moved(hidden, order), memory)
+        mask, x = self._mask(hidden), inner.x
         if self.blocks:
-            hidden = hidden._replace(x=self.blocks[0].residuals[0].enter(x))
+            inner = inner._replace(x=self.blocks[0].residuals[0].enter(x))
             for block in self.blocks:
-                hidden = block(hidden, mask)
-            x = self.blocks[-1].residuals[-1].leave(hidden.x)
+                inner = block(inner, mask)
+            x = self.blocks[-1].residuals[-1].leave(inner.x)
         if self.norm is not None:
             x = self.norm(x, hidden.condition)
-        return hidden._replace(x=x, angles=None, bias=None, memory=None)
+        return hidden._replace(x=x if order is None else take(x, order.argsort(1)))
 
     def _around(self, hidden: Hidden, memory: Hidden | None) -> Hidden:
-        """What mixers need beside the tokens: rotations, the bias of the position, the memory."""
+        """What mixers need beside the tokens: rotations, the bias of the position, the memory (padding if it is absent)."""
         angles = {}
         for width in dict.fromkeys(block.mixer.rotated for block in self.blocks):
             turned = None if width is None or hidden.coords is None else self.position.angles(hidden.coords, width)
             if turned is not None:
                 angles[width] = turned
         bias = self.position.bias if self.position.biased else None
+        if memory is None and self.memory_width is not None:
+            x = hidden.x.new_zeros(len(hidden.x), 1, self.memory_width)
+            memory = Hidden(x, valid=torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device))
         return hidden._replace(angles=angles or None, bias=bias, memory=memory)  # type: ignore[arg-type]
 
     def _mask(self, hidden: Hidden) -> Mask:
         mask = self.config.mask
         prefix = None
         if mask.prefix:
-            names = [name for name in hidden.spans or {} if name not in ("class", "registers")]
-            stop = (hidden.spans or {})[names[0]][1] if len(names) > 1 else 0
+            stop = prefix_of(hidden)
             prefix = torch.full((len(hidden.x),), stop, device=hidden.x.device)
+            if hidden.valid is not None:
+                prefix = hidden.valid[:, :stop].sum(1)
         return Mask(mask.causal, mask.window, prefix)
 
     # Generation
@@ -273,15 +296,17 @@ class Trunk(nn.Module):
         """The state before any token, for at most `length` tokens (class and register tokens included)."""
         if not self.config.mask.causal:
             raise ConfigError("this trunk is not causal, so it cannot continue a sequence: set mask.causal")
-        like = self.embeds[self.config.inputs[0]].weight
+        like = next(self.parameters())
         return TrunkState([block.start(rows, length, like) for block in self.blocks], 0)
 
     def step(
-        self, hidden: Hidden, state: TrunkState, memory: Hidden | None = None, prefix: int = 0
+        self, hidden: Hidden, state: TrunkState, memory: Hidden | None = None, prefix: Tensor | None = None
     ) -> tuple[Hidden, TrunkState]:
-        """The next tokens (from `embed`, joined) after `state` → (Hidden, the new state)."""
-        width = torch.full((len(hidden.x),), prefix, device=hidden.x.device) if prefix else None
-        mask = Mask(self.config.mask.causal, self.config.mask.window, width)
+        """The next tokens (from `embed`, joined, padding in front of them) after `state` → (Hidden, the new state).
+
+        `prefix` [b]: that many places of the first step see each other in both directions (mask.prefix).
+        """
+        mask = Mask(self.config.mask.causal, self.config.mask.window, prefix)
         seen = hidden.x.shape[1] if hidden.valid is None else hidden.valid.long().sum(1, keepdim=True)
         hidden = self._around(self._finish(hidden, state.used), memory)
         after = []
@@ -304,22 +329,6 @@ class TrunkState:
         self.blocks, self.used = blocks, used
 
 
-def trunk_axes(config: Any, streams: Mapping[str, Modality], earlier: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """The distinct axis names of a trunk's inputs, in order of appearance."""
-    names: dict[str, None] = {}
-    for name in config.inputs:
-        names |= dict.fromkeys(streams[name].axis_names if name in streams else earlier[name])
-    return tuple(names)
-
-
-def projection_of(modality: Modality) -> Any:
-    """The config of the projection that takes a modality's tokens to the model's width."""
-    if modality.config.projection is not None:
-        return modality.config.projection
-    kind = "embedding" if modality.tokenizer.size is not None else "patch_embed"
-    return part.find("projection", kind).Config()
-
-
 def block_of(config: Block.Config, width: int, index: int, depth: int) -> Block:
     """A block, with the place named in the error."""
     try:
@@ -333,25 +342,3 @@ def _with_memory(block: Block.Config, memory: int, width: int) -> Block.Config:
     if cross is not None and "memory_width" in type(cross).model_fields and memory != width:
         cross = cross.replace(memory_width=memory)
     return block.replace(cross=cross)
-
-
-def _bridge(width_in: int, width_out: int) -> nn.Module:
-    if width_in == width_out:
-        return nn.Identity()
-    return part.find("projection", "linear").Config(bias=True).build(width_in, width_out)
-
-
-def _join(parts: Sequence[Tensor | None], pieces: Sequence[Hidden], fill: Any, dtype: Any) -> Tensor | None:
-    if all(part is None for part in parts):
-        return None
-    return torch.cat(
-        [
-            torch.full(piece.x.shape[:2], fill, dtype=dtype, device=piece.x.device) if part is None else part
-            for part, piece in zip(parts, pieces)
-        ],
-        1,
-    )
-
-
-def _like(coords: Tensor, others: Sequence[Tensor]) -> Tensor:
-    return coords.float() if any(other.is_floating_point() for other in others) else coords

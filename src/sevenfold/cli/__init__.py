@@ -11,8 +11,16 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from sevenfold.core.errors import SevenfoldError, did_you_mean
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SevenfoldError(f"{message} (see: {self.prog} --help)")
 
 
 def verbs() -> dict[str, str]:
@@ -41,7 +49,7 @@ def usage() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb. Exit codes: 0 done, 2 something the user can mend, 128+n stopped by signal n after saving."""
-    args = list(sys.argv[1:] if argv is None else argv)
+    args = [*(sys.argv[1:] if argv is None else argv)]  # not list(…): here that is the verb, once it was imported
     if not args or args[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -55,17 +63,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sevenfold: there is no verb {name!r}{did_you_mean(name, verbs())}", file=sys.stderr)
         return 2
     verb = importlib.import_module(f"sevenfold.cli.{name}")
-    parser = argparse.ArgumentParser(
-        f"sevenfold {name}", description=verb.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(f"sevenfold {name}", description=verb.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verb.arguments(parser)
     try:
-        return verb.run(parser.parse_args(args[1:])) or 0
+        return verb.run(parser.parse_intermixed_args(args[1:])) or 0
     except SevenfoldError as error:
         print(f"sevenfold: {error}", file=sys.stderr)
         return getattr(error, "code", 2)
     except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]  # nobody reads it any more
         return 141
+    except OSError as error:
+        print(f"sevenfold: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("sevenfold: interrupted", file=sys.stderr)
         return 130

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class SevenfoldError(Exception):
@@ -28,6 +28,10 @@ class BadSample(DataError):
     def __init__(self, where: str, why: str):
         super().__init__(f"{where}: {why}")
         self.where, self.why = where, why
+
+    def __reduce__(self) -> Any:
+        """It comes back from loader processes as it was."""
+        return BadSample, (self.where, self.why)
 
 
 class CheckpointError(SevenfoldError):

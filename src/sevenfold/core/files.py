@@ -62,7 +62,7 @@ def verify_manifest(folder: str | Path) -> dict[str, Any]:
     """The manifest of a folder whose files are all there and unchanged; CheckpointError names the first that is not."""
     folder = Path(folder)
     manifest = read_json(folder / MANIFEST)
-    files = manifest.get("files")
+    files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not files:
         raise CheckpointError(f"{folder / MANIFEST}: names no files")
     for name, fact in files.items():

@@ -29,7 +29,7 @@ class Config(BaseModel):
     """A frozen, keyword-only record of settings. Unknown fields are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True, protected_namespaces=()
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True, protected_namespaces=()
     )
     part: ClassVar[Any] = None
 
@@ -68,7 +68,16 @@ class Config(BaseModel):
                             "field": str(name),
                         },
                     )
+            value = {name: cls._with_default_kind(name, given) for name, given in value.items()}
         return handler(value)
+
+    @classmethod
+    def _with_default_kind(cls, name: str, given: Any) -> Any:
+        """Settings that name no kind are those of the field's default kind."""
+        default = cls.model_fields[name].default
+        if isinstance(default, str) and isinstance(given, dict) and "kind" not in given:
+            return {"kind": default, **given}
+        return given
 
     @property
     def kind(self) -> str:
@@ -91,6 +100,8 @@ class Part:
     room: ClassVar[str]
     kind: ClassVar[str | None] = None
     Config: ClassVar[type[Config]] = Config
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ()
+    """Settings other than the defaults with which the conformance kit builds it too (see sevenfold.conformance)."""
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -106,8 +117,9 @@ class Part:
 
 def _kind_of(cls: type) -> str:
     for name, module in entry_points().items():
-        if module == cls.__module__:
-            return name.partition(".")[2]
+        room, _, kind = name.partition(".")
+        if module == cls.__module__ and room == getattr(cls, "room", room):
+            return kind
     return cls.__module__.rpartition(".")[2]
 
 

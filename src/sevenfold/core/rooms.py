@@ -68,7 +68,20 @@ def module_of(room: str, kind: str) -> str:
 
 def header(room: str, kind: str) -> str:
     """The docstring of a part's file, read without importing it."""
-    spec = importlib.util.find_spec(module_of(room, kind))
+    file = _file_of(module_of(room, kind))
+    return "" if file is None else ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module, found without importing the packages that it is in."""
+    top, *rest = module.split(".")
+    spec = importlib.util.find_spec(top)
     if spec is None or spec.origin is None:
-        return ""
-    return ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+        return None
+    path = Path(spec.origin).parent.joinpath(*rest) if rest else Path(spec.origin)
+    return next((file for file in (path, path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def room_header(room: str) -> str:
+    """The docstring of a room's package, read without importing it."""
+    return ast.get_docstring(ast.parse((folder(room) / "__init__.py").read_text(encoding="utf-8"))) or ""

@@ -131,6 +131,11 @@ class Loss(NamedTuple):
         return self.total / self.count.clamp(min=1)
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in float32, or in float64 if it is that already: for sums and recurrences that bf16 cannot hold."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def take(values: Tensor, index: Tensor) -> Tensor:
     """values [b n …] at index [b k] → [b k …]."""
     shape = index.shape + values.shape[2:]

@@ -19,6 +19,8 @@ class BadSamples:
         self.share, self.size, self._most = share, size, listed
         self.listed: list[tuple[str, str]] = []
         """(where, why) of the first ones."""
+        self.judged = False
+        """Set when every sample was read and the share was borne: nothing more is to come."""
         self._known: set[str] = set()
 
     def __len__(self) -> int:
@@ -37,6 +39,8 @@ class BadSamples:
 
     def check(self, seen: int) -> None:
         """DataError if more than `share` of the `seen` samples (100 at least, or all) are bad, naming the first."""
+        if self.judged:
+            return
         size = ENOUGH if self.size is None else self.size
         seen = seen if self.size is None else min(seen, size)
         if seen < min(ENOUGH, size) or len(self) <= self.share * seen:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.core.seeds import numpy_generator, torch_generator
 from sevenfold.core.types import Batch, Tokens
+from sevenfold.data.bad import ENOUGH, BadSamples
 from sevenfold.data.collate import collate
 from sevenfold.data.source import Source
 
@@ -62,25 +64,42 @@ class Items(Dataset):
             return BadSample(self.source.where(index), str(error).splitlines()[0])
 
 
+def look_through(items: Items, share: float) -> None:
+    """DataError, before anything is trained, if too many of up to 100 items, evenly spaced, cannot be read: more than
+    `share` where these are all there are, otherwise half of them."""
+    every = max(1, len(items) // ENOUGH)
+    places = range(0, len(items), every)
+    bad = BadSamples(share if every == 1 else max(share, 0.5), len(places))
+    for place in places:
+        found = items[0, place]
+        if isinstance(found, BadSample):
+            bad.note(found)
+    bad.check(len(places))
+    if len(bad) == len(places) > 0:
+        where, why = bad.listed[0]
+        raise DataError(f"none of {len(places)} samples can be read; the first is {where}: {why}")
+
+
 class Windows(Dataset):
     """Documents laid end to end and cut into windows of one length: no padding. Tokens know which document they are
     from (`segments`), and count their positions from its start. Each epoch cuts at another offset."""
 
     def __init__(self, items: Items, stream: str, length: int, continuous: bool, note: Callable[[BadSample], None]):
-        documents = []
-        for place in range(len(items)):
+        documents, begins, start, last = [], [], 0, -2
+        for place, index in enumerate(items.indices):
             found = items[0, place]
             if isinstance(found, BadSample):
                 note(found)
             elif stream in found:
+                if not (last == index - 1 and items.source.follows(index)):
+                    begins.append(start)
                 documents.append(found[stream].values)
+                start, last = start + len(documents[-1]), index
         if not documents:
             raise DataError(f"{items.source.where(0)}: no readable sample for stream {stream!r}")
         self.stream, self.seed, self.views = stream, items.seed, items.views
         self.values = np.concatenate(documents)
-        sizes = np.array([len(document) for document in documents])
-        begins = np.zeros(1, np.int64) if continuous else np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        self.begins = begins
+        self.begins = np.zeros(1, np.int64) if continuous else np.array(begins)
         self.length = min(length, len(self.values))
         self.count = len(self.values) // self.length
 
@@ -135,6 +154,12 @@ def gather(found: Sequence[Item | BadSample]) -> tuple[Batch | None, list[BadSam
     return (collate(good) if good else None), bad, len(found)
 
 
+def _leave_signals(worker: int) -> None:
+    """A signal to the whole process group is for the trainer, which ends its loader processes itself."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def load(dataset: Dataset, order: Sampler, workers: int) -> DataLoader:
     """A loader over (batch, bad samples, seen). It has a generator of its own, so the global one is left alone."""
     return DataLoader(
@@ -143,5 +168,6 @@ def load(dataset: Dataset, order: Sampler, workers: int) -> DataLoader:
         num_workers=workers,
         collate_fn=gather,
         generator=torch.Generator(),
+        worker_init_fn=_leave_signals,
         prefetch_factor=4 if workers else None,
     )

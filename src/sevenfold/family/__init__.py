@@ -1,0 +1,256 @@
+"""Families: published architectures as wiring of our parts, their sizes, and a map of the weights that goes both ways.
+
+    ours = take(theirs)      theirs = give(ours)      one Rule per tensor of ours; give(take(t)) = t
+
+The contract of this room. A family's Config holds the fields of the published `config.json` that its numbers depend on,
+under their published names; a value that our parts cannot express is refused by the field's type. Weights are named as
+in published files (`model.safetensors`), not as in some version's memory. A name left over or missing is an error.
+
+    family = find("family", "gpt2").read(config_json)              # or .of_size("medium")
+    model = Model(family.model(), modalities)
+    family.load(weights, model)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from sevenfold.assembly.model import ModelConfig
+from sevenfold.core import part
+from sevenfold.core.errors import CheckpointError, ConfigError, did_you_mean
+
+State = Mapping[str, Tensor]
+"""Name → tensor. Of ours: the model's names, and `objective.NAME` for what an objective holds (a mask token)."""
+
+
+class Op(NamedTuple):
+    """What happens to tensors between the two layouts."""
+
+    take: Callable[[list[Tensor]], list[Tensor]]
+    """Theirs → ours."""
+    give: Callable[[list[Tensor]], list[Tensor]]
+    """Ours → theirs, undoing `take`."""
+
+
+class Rule(NamedTuple):
+    """Tensors of ours, the published tensors that they are made of, and how."""
+
+    ours: str | tuple[str, ...]
+    theirs: str | tuple[str, ...]
+    op: Op = Op(lambda theirs: theirs, lambda ours: ours)
+
+    def at(self, index: int) -> Rule:
+        """The rule of one block: {i} in names becomes its index."""
+        ours, theirs = ([name.replace("{i}", str(index)) for name in names] for names in self.names)
+        return Rule(tuple(ours), tuple(theirs), self.op)
+
+    @property
+    def names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(ours, theirs)."""
+        ours, theirs = (names if isinstance(names, tuple) else (names,) for names in self[:2])
+        return ours, theirs
+
+
+# Operations
+SAME = Rule("", "").op
+TRANSPOSE = Op(lambda theirs: [theirs[0].T], lambda ours: [ours[0].T])
+"""A matrix kept as [in out] (GPT-2)."""
+STACK = Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(3)))
+"""Query, key and value of equal widths, kept apart."""
+
+
+def lead(count: int) -> Op:
+    """Theirs has `count` more leading axes of length 1 than ours (fewer, if negative)."""
+
+    def more(tensor: Tensor, n: int) -> Tensor:
+        if n < 0 and tensor.shape[:-n] != (1,) * -n:
+            raise ValueError(f"shape {list(tensor.shape)} does not begin with {-n} axes of length 1")
+        return tensor.reshape((1,) * n + tensor.shape if n > 0 else tensor.shape[-n:])
+
+    return Op(lambda theirs: [more(theirs[0], -count)], lambda ours: [more(ours[0], count)])
+
+
+def patches(size: int, channels: int) -> Op:
+    """The weight of a convolution over patches, [d C P P], as ours on flattened patches, [d P*P*C]."""
+    return Op(
+        lambda theirs: [theirs[0].movedim(1, -1).reshape(-1, size * size * channels)],
+        lambda ours: [ours[0].reshape(-1, size, size, channels).movedim(-1, 1)],
+    )
+
+
+def constant(value: Callable[[], Tensor], tolerance: float = 1e-5) -> Op:
+    """A published tensor that holds fixed numbers, which we compute: checked on the way in, written on the way out."""
+
+    def take(theirs: list[Tensor]) -> list[Tensor]:
+        wanted = value()
+        if theirs[0].shape != wanted.shape or not torch.allclose(theirs[0].float(), wanted, rtol=0, atol=tolerance):
+            raise ValueError("holds other numbers than the fixed ones that this family has there")
+        return []
+
+    return Op(take, lambda ours: [value()])
+
+
+# Groups of rules
+def affine(ours: str, theirs: str | tuple[str, ...], weight: Op = SAME, bias: Op | None = SAME) -> list[Rule]:
+    """Weight and (unless None) bias of one layer."""
+    names = theirs if isinstance(theirs, tuple) else (theirs,)
+    rules = [Rule(f"{ours}.weight", tuple(f"{name}.weight" for name in names), weight)]
+    if bias is not None:
+        rules.append(Rule(f"{ours}.bias", tuple(f"{name}.bias" for name in names), bias))
+    return rules
+
+
+def blocks(trunk: str, depth: int, theirs: str, layers: Mapping[str, str | tuple[str, ...]]) -> list[Rule]:
+    """Rules of `depth` blocks: layers of ours (under `trunks.TRUNK.blocks.{i}`) → theirs (under `theirs`, with {i}).
+    Several names are stacked."""
+    once: list[Rule] = []
+    for ours, names in layers.items():
+        place = f"trunks.{trunk}.blocks.{{i}}.{ours}"
+        if isinstance(names, tuple):
+            once += affine(place, tuple(f"{theirs}.{name}" for name in names), STACK, STACK)
+        else:
+            once += affine(place, f"{theirs}.{names}")
+    return repeat(depth, once)
+
+
+def repeat(depth: int, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules of one block for each of `depth` blocks."""
+    return [rule.at(index) for index in range(depth) for rule in rules]
+
+
+class Family(part.Part):
+    """One published architecture, of the size that its config says."""
+
+    room = "family"
+
+    class Config(part.Config):
+        pass
+
+    model_type: ClassVar[str]
+    """`model_type` in the published config."""
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Name of a published size → the fields in which it differs from the defaults."""
+    spellings: ClassVar[Sequence[tuple[str, str]]] = ()
+    """(pattern, replacement): other ways in which published files spell names, applied in order."""
+    unused: ClassVar[Sequence[str]] = ()
+    """Patterns of published names that the model has no use for (tables of constants, heads of other tasks)."""
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    @classmethod
+    def read(cls, published: Mapping[str, Any]) -> Self:
+        """The family as a published `config.json` describes it; ConfigError for what cannot be expressed."""
+        if published.get("model_type", cls.model_type) != cls.model_type:
+            raise ConfigError(f"{cls.kind}: the config is of a {published['model_type']!r}, not a {cls.model_type!r}")
+        return part.decode(cls.Config, _known(cls.Config, published), f"{cls.kind} config").build()
+
+    @classmethod
+    def of_size(cls, name: str) -> Self:
+        """One of the published sizes."""
+        if name not in cls.sizes:
+            raise ConfigError(f"{cls.kind}: there is no size {name!r}{did_you_mean(name, cls.sizes)}")
+        return cls.read(cls.sizes[name])
+
+    def published(self) -> dict[str, Any]:
+        """The published `config.json`, but for what says nothing about numbers (ids of special tokens, versions)."""
+        fields = part.encode(self.config)
+        del fields["kind"]
+        return {"model_type": self.model_type, **fields}
+
+    def model(self) -> ModelConfig:
+        """Our model."""
+        raise NotImplementedError
+
+    def rules(self) -> list[Rule]:
+        """The map of the weights."""
+        raise NotImplementedError
+
+    # Weights
+    def from_published(self, state: State) -> dict[str, Tensor]:
+        """Our tensors from published ones. CheckpointError names a tensor that is missing, left over or wrong."""
+        given = self._respelled(state)
+        found: dict[str, Tensor] = {}
+        for rule in self.rules():
+            found |= self._apply(rule.op.take, rule.names[1], rule.names[0], given, "the published weights lack")
+        self._nothing_left(given, "the published weights hold")
+        return found
+
+    def to_published(self, state: State) -> dict[str, Tensor]:
+        """Published tensors from ours (see `state_of`). CheckpointError as in `from_published`."""
+        given = dict(state)
+        found: dict[str, Tensor] = {}
+        for rule in self.rules():
+            found |= self._apply(rule.op.give, rule.names[0], rule.names[1], given, "the model lacks")
+        self._nothing_left(given, "the model has")
+        return found
+
+    def load(self, state: State, model: nn.Module, objective: nn.Module | None = None) -> None:
+        """Put published weights into a model, and into its objective where that holds some of them."""
+        found = self.from_published(state)
+        own = state_of(model, objective)
+        if objective is None:
+            found = {name: value for name, value in found.items() if not name.startswith("objective.")}
+        for name in sorted(own.keys() ^ found.keys()):
+            where = "the published weights lack" if name in own else "the model lacks"
+            raise CheckpointError(f"{self.kind}: {where} {name!r}")
+        for name, value in found.items():
+            if own[name].shape != value.shape:
+                shapes = f"{list(value.shape)} as published, and {list(own[name].shape)} in the model"
+                raise CheckpointError(f"{self.kind}: {name} has shape {shapes}")
+        with torch.no_grad():
+            for name, value in found.items():
+                own[name].copy_(value)
+
+    def _apply(
+        self, op: Callable, names: Sequence[str], made: Sequence[str], given: dict[str, Tensor], lacks: str
+    ) -> dict[str, Tensor]:
+        for name in names:
+            if name not in given:
+                raise CheckpointError(f"{self.kind}: {lacks} {name!r}")
+        try:
+            tensors = op([given.pop(name).detach() for name in names])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise CheckpointError(f"{self.kind}: {names[0]!r}: {str(error).splitlines()[0]}") from None
+        return {name: tensor.clone().contiguous() for name, tensor in zip(made, tensors, strict=True)}
+
+    def _respelled(self, state: State) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, value in state.items():
+            for pattern, replacement in self.spellings:
+                name = re.sub(pattern, replacement, name)
+            if any(re.fullmatch(pattern, name) for pattern in self.unused):
+                continue
+            if name in found:
+                raise CheckpointError(f"{self.kind}: the published weights hold {name!r} twice, in two spellings")
+            found[name] = value
+        return found
+
+    def _nothing_left(self, given: dict[str, Tensor], holds: str) -> None:
+        if given:
+            more = f" (and {len(given) - 1} more)" if len(given) > 1 else ""
+            raise CheckpointError(f"{self.kind}: {holds} {next(iter(given))!r}, which has no place{more}")
+
+
+def _known(config: type[part.Config], published: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a config has, of all that a published one says; likewise inside of configs in it."""
+    found = {name: published[name] for name in config.model_fields if name in published}
+    for name, value in found.items():
+        inner = config.model_fields[name].annotation
+        if isinstance(value, Mapping) and isinstance(inner, type) and issubclass(inner, part.Config):
+            found[name] = _known(inner, value)
+    return found
+
+
+def state_of(model: nn.Module, objective: nn.Module | None = None) -> dict[str, Tensor]:
+    """What `to_published` takes: the model's tensors, and the objective's own parameters as `objective.NAME`."""
+    own = {} if objective is None else dict(objective.named_parameters())
+    return {
+        **model.state_dict(),
+        **{f"objective.{name}": value.detach() for name, value in own.items() if not name.startswith("model.")},
+    }

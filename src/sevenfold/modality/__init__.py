@@ -80,8 +80,9 @@ class Modality(part.Part):
         if not self.tokenizer.ready:
             self.tokenizer.fit([self.check(raw) for raw in raws])
 
-    def tokens(self, raw: Any, generator: np.random.Generator | None = None) -> Tokens:
-        """One raw item as Tokens: views (only with a generator, so in training), tokenizer, ends, cut to length."""
+    def tokens(self, raw: Any, generator: np.random.Generator | None = None, cut: bool = True) -> Tokens:
+        """One raw item as Tokens: views (only with a generator, so in training), tokenizer, ends, cut to length (unless
+        items are laid end to end)."""
         check_ready(self.tokenizer)
         raw = self.check(raw)
         if generator is not None:
@@ -90,7 +91,7 @@ class Modality(part.Part):
         tokens = self.tokenizer.encode(raw)
         if self.config.ends:
             tokens = self._with_ends(tokens)
-        if self.config.length is not None and len(tokens.values) > self.config.length:
+        if cut and self.config.length is not None and len(tokens.values) > self.config.length:
             tokens = Tokens(tokens.values[: self.config.length], tokens.coords[: self.config.length])
         return tokens
 
@@ -115,6 +116,19 @@ class Modality(part.Part):
         from html import escape
 
         return f"<code>{escape(str(raw))}</code>"
+
+    def plain(self, raw: Any) -> str:
+        """One raw item as text for a terminal."""
+        return str(raw)
+
+    def typed(self, text: str) -> Any:
+        """The raw item that a person means by typing `text`: the text itself, or the file of that name. ValueError, one
+        line, if it is none."""
+        return self.check(text)
+
+    def file(self, raw: Any) -> tuple[str, bytes]:
+        """One raw item as a file: (ending, content)."""
+        return ".txt", f"{raw}\n".encode("utf-8", "replace")
 
     # Files
     def save(self, folder: str | Path) -> list[str]:

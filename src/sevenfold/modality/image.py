@@ -22,6 +22,9 @@ from sevenfold.modality._strings import spread
 
 MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB"}
 """Pillow's modes that are taken, and what they become."""
+SHADES = " ░▒▓█"
+WIDEST = 64
+"""Pixels of the longer side of a picture in a terminal."""
 SHOWN = 128
 """Pixels of the longer side at which a small picture is shown."""
 
@@ -56,17 +59,43 @@ class Image(Modality):
 
     def html(self, raw: Any) -> str:
         """The picture inline as PNG, small ones enlarged with their pixels visible; floats are cut off at 0 and 1."""
-        pixels = raw[:, :, None] if isinstance(raw, np.ndarray) and raw.ndim == 2 else raw
-        pixels = _bytes(pixels if isinstance(pixels, np.ndarray) else self.check(pixels))
-        height, width, channels = pixels.shape
-        file = io.BytesIO()
-        Pillow.fromarray(pixels if channels in (3, 4) else pixels[:, :, 0]).save(file, "png")
-        data = base64.b64encode(file.getvalue()).decode("ascii")
+        height, width, _ = self._pixels(raw).shape
+        data = base64.b64encode(self.file(raw)[1]).decode("ascii")
         scale = max(1, SHOWN // max(height, width))
         return (
             f'<img src="data:image/png;base64,{data}" width="{width * scale}" height="{height * scale}" '
             f'style="image-rendering:pixelated" alt="picture of {height} by {width} pixels">'
         )
+
+    def _pixels(self, raw: Any) -> np.ndarray:
+        """[H W C] uint8 of a picture that need not be well-behaved (a drawn one)."""
+        pixels = raw[:, :, None] if isinstance(raw, np.ndarray) and raw.ndim == 2 else raw
+        return _bytes(pixels if isinstance(pixels, np.ndarray) else self.check(pixels))
+
+    def file(self, raw: Any) -> tuple[str, bytes]:
+        """(".png", the picture)."""
+        pixels, file = self._pixels(raw), io.BytesIO()
+        Pillow.fromarray(pixels if pixels.shape[2] in (3, 4) else pixels[:, :, 0]).save(file, "png")
+        return ".png", file.getvalue()
+
+    def typed(self, text: str) -> np.ndarray:
+        """The picture in the file of that name, with as many channels as the tokenizer takes."""
+        try:
+            with Pillow.open(text) as file:
+                file.load()
+                image = file.convert("L" if getattr(self.tokenizer, "channels", 3) == 1 else "RGB")
+        except FileNotFoundError:
+            raise ValueError(f"there is no file {text}") from None
+        except Exception as error:  # decoders of damaged files raise anything
+            raise ValueError(f"{text} is not a picture that can be read: {str(error).splitlines()[0]}") from None
+        return self.check(image)
+
+    def plain(self, raw: Any) -> str:
+        """Grey levels as block characters, two to a pixel, at most 64 pixels wide."""
+        pixels = self._pixels(raw)
+        step = max(1, -(-max(pixels.shape[:2]) // WIDEST))
+        levels = pixels[::step, ::step, :3].mean(2) * (len(SHADES) - 1) / 255
+        return "\n".join("".join(SHADES[level] * 2 for level in row) for row in levels.round().astype(int))
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Objectives: a loss on a model, with everything that only training needs (corruption, extra heads, teachers, queues).
 
 The contract of this room. The trainer knows nothing else: it calls `forward(batch) → Loss`, then `after_step`.
-Random choices use torch's global generator, which the trainer seeds from (seed, step) before every call.
+Random choices use torch's global generator, which the trainer seeds from (seed, step) before every call. Those that
+say what is asked of each row are made in `draw`, for the whole batch: splitting it (`accumulate`) changes no loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from sevenfold.assembly.flops import forward_flops
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
-from sevenfold.core.types import Batch, Loss
+from sevenfold.core.types import Batch, Loss, Stream, wide
 
 
 class Exhibit(NamedTuple):
@@ -35,6 +36,19 @@ class Objective(part.Part, nn.Module):
     class Config(part.Config):
         pass
 
+    decomposable: ClassVar[bool] = True
+    """Whether the loss of a batch is the sum of what its rows give on their own, so that accumulation is exact."""
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        """A tiny recipe that trains with this objective in seconds, as plain data. The conformance kit builds it."""
+        return {
+            "data": {"kind": "digits", "limit": 48},
+            "streams": {"text": {"kind": "text", "field": "caption", "pack": False}},
+            "trunks": {"enc": {"inputs": ["text"], "width": 32, "depth": 1}},
+            "objective": {"kind": cls.kind},
+        }
+
     def __init__(self, config: Any, model: Model):
         super().__init__()
         self.config, self.model = config, model
@@ -47,8 +61,25 @@ class Objective(part.Part, nn.Module):
         """
         return {}
 
-    def forward(self, batch: Batch) -> Loss:
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        """Random choices about the rows of a batch (what is hidden, in which order streams are read), each [b …]."""
+        return {}
+
+    def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
+        """The loss of a batch, or of some rows of one with the same rows of what was drawn; by default it draws itself.
+
+        Padding, rows without some stream and batches without one are no targets: see `nothing`.
+        """
         raise NotImplementedError
+
+    def nothing(self) -> Loss:
+        """The loss where there is no target: 0 of 0, with a gradient of 0."""
+        zero = next(p for p in self.parameters() if p.requires_grad).flatten()[:0].sum()
+        return Loss(zero, zero.detach(), {}, {})
+
+    def initial(self, batch: Batch) -> float | None:
+        """What theory expects of the loss on a batch before training (the log of how many ids there are), or None."""
+        return None
 
     def flops(self, batch: Batch) -> int:
         """FLOPs of one forward pass over the batch, by formula (see sevenfold.assembly.flops)."""
@@ -61,6 +92,10 @@ class Objective(part.Part, nn.Module):
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
         """Things to look at, made from a few held-out samples (stream → raw item): drawings, reconstructions."""
         return []
+
+    def likelihoods(self) -> dict[str, str]:
+        """Streams of which every token is predicted once, so that their nats are a likelihood: stream → its term."""
+        return {}
 
     def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
         """What trivial methods reach on the held-out batches: name → {term: value}, terms as in Loss."""
@@ -97,9 +132,16 @@ def has_head(model: ModelConfig, trunk: str, stream: str) -> str | None:
     return None
 
 
+def rows_with(stream: Stream) -> Tensor:
+    """[b] bool: the rows of a batch that have this stream."""
+    if stream.valid is None:
+        return torch.ones(len(stream.values), dtype=torch.bool, device=stream.values.device)
+    return stream.valid.any(1)
+
+
 def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(sum of losses, count, number right) in float32; targets of -100 are left out."""
-    total = nn.functional.cross_entropy(logits.float(), targets, reduction="sum", ignore_index=-100)
+    """(sum of losses, count, number right) in float32 at least; targets of -100 are left out."""
+    total = nn.functional.cross_entropy(wide(logits), targets, reduction="sum", ignore_index=-100)
     real = targets != -100
     right = ((logits.argmax(-1) == targets) & real).sum()
     return total, real.sum(), right

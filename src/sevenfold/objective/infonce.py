@@ -9,7 +9,7 @@ Rows that are equal in either stream (two pictures of one caption) are all count
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.assembly.pool import pool
+from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Loss, Stream
-from sevenfold.objective import Exhibit, Objective
+from sevenfold.core.types import Batch, Loss, Stream, wide
+from sevenfold.objective import Exhibit, Objective, rows_with
 
 
 class InfoNCE(Objective):
@@ -36,6 +37,20 @@ class InfoNCE(Objective):
         """1/s at the start."""
         multi_positive: bool = True
         """Count rows that are equal in either stream as matches instead of as false negatives."""
+
+    decomposable = False
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "data": {"kind": "digits", "limit": 48},
+            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}, "caption": "text"},
+            "trunks": {
+                "v": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"},
+                "t": {"inputs": ["caption"], "width": 24, "depth": 1},
+            },
+            "objective": {"kind": cls.kind},
+        }
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -57,6 +72,7 @@ class InfoNCE(Objective):
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
         self.towers = self._towers(config, model.config)
+        self.streams = [reads(model, tower) for tower in self.towers]
         self.scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
 
     def vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -65,16 +81,18 @@ class InfoNCE(Objective):
         found = []
         for name in self.towers:
             config = self.model.config.heads[name]
-            found.append(F.normalize(self.model.head(name, pool(done[name], config.pool)).float(), dim=-1))
+            found.append(F.normalize(wide(self.model.head(name, pool(done[name], config.pool))), dim=-1))
         return found[0], found[1]
 
-    def forward(self, batch: Batch) -> Loss:
-        u, v = self.vectors(batch)
-        logits = self.scale.exp() * u @ v.T
-        same = torch.eye(len(u), dtype=torch.bool, device=u.device)
-        if self.config.multi_positive:
-            same = same | self._equal(batch, 0) | self._equal(batch, 1)
-        target = same.float()
+    def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
+        whole = self._whole(batch)
+        if whole is None:
+            return self.nothing()
+        u, v = self.vectors(whole)
+        with torch.autocast(u.device.type, enabled=False):
+            logits = self.scale.exp() * u @ v.T
+        same = self._matches(whole)
+        target = same.to(logits.dtype)
         forward = -(logits.log_softmax(1) * target).sum(1) / target.sum(1)
         backward = -(logits.T.log_softmax(1) * target.T).sum(1) / target.T.sum(1)
         total = (forward.sum() + backward.sum()) / 2
@@ -87,16 +105,35 @@ class InfoNCE(Objective):
         }
         return Loss(total, count, terms, {"u": u.detach(), "v": v.detach()})
 
+    def _whole(self, batch: Batch) -> Batch | None:
+        """The rows that have something for both towers; None if there are none."""
+        there = [self._rows(batch, tower) for tower in (0, 1)]
+        if there[0] is None or there[1] is None or not (both := there[0] & there[1]).any():
+            return None
+        return {name: stream.rows(both) for name, stream in batch.items()}
+
+    def _matches(self, batch: Batch) -> Tensor:
+        """[b b] bool: which rows of one tower match which of the other."""
+        values = next(iter(batch.values())).values
+        same = torch.eye(len(values), dtype=torch.bool, device=values.device)
+        return same | self._equal(batch, 0) | self._equal(batch, 1) if self.config.multi_positive else same
+
+    def _rows(self, batch: Batch, tower: int) -> Tensor | None:
+        """[b] bool: the rows that have something for a tower to read; None if there are none."""
+        found = [rows_with(batch[name]) for name in self.streams[tower] if name in batch]
+        return torch.stack(found).any(0) if found else None
+
     def _equal(self, batch: Batch, tower: int) -> Tensor:
         """[b b] bool: rows whose stream has the same tokens."""
-        names = [name for name in self.model.config.trunks[self.towers[tower]].inputs if name in batch]
+        names = [name for name in self.streams[tower] if name in batch]
         same = None
         for name in names:
             stream: Stream = batch[name]
             flat = stream.values.flatten(1)
-            if stream.valid is not None and stream.discrete:
-                flat = torch.where(stream.valid, stream.values, -1)
-            equal = (flat[:, None] == flat[None, :]).all(-1)
+            if stream.valid is not None:
+                flat = torch.cat([flat, stream.valid.to(flat.dtype)], 1)
+            number = flat.unique(dim=0, return_inverse=True)[1]
+            equal = number[:, None] == number[None, :]
             same = equal if same is None else same & equal
         assert same is not None
         return same
@@ -121,6 +158,9 @@ class InfoNCE(Objective):
         return [Exhibit(f"the nearest {names[1]} of {len(whole)} held-out ones", names, rows)]
 
     def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
-        sizes = [len(next(iter(batch.values())).values) for batch in held_out]
-        mean = sum(sizes) / len(sizes)
-        return {"chance": {"nats": math.log(mean), "recall@1": 1 / mean}}
+        matches = [self._matches(whole) for batch in held_out if (whole := self._whole(batch)) is not None]
+        rows = sum(len(same) for same in matches)
+        if not rows:
+            return {}
+        nats = sum(len(same) * math.log(len(same)) for same in matches) / rows
+        return {"chance": {"nats": nats, "recall@1": sum(float(same.float().mean(1).sum()) for same in matches) / rows}}

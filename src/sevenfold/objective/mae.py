@@ -8,17 +8,17 @@ hidden token, each at its own coordinates, so nothing needs unshuffling and any 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import model_rows, trunk_rows
+from sevenfold.assembly.flops import model_rows, trunk_rows, trunk_tokens
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Hidden, Loss, Stream, take
+from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
 from sevenfold.objective import Exhibit, Objective, has_head, the_stream, the_trunk
 
 
@@ -34,6 +34,18 @@ class MAE(Objective):
         """The share of tokens dropped."""
         patch_norm: bool = False
         """Standardise each target patch; not for pictures with empty patches (digits), whose noise it would blow up."""
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "data": {"kind": "digits", "limit": 48},
+            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
+            "trunks": {
+                "enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"},
+                "dec": {"inputs": ["enc"], "width": 24, "depth": 1, "position": "axial_rotary"},
+            },
+            "objective": {"kind": cls.kind},
+        }
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -77,50 +89,76 @@ class MAE(Objective):
         self.head = head
         self.mask_token = nn.Parameter(torch.randn(model.config.trunks[self.decoder].width) * 0.02)
 
-    def split(self, stream: Stream) -> tuple[Tensor, Tensor]:
-        """Indices of the visible tokens [b k] and of the hidden ones [b n-k]; padding counts as hidden."""
-        score = torch.rand(stream.values.shape[:2], device=stream.values.device)
-        if stream.valid is not None:
-            score = score.masked_fill(~stream.valid, 2.0)
-        order = score.argsort(1)
-        n = order.shape[1]
+    def split(self, stream: Stream, score: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Indices of the visible tokens [b k] and of the hidden ones [b n-k], n the longest row of the batch.
+
+        A shorter row keeps the share of its own length; its padding fills up both. `score` [b n] in 0…1, random unless
+        given: the tokens with the lowest stay visible.
+        """
+        if score is None:
+            score = torch.rand(stream.values.shape[:2], device=stream.values.device)
+        n = score.shape[1]
         if n < 2:
             raise ConfigError("objective: mae needs items of at least two tokens: choose a smaller patch")
-        keep = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
-        return order[:, :keep], order[:, keep:]
+        if stream.valid is not None:
+            rank = score.masked_fill(~stream.valid, 2.0).argsort(1).argsort(1)
+            own = stream.valid.sum(1, keepdim=True)
+            keep = torch.minimum((own.double() * (1 - self.config.ratio)).long(), own - 1).clamp(min=1)
+            last = torch.where(rank < keep, score, score + 3.0)
+            score = torch.where(stream.valid, last, 2.0)
+        order = score.argsort(1)
+        seen = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
+        return order[:, :seen], order[:, seen:]
 
     def rebuild(self, stream: Stream, visible: Tensor, hidden: Tensor) -> Tensor:
         """What the decoder says of the hidden tokens, [b n-k p]."""
         encoder, decoder = self.model.trunks[self.encoder], self.model.trunks[self.decoder]
         latent = encoder({self.stream: stream.take(visible)})
-        known = decoder.embed(self.encoder, _plain(latent))  # type: ignore[operator]
+        known = decoder.embed(self.encoder, latent)  # type: ignore[operator]
         gone = stream.take(hidden)
         asked = Hidden(self.mask_token.to(known.x.dtype).expand(*hidden.shape, -1), gone.coords, gone.valid)
         placed = decoder.embed(self.encoder, asked, project=False)._replace(spans={"hidden": (0, hidden.shape[1])})  # type: ignore[operator]
         done = decoder.mix(decoder.join([known, placed]))  # type: ignore[operator]
         return self.model.head(self.head, done.of("hidden").x)
 
-    def forward(self, batch: Batch) -> Loss:
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        if self.stream not in batch:
+            return {}
+        values = batch[self.stream].values
+        return {"score": torch.rand(values.shape[:2], device=values.device)}
+
+    def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
+        if self.stream not in batch:
+            return self.nothing()
         stream = batch[self.stream]
-        visible, hidden = self.split(stream)
-        guess = self.rebuild(stream, visible, hidden).float()
-        target = take(stream.values, hidden).float()
-        if self.config.patch_norm:
-            target = (target - target.mean(-1, keepdim=True)) / (target.var(-1, keepdim=True) + 1e-6).sqrt()
+        drawn = self.draw(batch) if drawn is None else drawn
+        visible, hidden = self.split(stream, drawn["score"])
+        guess = wide(self.rebuild(stream, visible, hidden))
+        target = self.target(take(stream.values, hidden))
         error = (guess - target).square().mean(-1)
         real = torch.ones_like(error) if stream.valid is None else take(stream.valid, hidden).float()
         total, count = (error * real).sum(), real.sum()
         return Loss(total, count, {"mse": (total.detach(), count)}, {"guess": guess.detach()})
 
+    def target(self, values: Tensor) -> Tensor:
+        """What is to be rebuilt, from the tokens' values [… p]."""
+        values = wide(values)
+        if not self.config.patch_norm:
+            return values
+        return (values - values.mean(-1, keepdim=True)) / (values.var(-1, keepdim=True) + 1e-6).sqrt()
+
     def flops(self, batch: Batch) -> int:
         rows, n = batch[self.stream].values.shape[:2]
-        seen = max(int(n * (1 - self.config.ratio)), 1)
+        seen = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
+        encoder, decoder = self.model.trunks[self.encoder], self.model.trunks[self.decoder]
+        extra = trunk_tokens(encoder, {})  # type: ignore[arg-type]
         found = model_rows(self.model, {self.stream: seen})
-        decoder = self.model.trunks[self.decoder]
         inside = [row for row in found if not row.place.startswith((f"{self.decoder}.", "heads."))]
-        again = trunk_rows(decoder, self.decoder, {self.encoder: n})  # type: ignore[arg-type]
-        head = 2 * (n - seen) * decoder.config.width * self.model.heads[self.head].outputs  # type: ignore[union-attr,operator]
-        return rows * (sum(row.flops for row in inside) + sum(row.flops for row in again) + head)
+        bridge = f"{self.decoder}.embeds.{self.encoder}"  # crossed by what the encoder saw, not by the mask tokens
+        inside += [row for row in found if row.place == bridge]
+        again = trunk_rows(decoder, self.decoder, {self.encoder: n + extra})  # type: ignore[arg-type]
+        head = 2 * (n - seen) * int(decoder.config.width * self.model.heads[self.head].outputs)  # type: ignore[union-attr,operator]
+        return rows * (sum(row.flops for row in inside) + sum(r.flops for r in again if r.place != bridge) + head)
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
@@ -145,17 +183,12 @@ class MAE(Objective):
 
     def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
         if self.config.patch_norm:
-            return {"zero": {"mse": 1.0}}
+            streams = [batch[self.stream] for batch in held_out if self.stream in batch]
+            values = [s.values.flatten(0, 1) if s.valid is None else s.values[s.valid] for s in streams]
+            return {"zero": {"mse": float(self.target(torch.cat(values)).square().mean())}} if values else {}
         lengths = {batch[self.stream].values.shape[1] for batch in (*train, *held_out)}
         if len(lengths) != 1 or any(batch[self.stream].valid is not None for batch in (*train, *held_out)):
             return {}
         mean = torch.cat([batch[self.stream].values for batch in train]).float().mean(0)
         error = torch.cat([batch[self.stream].values for batch in held_out]).float() - mean
         return {"mean training item": {"mse": float(error.square().mean())}}
-
-
-def _plain(latent: Hidden) -> Hidden:
-    """The stream's tokens of the encoder's output, class and register tokens left behind."""
-    spans = latent.spans or {}
-    name = next(name for name in spans if name not in ("class", "registers"))
-    return latent.of(name)

@@ -8,13 +8,15 @@ are not special, exactly round(ratio n) of them (at least one) per row. Head and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from sevenfold.assembly.flops import model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
@@ -71,19 +73,37 @@ class MaskedToken(Objective):
         self.special[list(tokenizer.specials.values())] = True
         self.special: Tensor
 
+    def initial(self, batch: Batch) -> float | None:
+        return math.log(self.size)
+
+    def _eligible(self, stream: Stream) -> Tensor:
+        """[b n] bool: tokens that may be in M."""
+        eligible = ~self.special[stream.values]
+        return eligible if stream.valid is None else eligible & stream.valid
+
+    def _wanted(self, eligible: Tensor) -> Tensor:
+        """[b]: how many tokens of each row are in M."""
+        number = eligible.sum(1)
+        return torch.minimum((number.double() * self.config.ratio).round().clamp(min=1), number)
+
+    def flops(self, batch: Batch) -> int:
+        if self.stream not in batch:
+            return 0
+        stream = batch[self.stream]
+        rows, n = stream.values.shape
+        found = model_rows(self.model, {name: other.values.shape[1] for name, other in batch.items()})
+        head = next(row.flops for row in found if row.place == f"heads.{self.head}") // n
+        trunks = sum(row.flops for row in found if not row.place.startswith("heads."))
+        return rows * trunks + head * int(self._wanted(self._eligible(stream)).sum())
+
     def choose(self, stream: Stream) -> Tensor:
         """[b n] bool: M."""
-        eligible = ~self.special[stream.values]
-        if stream.valid is not None:
-            eligible = eligible & stream.valid
+        eligible = self._eligible(stream)
         score = torch.rand(stream.values.shape, device=stream.values.device)
-        if self.config.span > 1:
-            runs = torch.arange(stream.values.shape[1], device=score.device) // self.config.span
-            score = score[:, runs] + torch.rand_like(score) * 1e-6
-        score = score.masked_fill(~eligible, 2.0)
-        number = eligible.sum(1)
-        wanted = torch.minimum((number * self.config.ratio).round().clamp(min=1), number)
-        rank = score.argsort(1).argsort(1)
+        runs = torch.arange(stream.values.shape[1], device=score.device) // self.config.span
+        score = score[:, runs].masked_fill(~eligible, 2.0)
+        wanted = self._wanted(eligible)
+        rank = score.argsort(dim=1, stable=True).argsort(1)
         return (rank < wanted[:, None]) & eligible
 
     def corrupt(self, stream: Stream, chosen: Tensor) -> Stream:
@@ -94,16 +114,21 @@ class MaskedToken(Objective):
         others = torch.randint(self.size, values.shape, device=values.device)
         return stream._replace(values=torch.where(swap, others, values))
 
-    def forward(self, batch: Batch) -> Loss:
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        if self.stream not in batch:
+            return {}
+        chosen = self.choose(batch[self.stream])
+        return {"chosen": chosen, "seen": self.corrupt(batch[self.stream], chosen).values}
+
+    def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
+        if self.stream not in batch:
+            return self.nothing()
         stream = batch[self.stream]
-        chosen = self.choose(stream)
-        seen = {**batch, self.stream: self.corrupt(stream, chosen)}
-        done: dict[str, Any] = {}
-        for name, trunk in self.model.trunks.items():
-            done[name] = trunk(seen, done)
-            if name == self.trunk:
-                break
-        hidden = done[self.trunk].of(self.stream).x
+        drawn = self.draw(batch) if drawn is None else drawn
+        chosen = drawn["chosen"]
+        seen = {**batch, self.stream: stream._replace(values=drawn["seen"])}
+        whole = self.model.trunks[self.trunk](seen, self.model.earlier(seen, self.trunk))
+        hidden = whole.of(self.stream).x
         logits = self.model.head(self.head, hidden[chosen])
         loss, count, right = cross_entropy(logits, stream.values[chosen])
         terms = {"nats": (loss.detach(), count), "accuracy": (right, count)}

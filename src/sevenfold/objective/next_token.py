@@ -11,7 +11,8 @@ Radford 2019 (GPT-2); any-to-any streams: Chameleon, arXiv:2405.09818; DALL-E, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Hidden, Loss, Stream
+from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_trunk, unigram
 
 
@@ -38,6 +39,17 @@ class NextToken(Objective):
         """Weight of a stream's tokens in the loss; 1 unless given."""
         smoothing: float = Field(0.0, ge=0, lt=1)
         """Label smoothing in training."""
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        recipe = super().example()
+        recipe["trunks"]["enc"]["mask"] = {"causal": True}
+        return recipe
+
+    def initial(self, batch: Batch) -> float | None:
+        return (
+            math.log(self.model.modalities[self.predicted[0]].tokenizer.size or 1) if len(self.predicted) == 1 else None
+        )
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -59,8 +71,16 @@ class NextToken(Objective):
             raise ConfigError("objective.shares: shares are positive numbers")
         if config.stream is not None and config.stream not in streams:
             raise ConfigError(f"objective.stream: trunk {name!r} does not read {config.stream!r}, but {streams}")
+        predicted = [config.stream] if config.stream else streams
+        others = [given for given in trunk.inputs if given not in streams]
+        for order in config.orders or [streams]:
+            if trunk.mask.prefix and not others and len(order) > 1 and order[0] in predicted:
+                raise ConfigError(
+                    f"objective.stream: the tokens of {order[0]!r} see each other (trunks.{name}.mask.prefix), so they "
+                    "cannot be predicted: name another stream"
+                )
         found = {}
-        for stream in [config.stream] if config.stream else streams:
+        for stream in predicted:
             if has_head(model, name, stream) is None:
                 found[stream] = HeadConfig(trunk=name, stream=stream, projection="tied")  # type: ignore[arg-type]
         return found
@@ -82,28 +102,39 @@ class NextToken(Objective):
         shares = torch.tensor(config.shares or [1.0] * len(self.orders), dtype=torch.float64)
         self.ends = (shares.cumsum(0) / shares.sum()).tolist()
 
-    def forward(self, batch: Batch) -> Loss:
-        rows = len(next(iter(batch.values())).values)
-        total, count = torch.zeros((), device=self.model.device), torch.zeros((), device=self.model.device)
+    def draw(self, batch: Batch) -> dict[str, Tensor]:
+        """order [b]: which of `orders` each row follows, in the given shares."""
+        values = next(iter(batch.values())).values
+        order = torch.zeros(len(values), dtype=torch.long, device=values.device)
+        for end in self.ends[:-1]:
+            order[round(len(values) * end) :] += 1
+        return {"order": order}
+
+    def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
+        if not any(name in self.predicted for name in batch):
+            return self.nothing()
+        followed = (self.draw(batch) if drawn is None else drawn)["order"]
+        total, count = self.nothing()[:2]
         sums: dict[str, list[Tensor]] = {}
         outputs: dict[str, Tensor] = {}
-        start = 0
         earlier = self._earlier(batch)
-        for order, end in zip(self.orders, self.ends):
-            stop = rows if end == self.ends[-1] else round(rows * end)
-            if stop > start:
-                part = {name: stream.rows(slice(start, stop)) for name, stream in batch.items() if name in order}
-                before = {name: _rows(hidden, start, stop) for name, hidden in earlier.items()}
-                hidden = self.model.trunks[self.trunk](part, before, (*[n for n in before if n not in order], *order))
-                for name, stream in part.items():
-                    if name in self.predicted:
-                        loss, n, right = self._predict(hidden, name, stream)
-                        weight = self.config.weights.get(name, 1.0)
-                        total, count = total + weight * loss, count + weight * n
-                        kept = sums.setdefault(name, [loss.new_zeros(()), loss.new_zeros(()), loss.new_zeros(())])
-                        sums[name] = [kept[0] + loss.detach(), kept[1] + n, kept[2] + right]
-                outputs["hidden"] = hidden.x.detach()
-            start = stop
+        inputs = self.model.config.trunks[self.trunk].inputs
+        for number, order in enumerate(self.orders):
+            rows = (followed == number).nonzero()[:, 0]
+            part = {name: stream.rows(rows) for name, stream in batch.items() if name in order}
+            if not len(rows) or not any(name in self.predicted for name in part):
+                continue
+            before = {name: _rows(hidden, rows) for name, hidden in earlier.items()}
+            names = (*[n for n in before if n in inputs and n not in order], *order)
+            hidden = self.model.trunks[self.trunk](part, before, names)
+            for name, stream in part.items():
+                if name in self.predicted:
+                    loss, n, right = self._predict(hidden, name, stream)
+                    weight = self.config.weights.get(name, 1.0)
+                    total, count = total + weight * loss, count + weight * n
+                    kept = sums.setdefault(name, [loss.new_zeros(()), loss.new_zeros(()), loss.new_zeros(())])
+                    sums[name] = [kept[0] + loss.detach(), kept[1] + n, kept[2] + right]
+            outputs["hidden"] = hidden.x.detach()
         terms = {}
         for name, (loss, n, right) in sums.items():
             prefix = f"{name}/" if len(self.predicted) > 1 else ""
@@ -111,16 +142,11 @@ class NextToken(Objective):
         return Loss(total, count, terms, outputs)
 
     def _earlier(self, batch: Batch) -> dict[str, Hidden]:
-        """Earlier trunks that the trunk reads."""
+        """Earlier trunks that the trunk reads, those whose inputs are there."""
         config = self.model.config.trunks[self.trunk]
         wanted = [name for name in (*config.inputs, config.cross_attends) if name in self.model.trunks]
-        done: dict[str, Hidden] = {}
-        if wanted:
-            for name, trunk in self.model.trunks.items():
-                if name == self.trunk:
-                    break
-                done[name] = trunk(batch, done)
-        return {name: done[name] for name in wanted}
+        done = self.model.earlier(batch, self.trunk) if wanted else {}
+        return {name: done[name] for name in wanted if name in done}
 
     def _predict(self, hidden: Hidden, name: str, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of one stream's tokens, each predicted from the token before it."""
@@ -133,15 +159,16 @@ class NextToken(Objective):
             keep = keep & hidden.valid[:, first + 1 : stop]
             if start > 0:
                 x = _last_before(hidden, start, x)
-        if hidden.segments is not None and start == 0:
-            keep = keep & (hidden.segments[:, 1:stop] == hidden.segments[:, : stop - 1])
+                keep[:, 0] &= hidden.valid[:, :start].any(1)
+        if hidden.segments is not None:
+            keep = keep & (hidden.segments[:, first + 1 : stop] == hidden.segments[:, first : stop - 1])
         targets = torch.where(keep, targets, -100)
         head = self.head_of[name]
         assert head is not None
         logits = self.model.head(head, x)
         loss, count, right = cross_entropy(logits.flatten(0, 1), targets.flatten())
         if self.training and self.config.smoothing:
-            even = -(logits.float().log_softmax(-1).mean(-1) * keep).sum()
+            even = -(wide(logits).log_softmax(-1).mean(-1) * keep).sum()
             loss = (1 - self.config.smoothing) * loss + self.config.smoothing * even
         return loss, count, right
 
@@ -161,13 +188,17 @@ class NextToken(Objective):
                 found.append(Exhibit(f"{stream} given {other} (held out)", [other, stream], rows))
         return found
 
+    def likelihoods(self) -> dict[str, str]:
+        return {stream: f"{stream}/nats" if len(self.predicted) > 1 else "nats" for stream in self.predicted}
+
     def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
         found = {}
         for stream in self.predicted:
             size = self.model.modalities[stream].tokenizer.size
             assert size is not None
-            name = f"{stream}/nats" if len(self.predicted) > 1 else "nats"
-            found[name] = unigram([_ids(b[stream]) for b in train], [_ids(b[stream]) for b in held_out], size)
+            found[self.likelihoods()[stream]] = unigram(
+                [_ids(b[stream]) for b in train], [_ids(b[stream]) for b in held_out], size
+            )
         return {"token frequencies (unigram)": found}
 
 
@@ -175,8 +206,8 @@ def _ids(stream: Stream) -> Tensor:
     return stream.values if stream.valid is None else stream.values[stream.valid]
 
 
-def _rows(hidden: Hidden, start: int, stop: int) -> Hidden:
-    x, coords, valid, segments = (None if part is None else part[start:stop] for part in hidden[:4])
+def _rows(hidden: Hidden, rows: Tensor) -> Hidden:
+    x, coords, valid, segments = (None if part is None else part[rows] for part in hidden[:4])
     return hidden._replace(x=x, coords=coords, valid=valid, segments=segments)  # type: ignore[arg-type]
 
 

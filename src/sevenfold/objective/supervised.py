@@ -8,7 +8,8 @@ are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.assembly.pool import pool
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Loss, Stream
-from sevenfold.objective import Exhibit, Objective, the_stream, the_trunk
+from sevenfold.core.types import Batch, Loss, Stream, wide
+from sevenfold.objective import Exhibit, Objective, rows_with, the_stream, the_trunk
 
 
 class Supervised(Objective):
@@ -33,6 +34,18 @@ class Supervised(Objective):
         """How the trunk's tokens become one vector."""
         smoothing: float = Field(0.0, ge=0, lt=1)
         """Label smoothing."""
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "data": {"kind": "digits", "limit": 48},
+            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}, "label": "label"},
+            "trunks": {"enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"}},
+            "objective": {"kind": cls.kind},
+        }
+
+    def initial(self, batch: Batch) -> float | None:
+        return math.log(self.model.modalities[self.target].tokenizer.size or 1) if self.discrete else None
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -58,6 +71,8 @@ class Supervised(Objective):
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
         self.trunk, self.target = self._names(config, model.config)
+        read = {given for trunk in model.config.trunks.values() for given in trunk.inputs}
+        self.inputs = [name for name in model.config.streams if name in read]
         self.discrete = model.modalities[self.target].tokenizer.size is not None
 
     def guess(self, batch: Batch) -> Tensor:
@@ -65,13 +80,14 @@ class Supervised(Objective):
         hidden = self.model({name: stream for name, stream in batch.items() if name != self.target})[self.trunk]
         return self.model.head(self.target, pool(hidden, self.model.config.heads[self.target].pool))
 
-    def forward(self, batch: Batch) -> Loss:
-        guess = self.guess(batch).float()
-        if self.target not in batch:
-            zero = guess.sum() * 0
-            return Loss(zero, zero.detach(), {}, {})
+    def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
+        inputs = {name: stream for name, stream in batch.items() if name in self.inputs}
+        if self.target not in batch or not inputs:
+            return self.nothing()
+        guess = wide(self.guess(batch))
         target, known = self._targets(batch[self.target])
-        guess = guess[known]
+        seen = torch.stack([rows_with(stream) for stream in inputs.values()]).any(0)
+        guess, target = guess[known & seen], target[seen[known]]
         count = torch.tensor(float(len(guess)), device=guess.device)
         if not self.discrete:
             total = (guess - target).square().mean(-1).sum()
@@ -116,10 +132,10 @@ class Supervised(Objective):
         if not len(y) or not len(y_new):
             return {}
         if not self.discrete:
-            ridge = Ridge().fit(x, y)
+            guess = Ridge().fit(x, y).predict(x_new).reshape(y_new.shape)
             return {
                 "mean": {"mse": float(np.square(y_new - y.mean(0)).mean())},
-                "ridge regression on raw features": {"mse": float(np.square(ridge.predict(x_new) - y_new).mean())},
+                "ridge regression on raw features": {"mse": float(np.square(guess - y_new).mean())},
             }
         common = np.bincount(y).argmax()
         found = {"majority class": {"accuracy": float((y_new == common).mean())}}
@@ -127,6 +143,12 @@ class Supervised(Objective):
             model = LogisticRegression(max_iter=1000).fit(x, y)
             found["logistic regression on raw features"] = {"accuracy": float(model.score(x_new, y_new))}
         return found
+
+    def _columns(self, name: str) -> int:
+        """How many raw features a stream has in the table."""
+        tokenizer = self.model.modalities[name].tokenizer
+        layout = tokenizer.layout()
+        return tokenizer.size or (tokenizer.features or 0) * (1 if layout is None else len(layout))
 
     def _table(self, batches: Sequence[Batch]) -> tuple[np.ndarray, np.ndarray]:
         """Raw features of the input streams (vectors flattened, or their mean; ids counted), and targets."""
@@ -137,7 +159,10 @@ class Supervised(Objective):
             target, known = self._targets(batch[self.target])
             columns = []
             for name in self.model.config.streams:
-                if name == self.target or name not in batch:
+                if name == self.target:
+                    continue
+                if name not in batch:
+                    columns.append(torch.zeros(len(target), self._columns(name)))
                     continue
                 stream = batch[name].rows(known)
                 valid = torch.ones(stream.values.shape[:2]) if stream.valid is None else stream.valid.float()

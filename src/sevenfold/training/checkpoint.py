@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sevenfold.core.errors import CheckpointError
-from sevenfold.core.files import publish_folder, read_json, remove_folder, verify_manifest
+from sevenfold.core.files import MANIFEST, publish_folder, read_json, remove_folder, verify_manifest
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
 
@@ -27,10 +27,12 @@ Say = Callable[[str], None]
 
 
 class Restored(NamedTuple):
-    """What a checkpoint says beside weights: the step it was written after, and free facts."""
+    """What a checkpoint says beside weights: the step it was written after, how many steps were skipped until then,
+    and (where, why) of the samples that could not be read."""
 
     step: int
-    facts: dict[str, Any]
+    skipped: int
+    bad: list[tuple[str, str]]
     path: Path
 
 
@@ -45,7 +47,13 @@ def own_state(objective: Objective) -> dict[str, Tensor]:
 
 
 def save(
-    run: Path, step: int, objective: Objective, optimizer: Optimizer, facts: Mapping[str, Any], keep: int = 2
+    run: Path,
+    step: int,
+    objective: Objective,
+    optimizer: Optimizer,
+    skipped: int = 0,
+    bad: Sequence[tuple[str, str]] = (),
+    keep: int = 2,
 ) -> Path:
     """Write the checkpoint of `step` and then remove all but the newest `keep`. Returns its folder."""
 
@@ -53,21 +61,21 @@ def save(
         save_file(contiguous(objective.model.state_dict()), folder / "model.safetensors")
         save_file(contiguous(own_state(objective)), folder / "objective.safetensors")
         save_file(contiguous(optimizer.tensors()), folder / "optimizer.safetensors")
-        (folder / "state.json").write_text(json.dumps({"step": step, **facts}, indent=1) + "\n", encoding="utf-8")
+        state = {"step": step, "skipped": skipped, "bad": [list(pair) for pair in bad]}
+        (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         return ["model.safetensors", "objective.safetensors", "optimizer.safetensors", "state.json"]
 
     final = run / FOLDER / f"step-{step:08d}"
-    if final.exists():
-        remove_folder(final)
     try:
+        remove_folder(final)
         publish_folder(final, fill, step=step)
+        for old in listed(run)[keep:]:
+            remove_folder(old)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{final}: cannot be written ({str(error).splitlines()[0]}); earlier checkpoints are as they were: "
             "make room, then resume"
         ) from None
-    for old in listed(run)[keep:]:
-        remove_folder(old)
     return final
 
 
@@ -81,9 +89,12 @@ def listed(run: Path) -> list[Path]:
 
 
 def sweep(run: Path) -> None:
-    """Remove what an interrupted save left behind."""
-    for orphan in (run / FOLDER).glob(".tmp-*"):
-        remove_folder(orphan)
+    """Remove what an interrupted process left behind."""
+    for orphan in [*run.glob(".tmp-*"), *(run / FOLDER).glob(".tmp-*")]:
+        if orphan.is_dir():
+            remove_folder(orphan)
+        else:
+            orphan.unlink(missing_ok=True)
 
 
 def newest_whole(run: Path, say: Say) -> Path:
@@ -91,9 +102,10 @@ def newest_whole(run: Path, say: Say) -> Path:
     found = listed(run)
     for path in found:
         try:
-            verify_manifest(path)
+            if verify_manifest(path).get("step") != int(path.name.removeprefix("step-")):
+                raise CheckpointError(f"{path / MANIFEST}: is that of another step")
             return path
-        except CheckpointError as error:
+        except (CheckpointError, OSError) as error:
             say(f"skipping a damaged checkpoint: {error}")
     raise CheckpointError(f"{run / FOLDER}: " + ("no checkpoint in it is whole" if found else "holds no checkpoint"))
 
@@ -127,11 +139,24 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> No
 
 
 def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say) -> Restored:
-    """Take over the newest whole checkpoint: model, objective, optimizer."""
+    """Take over the newest whole checkpoint (model, objective, optimizer), and remove damaged ones that are newer."""
     path = newest_whole(run, say)
     load_into(objective.model, tensors(path / "model.safetensors"), path / "model.safetensors")
     own = {f"model.{name}": value for name, value in objective.model.state_dict().items()}
     load_into(objective, {**own, **tensors(path / "objective.safetensors")}, path / "objective.safetensors")
     optimizer.restore(tensors(path / "optimizer.safetensors"), str(path / "optimizer.safetensors"))
-    facts = read_json(path / "state.json")
-    return Restored(int(facts.pop("step")), facts, path)
+    found = _state(path / "state.json")
+    for damaged in listed(run):
+        if damaged.name > path.name:
+            remove_folder(damaged)
+    return found
+
+
+def _state(path: Path) -> Restored:
+    facts = read_json(path)
+    facts = facts if isinstance(facts, dict) else {}
+    step, skipped, bad = facts.get("step"), facts.get("skipped", 0), facts.get("bad", [])
+    whole = type(step) is int and step >= 0 and type(skipped) is int and isinstance(bad, list)
+    if not whole or not all(isinstance(pair, list) and [type(item) for item in pair] == [str, str] for pair in bad):
+        raise CheckpointError(f"{path}: is not the state of a run")
+    return Restored(step, skipped, [(where, why) for where, why in bad], path.parent)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from sevenfold.assembly.model import to_device
-from sevenfold.core.errors import BadSample, CheckpointError, SevenfoldError
+from sevenfold.core.errors import BadSample, CheckpointError
 from sevenfold.core.seeds import seed_of
 from sevenfold.core.types import Batch, Loss
 from sevenfold.data.bad import BadSamples
@@ -31,22 +31,17 @@ from sevenfold.training import checkpoint
 from sevenfold.training.log import Bar, Log
 from sevenfold.training.precision import autocast, peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
-
-
-class Preempted(SevenfoldError):
-    """Stopped by a signal, with everything saved."""
-
-    def __init__(self, message: str, number: int):
-        super().__init__(message)
-        self.code = 128 + number
+from sevenfold.training.stop import Preempted, stopping
 
 
 class Fitted(NamedTuple):
-    """What a finished fit tells: its log, the last held-out terms, seconds spent in this process."""
+    """What a finished fit tells: its log, the last held-out terms, seconds spent in this process, and how many steps
+    were not taken because the loss or a gradient was not finite."""
 
     log: list[dict[str, Any]]
     held_out: dict[str, float]
     seconds: float
+    skipped: int
 
 
 def fit(
@@ -59,7 +54,6 @@ def fit(
     folder: Path | None = None,
     resume: bool = False,
     bad: BadSamples | None = None,
-    facts: Mapping[str, Any] | None = None,
     on_look: Callable[[int], None] | None = None,
     bar: bool | None = None,
 ) -> Fitted:
@@ -68,116 +62,109 @@ def fit(
     folder   where checkpoints and the log go; None keeps everything in memory
     resume   continue from the newest whole checkpoint in `folder`
     bad      the ledger of samples that cannot be read
-    facts    what to store in each checkpoint's state.json
     on_look  called after each look at the held-out loss
     bar      show a progress bar; by default when the output is a terminal
 
-    Raises Preempted after saving, when SIGINT or SIGTERM arrives; DataError when too many samples are bad.
+    Raises Preempted after saving, when SIGINT or SIGTERM arrives; DataError when too many samples are bad;
+    CheckpointError when a checkpoint cannot be written or read, or the weights are not finite any more.
     """
-    device = device_of(config.device)
-    precision = resolve(config.precision, device)
-    objective.to(device).train()
-    trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer, schedule = config.optimizer.build(trainable), config.schedule.build()
-    bad = bad or BadSamples(1.0)
-    start = skipped = 0
-    told = Bar(config.steps, 0, bar)
-    if folder is not None:
-        checkpoint.sweep(folder)
-        if resume and checkpoint.listed(folder):
-            restored = checkpoint.restore(folder, objective, optimizer, told.say)
-            start, skipped = restored.step, int(restored.facts.get("skipped", 0))
-            for where, why in restored.facts.get("bad", []):
-                bad.note(BadSample(where, why))
-            told.say(f"resuming after step {start} from {restored.path}")
-    if told.progress is not None:
-        told.progress.update(told.task, completed=start)
-    log = Log(folder, start)
-    if config.compile:
-        for trunk in objective.model.trunks.values():
-            for block in trunk.blocks:  # type: ignore[union-attr]
-                block.compile(fullgraph=True)
-    assert config.batch is not None
-    order = Order(len(train), config.batch, seed, start, config.steps)  # type: ignore[arg-type]
-    peak = peak_flops(device, precision)
-    began = time.perf_counter()
-
-    def save(step: int) -> None:
+    with ExitStack() as ends:
+        device = device_of(config.device)
+        precision = resolve(config.precision, device)
+        objective.to(device).train()
+        trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+        optimizer, schedule = config.optimizer.build(trainable), config.schedule.build()
+        bad = BadSamples(1.0) if bad is None else bad
+        told = ends.enter_context(closing(Bar(config.steps, bar)))
+        start = skipped = 0
+        saved = -1
         if folder is not None:
-            stored = {**(facts or {}), "skipped": skipped, "bad": bad.listed}
-            checkpoint.save(folder, step, objective, optimizer, stored, config.keep)
+            checkpoint.sweep(folder)
+            if checkpoint.listed(folder):
+                if not resume:
+                    raise CheckpointError(f"{folder}: already holds checkpoints: resume, or choose another folder")
+                restored = checkpoint.restore(folder, objective, optimizer, told.say)
+                start = saved = restored.step
+                skipped = restored.skipped
+                for where, why in restored.bad:
+                    bad.note(BadSample(where, why))
+                told.say(f"resuming after step {start} from {restored.path}")
+        told.begin(start)
+        log = ends.enter_context(closing(Log(folder, start)))
+        if config.compile:
+            for trunk in objective.model.trunks.values():
+                for block in trunk.blocks:  # type: ignore[union-attr]
+                    block.compile(fullgraph=True)
+        assert config.batch is not None
+        order = Order(len(train), config.batch, seed, start, config.steps)  # type: ignore[arg-type]
+        peak = peak_flops(device, precision)
+        began = time.perf_counter()
 
-    def look(step: int, batches: int | None) -> dict[str, float]:
-        return evaluate(objective, held_out, config, seed, batches)
+        def save(step: int) -> None:
+            if any(not torch.isfinite(p).all() for p in trainable.values()):
+                raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
+            if folder is not None and step != saved:
+                checkpoint.save(folder, step, objective, optimizer, skipped, bad.listed, config.keep)
 
-    if folder is not None and start == 0:
-        save(0)
-    found: dict[str, float] = {}
-    step, saved = start, start
-    try:
+        def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
+            found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
+            log.write({"step": step, "held_out": found, **more})
+            return found
+
+        step = start
         with stopping() as stop:
+            if saved < 0:
+                save(0)
+                saved = 0
             waiting = time.perf_counter()
             for batch, broken, _ in load(train, order, config.workers):
-                waited = time.perf_counter() - waiting
                 clock = time.perf_counter()
+                record: dict[str, Any] = {"step": step + 1}
                 for error in broken:
                     bad.note(error)
-                bad.check(min((step + 1) * config.batch, len(train)))  # type: ignore[arg-type]
-                record: dict[str, Any] = {"step": step + 1}
-                if batch is not None:
+                bad.check(len(train))  # type: ignore[arg-type]
+                if batch is None:
+                    record["skipped"] = "no sample of this batch can be read"
+                else:
                     batch = to_device(batch, device)
-                    loss, norm, ok = _step(
-                        objective, optimizer, batch, config, precision, seed, step, schedule.factor(step, config.steps)
-                    )
-                    skipped += not ok
+                    factor = schedule.factor(step, config.steps)
+                    loss, norm, ok = take_step(objective, optimizer, batch, config, precision, seed, step, factor)
                     if ok:
                         objective.after_step(step)
-                    tokens = sum(_tokens(stream.values, stream.valid) for stream in batch.values())
-                    record |= {name: float(a) / max(float(n), 1.0) for name, (a, n) in loss.terms.items()}
-                    record["loss"] = float(loss.total) / max(float(loss.count), 1.0)
-                    record["lr"] = optimizer.parts[0].param_groups[0]["lr"]
-                    record["grad_norm"] = norm
-                    if not ok:
+                    else:
+                        skipped += 1
                         record["skipped"] = "the loss or a gradient is not finite"
+                    tokens = sum(_tokens(stream.values, stream.valid) for stream in batch.values())
+                    record |= _means(loss)
+                    record["lr"] = config.optimizer.lr * factor
+                    record["grad_norm"] = norm
                     seconds = time.perf_counter() - clock
                     record["tokens_per_s"] = round(tokens / seconds, 1)
                     record["mfu"] = round(3 * objective.flops(batch) / seconds / peak, 4)
-                    record["wait_s"] = round(waited, 5)
-                    log.write(record)
-                    told.step(record)
+                    record["wait_s"] = round(clock - waiting, 5)
+                log.write(record)
+                told.step(record)
                 step += 1
                 last = step == config.steps
                 if not last and step % (config.evaluate_every or config.steps) == 0:
                     found = look(step, config.evaluate_batches)
-                    log.write({"step": step, "held_out": found})
                     told.say(_line(step, config.steps, record, found, began, start))
                     if on_look is not None:
                         on_look(step)
-                if last or step % (config.save_every or config.steps) == 0:
+                if last or stop or step % (config.save_every or config.steps) == 0:
                     save(step)
                     saved = step
-                if stop and not last:
-                    if saved != step:
-                        save(step)
+                if stop:
                     name = signal.Signals(stop[0]).name
-                    how = f"; continue with: sevenfold train {folder} --resume" if folder is not None else ""
-                    raise Preempted(f"stopped by {name} after step {step} of {config.steps}, saved{how}", stop[0])
+                    how = f", saved; continue with: sevenfold train {folder} --resume" if folder is not None else ""
+                    raise Preempted(f"stopped by {name} after step {step} of {config.steps}{how}", stop[0])
                 waiting = time.perf_counter()
-        if step > start or not log.records:
-            found = look(step, None)
-            log.write({"step": step, "held_out": found, "final": True})
-            told.say(_line(step, config.steps, {}, found, began, start))
-    finally:
-        log.close()
-        told.close()
-    if not found:
-        found = next((record["held_out"] for record in reversed(log.records) if "held_out" in record), {})
-    if any(not torch.isfinite(p).all() for p in trainable.values()):
-        raise CheckpointError("training ended with weights that are not finite: lower train.optimizer.lr")
-    return Fitted(log.records, found, time.perf_counter() - began)
+        found = look(step, None, final=True)
+        told.say(_line(step, config.steps, {}, found, began, start))
+        return Fitted(log.records, found, time.perf_counter() - began, skipped)
 
 
-def _step(
+def take_step(
     objective: Objective,
     optimizer: Any,
     batch: Batch,
@@ -188,19 +175,26 @@ def _step(
     factor: float,
 ) -> tuple[Loss, float, bool]:
     """One optimizer step over a batch in `accumulate` pieces → (loss over all, gradient norm, whether it was taken)."""
-    rows = len(next(iter(batch.values())).values)
-    size = math.ceil(rows / config.accumulate)
+    first = next(iter(batch.values())).values
+    size = math.ceil(len(first) / config.accumulate)
+    torch.manual_seed(seed_of(seed, "draw", step))
+    drawn = objective.draw(batch)
     losses = []
-    for piece, first in enumerate(range(0, rows, size)):
-        part = {name: stream.rows(slice(first, first + size)) for name, stream in batch.items()}
-        torch.manual_seed(seed_of(seed, "step", step, piece))
-        with autocast(precision, next(iter(batch.values())).values.device):
-            loss = objective(part)
-        loss.total.backward()
+    for begin in range(0, len(first), size):
+        rows = slice(begin, begin + size)
+        torch.manual_seed(seed_of(seed, "step", step, begin))
+        with autocast(precision, first.device):
+            loss = objective(
+                {name: stream.rows(rows) for name, stream in batch.items()},
+                {name: choice[rows] for name, choice in drawn.items()},
+            )
+        if loss.total.requires_grad:
+            loss.total.backward()
         losses.append(_detached(loss))
     whole = _sum(losses)
     parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
-    torch._foreach_div_([p.grad for p in parameters], float(whole.count.clamp(min=1)))
+    if parameters:
+        torch._foreach_div_([p.grad for p in parameters], float(whole.count.clamp(min=1)))
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
     ok = math.isfinite(norm) and math.isfinite(float(whole.total))
     if ok:
@@ -222,11 +216,25 @@ def _sum(losses: list[Loss]) -> Loss:
     return Loss(torch.stack([x.total for x in losses]).sum(), torch.stack([x.count for x in losses]).sum(), terms, {})
 
 
+def _means(loss: Loss) -> dict[str, float]:
+    """The loss and its terms; those without any target (count 0) are left out."""
+    sums = {"loss": (loss.total, loss.count), **loss.terms}
+    return {name: float(total) / float(count) for name, (total, count) in sums.items() if float(count) > 0}
+
+
 @torch.no_grad()
 def evaluate(
-    objective: Objective, data: Dataset, config: TrainConfig, seed: int = 0, batches: int | None = None
+    objective: Objective,
+    data: Dataset,
+    config: TrainConfig,
+    seed: int = 0,
+    batches: int | None = None,
+    bad: BadSamples | None = None,
 ) -> dict[str, float]:
-    """The loss and its terms over held-out items in their order: at most `batches` of them, or all."""
+    """The loss and its terms over held-out items in their order: at most `batches` of them, or all.
+
+    `bad` is told of those that cannot be read.
+    """
     device = next(objective.parameters()).device
     size = len(data)  # type: ignore[arg-type]
     batch_size = min(config.batch or 32, size)
@@ -237,7 +245,9 @@ def evaluate(
     try:
         for place in range(steps if batches is None else min(steps, batches)):
             keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
-            batch, _, _ = gather([data[key] for key in keys])
+            batch, broken, _ = gather([data[key] for key in keys])
+            for error in broken if bad is not None else ():
+                bad.note(error)  # type: ignore[union-attr]
             if batch is None:
                 continue
             torch.manual_seed(seed_of(seed, "look", place))
@@ -245,34 +255,7 @@ def evaluate(
                 losses.append(_detached(objective(to_device(batch, device))))
     finally:
         objective.train(was)
-    if not losses:
-        return {}
-    whole = _sum(losses)
-    found = {"loss": float(whole.total) / max(float(whole.count), 1.0)}
-    return found | {name: float(a) / max(float(n), 1.0) for name, (a, n) in whole.terms.items()}
-
-
-@contextmanager
-def stopping() -> Iterator[list[int]]:
-    """Within it, the first SIGINT or SIGTERM is only noted (in the list); a second one acts at once."""
-    noted: list[int] = []
-    before = {}
-
-    def note(number: int, frame: Any) -> None:
-        noted.append(number)
-        for known, handler in before.items():
-            signal.signal(known, handler)
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:
-        before.clear()
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return _means(_sum(losses)) if losses else {}
 
 
 def _tokens(values: Tensor, valid: Tensor | None) -> int:

@@ -6,9 +6,12 @@ import importlib.util
 import json
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sevenfold.core.errors import CheckpointError
 from sevenfold.core.files import write_atomic
 
 LOG = "log.jsonl"
@@ -18,60 +21,82 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """All whole lines of a run's log."""
     path, found = folder / LOG, []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                found.append(json.loads(line))
-            except ValueError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(record, dict) and type(record.get("step")) is int:
+                found.append(record)
     return found
 
 
 class Log:
-    """Appends records; on resume it first drops what came after the checkpoint."""
+    """Appends records; on resume it first drops what came after the checkpoint.
+
+    Raises CheckpointError when the disk is full.
+    """
 
     def __init__(self, folder: Path | None, start: int = 0):
         self.records: list[dict[str, Any]] = []
         self.file, self.events = None, None
         if folder is None:
             return
+        self.path = folder / LOG
         if start:
-            self.records = [record for record in read_log(folder) if record["step"] <= start]
-        write_atomic(folder / LOG, "".join(_line(record) for record in self.records))
-        self.file = open(folder / LOG, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
+            self.records = [r for r in read_log(folder) if r["step"] <= start and not r.get("final")]
+        with self._told():
+            write_atomic(self.path, "".join(_line(record) for record in self.records))
+            self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+            if importlib.util.find_spec("tensorboard") is not None:
+                from torch.utils.tensorboard import SummaryWriter
 
-            self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=start or None)
+                self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be written ({error}): make room, then resume") from None
 
     def write(self, record: dict[str, Any], kind: str = "train") -> None:
         """One record with its `step`."""
         self.records.append(record)
-        if self.file is not None:
-            self.file.write(_line(record))
-            self.file.flush()
-        if self.events is not None:
-            flat = {**record, **record.get("held_out", {})}
-            prefix = "held_out" if "held_out" in record else kind
-            for name, value in flat.items():
-                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                    self.events.add_scalar(f"{prefix}/{name}", value, record["step"])
+        with self._told():
+            if self.file is not None:
+                self.file.write(_line(record))
+                self.file.flush()
+            if self.events is not None:
+                flat = {**record, **record.get("held_out", {})}
+                prefix = "held_out" if "held_out" in record else kind
+                for name, value in flat.items():
+                    if name not in ("step", "final") and isinstance(value, int | float) and math.isfinite(value):
+                        self.events.add_scalar(f"{prefix}/{name}", value, record["step"])
 
     def close(self) -> None:
-        if self.file is not None:
-            self.file.close()
-        if self.events is not None:
-            self.events.close()
+        with self._told():
+            if self.file is not None:
+                self.file.close()
+            if self.events is not None:
+                self.events.close()
 
 
 def _line(record: dict[str, Any]) -> str:
-    clean = {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in record.items()}
-    return json.dumps(clean, ensure_ascii=False) + "\n"
+    return json.dumps(_plain(record), ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """With null for what JSON has no number for (NaN, infinity)."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Bar:
     """A progress bar with loss, tokens/s and time left; nothing at all when the output is not a terminal."""
 
-    def __init__(self, steps: int, start: int, show: bool | None = None):
+    def __init__(self, steps: int, show: bool | None = None):
         self.progress: Any = None
         if show if show is not None else sys.stderr.isatty():
             from rich.console import Console
@@ -86,12 +111,17 @@ class Bar:
             )
             self.progress = Progress(*columns, console=Console(stderr=True))
             self.progress.start()
-            self.task = self.progress.add_task("train", total=steps, completed=start, told="")
+            self.task = self.progress.add_task("train", total=steps, told="")
+
+    def begin(self, start: int) -> None:
+        if self.progress is not None:
+            self.progress.update(self.task, completed=start)
 
     def step(self, record: dict[str, Any]) -> None:
         if self.progress is not None:
-            told = f"loss {record['loss']:.4f} · {record['tokens_per_s']:,.0f} tokens/s"
-            self.progress.update(self.task, advance=1, told=told)
+            loss = f"loss {record['loss']:.4f} · " if "loss" in record else ""
+            speed = f"{record['tokens_per_s']:,.0f} tokens/s" if "tokens_per_s" in record else ""
+            self.progress.update(self.task, advance=1, told=loss + speed)
 
     def say(self, line: str) -> None:
         if self.progress is not None:

@@ -32,11 +32,16 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-def resolve(precision: Precision, device: torch.device) -> Literal["bf16", "fp32"]:
-    """What `auto` means here."""
+NARROW = 256
+"""Trunks narrower than this gain nothing from bf16 on a CPU: casting costs more than the products save."""
+
+
+def resolve(precision: Precision, device: torch.device, width: int = NARROW) -> Literal["bf16", "fp32"]:
+    """What `auto` means here, for trunks of this width."""
     if precision != "auto":
         return precision
-    return "bf16" if fast_bf16(device) else "fp32"
+    pays = device.type != "cpu" or width >= NARROW
+    return "bf16" if pays and fast_bf16(device) else "fp32"
 
 
 def autocast(precision: Literal["bf16", "fp32"], device: torch.device) -> AbstractContextManager:

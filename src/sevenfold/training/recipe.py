@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,12 @@ from sevenfold.core import notation, part
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Items, Windows
+from sevenfold.data.loader import Items, Windows, look_through
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
-from sevenfold.training.precision import Precision
+from sevenfold.training.precision import Precision, resolve
 from sevenfold.training.schedule import Schedule
 
 
@@ -134,7 +135,8 @@ class Ready(NamedTuple):
 
     def samples(self, count: int, held_out: bool = True) -> list[dict[str, Any]]:
         """A few raw samples, stream → raw item."""
-        items, found = self.held_out_items if held_out else self.train_items, []
+        items = self.held_out_items if held_out else self.train_items
+        found: list[dict[str, Any]] = []
         for index in items.indices:
             if len(found) == count:
                 break
@@ -163,7 +165,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     train, held_out = source.split()
     modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
     fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
-    bad = BadSamples(recipe.data.bad_share)
+    bad = BadSamples(recipe.data.bad_share, len(train))
     for name, modality in modalities.items():
         if tokenizers is not None:
             modality.restore(tokenizer_folder(tokenizers, name, len(modalities)))
@@ -174,32 +176,55 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
                 raise DataError(
                     f"{recipe.data.path}: no training sample has a {fields[name]!r} to learn a tokenizer from"
                 )
+        if recipe.streams[name].ends and not {"bos", "eos"} <= modality.tokenizer.specials.keys():
+            raise ConfigError(
+                f"streams.{name}.ends: the {modality.tokenizer.kind} tokenizer has no begin and end tokens: set it to false"
+            )
     recipe = _completed(recipe, modalities, source, train, fields)
     modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
-    items = [
-        Items(
-            source,
-            part_of,
-            {name: (fields[name], modality.tokens) for name, modality in modalities.items()},
-            recipe.seed,
-            views=views,
-        )
-        for part_of, views in ((train, True), (held_out, False))
-    ]
-    packed = [name for name, config in recipe.streams.items() if config.pack]
-    sets: list[Items | Windows] = list(items)
-    if packed:
-        length = recipe.streams[packed[0]].length
-        assert length is not None
-        continuous = bool(getattr(source, "continuous", False))
-        sets = [Windows(part_of, packed[0], length, continuous, bad.note) for part_of in items]
+    items: list[Items] = []
+    sets: list[Items | Windows] = []
+    for part_of, views in ((train, True), (held_out, False)):
+        chosen = items_of(recipe, source, part_of, modalities, fields, views)
+        look_through(chosen, recipe.data.bad_share if views else 1.0)
+        items.append(chosen)
+        sets.append(laid_out(recipe, chosen, bad))
+    if any(config.pack for config in recipe.streams.values()):
+        bad.size = len(source)
         bad.check(len(source))
+        bad.judged = True
     torch.manual_seed(seed_of(recipe.seed, "weights"))
     model = Model(ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads), modalities)
     objective = recipe.objective.build(model)
     train_config = recipe.train
     assert train_config.batch is not None
-    return Ready(recipe, source, *sets, *items, fields, objective, bad, train_config.batch)  # type: ignore[misc]
+    return Ready(recipe, source, sets[0], sets[1], items[0], items[1], fields, objective, bad, train_config.batch)
+
+
+def items_of(
+    recipe: Recipe,
+    source: Source,
+    indices: Sequence[int],
+    modalities: dict[str, Modality],
+    fields: dict[str, str],
+    views: bool = False,
+) -> Items:
+    """Samples of a source as tokens of the recipe's streams; whole ones in a stream that is packed."""
+    encoders = {
+        name: (fields[name], partial(modality.tokens, cut=not recipe.streams[name].pack))
+        for name, modality in modalities.items()
+    }
+    return Items(source, indices, encoders, recipe.seed, views)
+
+
+def laid_out(recipe: Recipe, items: Items, bad: BadSamples) -> Items | Windows:
+    """Items as they are trained on: one by one, or end to end in windows."""
+    packed = [name for name, config in recipe.streams.items() if config.pack]
+    if not packed:
+        return items
+    length = recipe.streams[packed[0]].length
+    assert length is not None
+    return Windows(items, packed[0], length, items.source.continuous, bad.note)
 
 
 def _check_early(recipe: Recipe) -> None:
@@ -265,19 +290,26 @@ def tokenizer_folder(run: Path, stream: str, streams: int) -> Path:
 
 
 def _raws(source: Source, indices: Sequence[int], field: str, modality: Modality) -> list[Any]:
-    """Readable training items for a tokenizer to learn from."""
-    found, characters = [], 0
+    """Readable training items for a tokenizer to learn from; DataError if there are none."""
+    found, characters, first = [], 0, ""
     for index in indices[:FIT_ITEMS]:
         try:
             raw = source[index].get(field)
             if raw is None:
                 continue
             found.append(modality.check(raw))
-        except (BadSample, ValueError):
+        except (BadSample, ValueError) as error:
+            where = "" if isinstance(error, BadSample) else f"{source.where(index)}: "
+            first = first or f"; the first is {where}{error}"
             continue
         characters += len(raw) if isinstance(raw, str) else 0
         if characters > FIT_CHARACTERS:
             break
+    if not found:
+        raise DataError(
+            f"{source.config.path}: no training sample has a {field!r} for the {modality.tokenizer.kind} tokenizer to "
+            f"learn from{first}"
+        )
     return found
 
 
@@ -301,15 +333,18 @@ def _completed(
             changes["length"] = 256 if pack else min(longest, 1024) if modality.tokenizer.axes == 1 else None
         if changes:
             streams[name] = config.replace(**changes)
-    config = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads)
+    wiring = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads)
     sizes = {name: (m.tokenizer.size or m.tokenizer.features or 0) for name, m in modalities.items()}
-    heads = {**recipe.heads, **recipe.objective.part.heads(recipe.objective, config, sizes)}
+    heads = {**recipe.heads, **recipe.objective.part.heads(recipe.objective, wiring, sizes)}
     settings = recipe.train
     if settings.batch is None:
         lengths = [stream.length for stream in streams.values() if stream.length]
         per_item = max(lengths, default=1)
         batch = max(1, round(settings.batch_tokens / per_item)) if settings.batch_tokens else 32
         settings = settings.replace(batch=batch, batch_tokens=None)
+    if settings.precision == "auto":
+        widest = max(trunk.width for trunk in recipe.trunks.values())
+        settings = settings.replace(precision=resolve("auto", device_of(settings.device), widest))
     if settings.evaluate_every is None:
         settings = settings.replace(evaluate_every=max(1, settings.steps // 10))
     if settings.save_every is None:

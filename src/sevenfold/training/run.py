@@ -1,13 +1,15 @@
 """The run folder, which is the product: written by `train`, read by `load`.
 
 recipe.yaml  config.json  model.safetensors  tokenizer files  checkpoints/  log.jsonl  report.html  README.md
-results.json (figures)  bad_samples.jsonl (if any)  manifest.json (size and hash of each file that `load` reads)
+objective.safetensors (what only training and evaluation need)  results.json (figures)  bad_samples.jsonl (if any)
+manifest.json (size and hash of each file that `load` reads)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,16 +20,21 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import notation, part
 from sevenfold.core.errors import CheckpointError, ConfigError, DataError, SevenfoldError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_atomic, write_manifest
+from sevenfold.core.types import Batch
+from sevenfold.data.loader import Items, gather
 from sevenfold.data.source import Source, content_key
+from sevenfold.objective import Exhibit, Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.card import card
-from sevenfold.training.fit import fit
+from sevenfold.training.fit import Fitted, fit
 from sevenfold.training.log import read_log
 from sevenfold.training.recipe import Ready, Recipe, prepare, read_recipe, tokenizer_folder
 from sevenfold.training.report import exhibits_html, report
 
 Say = Callable[[str], None]
 RESULTS = "results.json"
+BEGUN = "begun.json"
+"""The hashes of recipe and data; the first file of a run."""
 
 
 class Run(NamedTuple):
@@ -57,30 +64,35 @@ def train(
     resume: bool = False,
     say: Say = print,
     bar: bool | None = None,
+    name: str | None = None,
 ) -> Run:
     """Train a recipe (a YAML file, the name of one that comes with the package, plain data, or a run folder).
 
     out        the run folder; by default runs/NAME. It must not hold a run, unless it is to be resumed
     overrides  `dotted.field=value`, in order
+    name       NAME, where the recipe has none
     resume     continue the run in `out` (or in `recipe`, if that is a run folder) exactly where it stopped
 
     Raises ConfigError, DataError, CheckpointError (one line each), Preempted after saving when stopped by a signal.
     """
     if resume and out is None:
         if not isinstance(recipe, str | Path) or not Path(recipe).is_dir():
-            raise ConfigError("to resume, name the run folder: sevenfold train FOLDER --resume")
+            raise ConfigError(f"{recipe}: is not a run folder; to resume, name one: sevenfold train FOLDER --resume")
         out = recipe
     given = read_recipe(recipe, overrides)
-    folder = Path(out) if out is not None else _fresh(Path("runs") / _name(recipe))
+    folder = Path(out) if out is not None else _fresh(Path("runs") / (name or _name(recipe)))
     begun = (folder / "recipe.yaml").is_file()
     if folder.is_file():
         raise ConfigError(f"{folder}: is a file, not a folder for a run")
     if begun and not resume:
         raise ConfigError(f"{folder}: already holds a run: add --resume to continue it, or choose another --out")
-    if not begun and folder.is_dir() and any(folder.iterdir()):
+    if not begun and folder.is_dir() and not _free(folder):
         raise ConfigError(f"{folder}: is not empty, and what it holds is not a run: choose another --out")
     if resume and begun:
         ready = _again(folder, given, say)
+        if _whole(folder, say):
+            say(f"{folder}: this run has ended, and is whole")
+            return Run(folder, ready.recipe, load(folder), read_json(folder / RESULTS))
     else:
         ready = prepare(given, note=say)
         _begin(folder, given, ready)
@@ -107,7 +119,9 @@ def train(
         on_look=on_look,
         bar=bar,
     )
-    results = _finish(folder, ready, fitted.held_out, fitted.seconds, pictures)
+    if not math.isfinite(fitted.held_out.get("loss", math.nan)):
+        raise CheckpointError(f"{folder}: the held-out loss is not finite at the end: lower train.optimizer.lr")
+    results = _finish(folder, ready, fitted, pictures)
     say(f"done: {folder}/report.html · use it with: sf.load({str(folder)!r})")
     return Run(folder, ready.recipe, model.eval(), results)
 
@@ -124,15 +138,32 @@ def _fresh(folder: Path) -> Path:
     return free
 
 
+def _free(folder: Path) -> bool:
+    """Whether a run can begin here: the folder is empty, or a run stopped before it had begun."""
+    return (folder / BEGUN).is_file() or all(path.name.startswith(".tmp-") for path in folder.iterdir())
+
+
+def _whole(folder: Path, say: Say) -> bool:
+    """Whether a run has ended and its files are as they were written; `say` is told of one that is not."""
+    try:
+        if not (folder / MANIFEST).is_file() or not (folder / RESULTS).is_file():
+            return False
+        verify_manifest(folder)
+        return True
+    except CheckpointError as error:
+        say(f"ending the run again: {error}")
+        return False
+
+
 def _begin(folder: Path, given: Recipe, ready: Ready) -> None:
     """Everything that is known before the first step. recipe.yaml comes last: with it, the folder is a run."""
-    folder.mkdir(parents=True, exist_ok=True)
+    facts = {"recipe": recipe_hash(given), "data": data_hash(ready.source)}
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / BEGUN, json.dumps(facts, indent=1) + "\n")
         for name, modality in ready.model.modalities.items():
             modality.save(tokenizer_folder(folder, name, len(ready.model.modalities)))
         write_atomic(folder / "config.json", config_json(ready.model))
-        facts = {"recipe": recipe_hash(given), "data": data_hash(ready.source)}
-        write_atomic(folder / "begun.json", json.dumps(facts, indent=1) + "\n")
         write_atomic(folder / "recipe.yaml", notation.write(part.encode(ready.recipe)))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error}") from None
@@ -141,7 +172,9 @@ def _begin(folder: Path, given: Recipe, ready: Ready) -> None:
 def _again(folder: Path, given: Recipe, say: Say) -> Ready:
     """The run of a folder, ready to go on, if neither recipe nor data has changed."""
     stored = read_recipe(folder / "recipe.yaml")
-    begun = read_json(folder / "begun.json")
+    begun = read_json(folder / BEGUN)
+    if not isinstance(begun, dict):
+        raise CheckpointError(f"{folder / BEGUN}: is not the record of a run")
     if recipe_hash(given) not in (begun.get("recipe"), recipe_hash(stored)):
         raise ConfigError(
             f"{folder}: was begun with another recipe; continue it as it is with: sevenfold train {folder} --resume, "
@@ -182,29 +215,32 @@ def data_hash(source: Source) -> str:
 
 def _exhibits(ready: Ready, count: int) -> list[Any]:
     """Things to look at; one that fails on odd data says so instead of ending the run."""
+    was = ready.objective.training
+    ready.objective.eval()
     try:
         return ready.objective.exhibits(ready.samples(count), ready.recipe.seed)
     except (SevenfoldError, ValueError) as error:
-        from sevenfold.objective import Exhibit
-
         return [Exhibit("no samples", ["why"], [[(None, str(error))]])]
+    finally:
+        ready.objective.train(was)
 
 
-def _finish(
-    folder: Path, ready: Ready, held_out: dict[str, float], seconds: float, pictures: list[str]
-) -> dict[str, Any]:
+def _finish(folder: Path, ready: Ready, fitted: Fitted, pictures: list[str]) -> dict[str, Any]:
     """Weights, figures, report and card; the manifest last."""
     model = ready.model.eval()
     results: dict[str, Any] = {
-        "held_out": held_out,
-        "baselines": _baselines(ready),
-        "seconds": round(seconds, 1),
+        "held_out": fitted.held_out,
+        "baselines": baselines(ready.objective, ready.train_items, ready.held_out_items, ready.batch),
+        "seconds": round(fitted.seconds, 1),
+        "skipped_steps": fitted.skipped,
         "bad_samples": len(ready.bad),
         "parameters": sum(p.numel() for p in model.parameters()),
-        **read_json(folder / "begun.json"),
+        **read_json(folder / BEGUN),
     }
     try:
         write_atomic(folder / "model.safetensors", save(checkpoint.contiguous(model.state_dict()), {"format": "pt"}))
+        own = checkpoint.own_state(ready.objective)
+        write_atomic(folder / "objective.safetensors", save(checkpoint.contiguous(own), {"format": "pt"}))
         if len(ready.bad):
             lines = [json.dumps({"where": where, "why": why}, ensure_ascii=False) for where, why in ready.bad.listed]
             write_atomic(folder / "bad_samples.jsonl", "\n".join(lines) + "\n")
@@ -216,7 +252,9 @@ def _finish(
         for name in model.modalities:
             inside = tokenizer_folder(folder, name, len(model.modalities))
             tokenizers += [str((inside / file).relative_to(folder)) for file in model.modalities[name].save(inside)]
-        write_manifest(folder, ["config.json", "model.safetensors", "recipe.yaml", *tokenizers])
+        write_manifest(
+            folder, ["config.json", "model.safetensors", "objective.safetensors", "recipe.yaml", *tokenizers]
+        )
     except OSError as error:
         raise CheckpointError(
             f"{folder}: cannot be written: {error}; make room, then: sevenfold train {folder} --resume"
@@ -224,21 +262,19 @@ def _finish(
     return results
 
 
-def _baselines(ready: Ready, most: int = 4096) -> dict[str, Any]:
-    """What trivial methods reach on the same held-out items."""
-    from sevenfold.data.loader import gather
+def baselines(objective: Objective, train: Items, held_out: Items, step: int, most: int = 4096) -> dict[str, Any]:
+    """What trivial methods reach on held-out items, learned from training items without their views."""
 
-    def batches(items: Any) -> list[Any]:
-        size, step = min(len(items), most), ready.batch
+    def batches(items: Items) -> list[Batch]:
+        size = min(len(items), most)
         found = [gather([items[0, i] for i in range(k, min(k + step, size))])[0] for k in range(0, size, step)]
         return [batch for batch in found if batch is not None]
 
-    plain = ready.train_items
-    views, plain.views = plain.views, False
+    views, train.views = train.views, False
     try:
-        return ready.objective.baselines(batches(plain), batches(ready.held_out_items))
+        return objective.baselines(batches(train), batches(held_out))
     finally:
-        plain.views = views
+        train.views = views
 
 
 def verified(folder: Path) -> Path:
@@ -271,3 +307,14 @@ def load(folder: str | Path) -> Model:
     model = Model(config, modalities)
     checkpoint.load_into(model, checkpoint.tensors(weights), weights)
     return model.eval()
+
+
+def load_objective(folder: str | Path) -> Objective:
+    """The objective of a run, with its model, as they were when it ended (or at its newest whole checkpoint)."""
+    folder = Path(folder)
+    model, recipe = load(folder), read_recipe(folder)
+    objective = recipe.objective.build(model)
+    path = verified(folder).parent / "objective.safetensors"
+    own = {f"model.{name}": value for name, value in model.state_dict().items()}
+    checkpoint.load_into(objective, {**own, **checkpoint.tensors(path)}, path)
+    return objective.eval()

@@ -2,7 +2,7 @@
 
 The contract of this room, about mixing and not about attention. A mixer maps a whole sequence at once (`forward`), and
 a causal one also continues a sequence from a state (`start`, `step`): stepping through a sequence in pieces of any
-length gives what one forward pass gives. Padding and other segments never change a token.
+length gives what one forward pass gives. Padding (at the ends of a row) and other segments never change a token.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Mixer(part.Part, nn.Module):
     """Whether it can work without a causal mask."""
     crosses: ClassVar[bool] = False
     """Whether it reads `hidden.memory` instead of its own tokens."""
+    heeds: ClassVar[frozenset[str]] = frozenset()
+    """What it heeds of a Mask besides `causal`: `window`, `prefix`. A trunk refuses a mask that its mixers ignore."""
     out: nn.Module
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
@@ -54,14 +56,22 @@ class Mixer(part.Part, nn.Module):
         raise NotImplementedError
 
     def step(self, hidden: Hidden, state: Any, mask: Mask) -> tuple[Tensor, Any]:
-        """The next k tokens, x [b k d], after what the state has seen → ([b k d], the new state)."""
+        """The next k tokens, x [b k d], after what the state has seen → ([b k d], the new state).
+
+        The given state is used up: it may be changed in place. Tokens of `mask.prefix` come in one piece.
+        """
         raise NotImplementedError
 
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor | None:  # noqa: B008
         """How much each token takes from each, [b h n m] (or only the query `rows`), summing to 1 over m.
 
-        Recomputed beside the kernel that forward uses, so that looking changes nothing. None: it has no such weights.
+        Recomputed beside the kernel that forward uses, so that looking changes nothing. Rows of a cross mixer that
+        have nothing to read are 0. None: it has no such weights.
         """
+        return None
+
+    def values(self, hidden: Hidden) -> Tensor | None:
+        """What `weights` weigh, [b h m d_h]: out(weights @ values, heads side by side) is what forward gives."""
         return None
 
     def flops(self, tokens: int, attended: int) -> int:

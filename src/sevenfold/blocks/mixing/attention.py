@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sevenfold.blocks.mixing import Mixer, Project, allowed, default_heads
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Hidden, Mask
+from sevenfold.core.types import Hidden, Mask, wide
 
 
 class Cache(NamedTuple):
@@ -44,6 +44,9 @@ class Attention(Mixer):
         """Root-mean-square norm of each query and key, with a learned scale."""
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of attention weights dropped in training."""
+
+    heeds = frozenset({"window", "prefix"})
+    variants = ({"heads": 4, "kv_heads": 2}, {"heads": 3, "head_width": 10, "query_key_norm": True})
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__(config, width, project)
@@ -108,7 +111,7 @@ class Attention(Mixer):
 
     def step(self, hidden: Hidden, state: Cache, mask: Mask) -> tuple[Tensor, Cache]:
         q, k, v = self._heads(hidden)
-        n, old, new = q.shape[2], state.used, state.used + q.shape[2]
+        old, new = state.used, state.used + q.shape[2]
         if new > state.k.shape[2]:
             raise ValueError(f"the cache holds {state.k.shape[2]} tokens, and {new} were given")
         state.k[:, :, old:new], state.v[:, :, old:new] = k, v
@@ -134,12 +137,12 @@ class Attention(Mixer):
         if hidden.bias is not None and coords is not None:
             seen = biased(hidden.bias(coords[:, old:new], coords[:, :new], self.heads), seen, q.dtype)
         y = self._attend(q, state.k[:, :, :new].to(q.dtype), state.v[:, :, :new].to(q.dtype), seen)
-        return self.out(y.transpose(1, 2).reshape(len(q), n, -1)), state._replace(coords=coords, used=new)
+        return self.out(y.transpose(1, 2).flatten(2)), state._replace(coords=coords, used=new)
 
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
         q, k, _ = self._heads(hidden)
         k = k.repeat_interleave(self.heads // self.kv, dim=1)
-        score = (q.float() @ k.float().transpose(-1, -2)) * self.head_width**-0.5
+        score = (wide(q) @ wide(k).transpose(-1, -2)) * self.head_width**-0.5
         seen = allowed(hidden, mask)
         if hidden.bias is not None and hidden.coords is not None:
             score = score + hidden.bias(hidden.coords, hidden.coords, self.heads)
@@ -147,6 +150,9 @@ class Attention(Mixer):
             score = score.masked_fill(~seen, float("-inf"))
         weights = score.softmax(-1)
         return weights if rows is None else weights[:, :, rows]
+
+    def values(self, hidden: Hidden) -> Tensor:
+        return self._heads(hidden)[2].repeat_interleave(self.heads // self.kv, dim=1)
 
     def flops(self, tokens: int, attended: int) -> int:
         inner = self.heads * self.head_width

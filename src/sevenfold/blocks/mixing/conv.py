@@ -24,6 +24,8 @@ class Conv(Mixer):
         kernel: int = Field(7, ge=1, le=4096)
         """Taps. Causal: this token and the kernel-1 before; else as many on each side as fit (kernel // 2)."""
 
+    variants = ({"kernel": 1}, {"kernel": 4})
+
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__(config, width, project)
         self.kernel = config.kernel

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from sevenfold.blocks.mixing import Mixer, Project, default_heads
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Hidden, Mask
+from sevenfold.core.types import Hidden, Mask, wide
 
 
 class Memory(NamedTuple):
@@ -38,6 +37,7 @@ class Cross(Mixer):
         """Share of attention weights dropped in training."""
 
     crosses = True
+    variants = ({"heads": 4, "memory_width": 12},)
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__(config, width, project)
@@ -62,9 +62,8 @@ class Cross(Mixer):
             nothing = ~seen.any(-1, keepdim=True)
             seen = seen | nothing
         y = F.scaled_dot_product_attention(self._split(self.query(hidden.x)), k, v, attn_mask=seen, dropout_p=dropout)
-        if seen is not None:
-            y = y.masked_fill(nothing, 0.0)
-        return self.out(y.transpose(1, 2).flatten(2))
+        y = self.out(y.transpose(1, 2).flatten(2))
+        return y if seen is None else y.masked_fill(nothing[:, 0], 0.0)
 
     def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008
         return self._attend(hidden, *self._memory(hidden))
@@ -81,11 +80,18 @@ class Cross(Mixer):
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
         k, _ = self._memory(hidden)
         q = self._split(self.query(hidden.x))
-        score = (q.float() @ k.float().transpose(-1, -2)) * q.shape[-1] ** -0.5
-        if hidden.memory.valid is not None:
-            score = score.masked_fill(~hidden.memory.valid[:, None, None, :], torch.finfo(torch.float32).min)
-        weights = score.softmax(-1)
+        weights = (wide(q) @ wide(k).transpose(-1, -2)) * q.shape[-1] ** -0.5
+        valid = hidden.memory.valid
+        if valid is None:
+            weights = weights.softmax(-1)
+        else:
+            nothing = ~valid.any(1)[:, None, None, None]
+            weights = weights.masked_fill(~(valid[:, None, None, :] | nothing), float("-inf")).softmax(-1)
+            weights = weights.masked_fill(nothing, 0.0)
         return weights if rows is None else weights[:, :, rows]
+
+    def values(self, hidden: Hidden) -> Tensor:
+        return self._memory(hidden)[1]
 
     def flops(self, tokens: int, attended: int) -> int:
         memory = self.config.memory_width or self.width

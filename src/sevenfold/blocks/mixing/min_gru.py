@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sevenfold.blocks.mixing import Mixer, Project, starts
-from sevenfold.core.types import Hidden, Mask
+from sevenfold.core.types import Hidden, Mask, wide
 
 
 class MinGRU(Mixer):
@@ -29,10 +29,10 @@ class MinGRU(Mixer):
         self.out = self.project(width, width)
 
     def _gates(self, hidden: Hidden) -> tuple[Tensor, Tensor, Tensor]:
-        """(keep [b n d], input [b n d], gate [b n d]) in float32; padding keeps everything and adds nothing."""
+        """(keep [b n d], input [b n d], gate [b n d]), at least in float32; padding keeps everything and adds nothing."""
         z, candidate, gate = self.up(hidden.x).chunk(3, dim=-1)
-        z = torch.sigmoid(z.float())
-        keep, new = 1 - z, z * candidate.float()
+        z = torch.sigmoid(wide(z))
+        keep, new = 1 - z, z * wide(candidate)
         if hidden.valid is not None:
             real = hidden.valid.unsqueeze(-1)
             keep, new = torch.where(real, keep, 1.0), torch.where(real, new, 0.0)
@@ -51,7 +51,7 @@ class MinGRU(Mixer):
         return self.out(h.to(gate.dtype) * F.silu(gate))
 
     def start(self, rows: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        h = torch.zeros(rows, self.width, device=like.device)
+        h = wide(like.new_zeros(rows, self.width))
         return h, torch.full((rows,), -(2**31), dtype=torch.long, device=like.device)
 
     def step(self, hidden: Hidden, state: tuple[Tensor, Tensor], mask: Mask) -> tuple[Tensor, tuple[Tensor, Tensor]]:

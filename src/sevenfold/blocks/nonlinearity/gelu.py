@@ -19,5 +19,7 @@ class GELU(Nonlinearity):
         tanh: bool = False
         """The tanh approximation, as GPT-2 has it."""
 
+    variants = ({"tanh": True}, {"inner": 20})
+
     def activate(self, x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh" if self.config.tanh else "none")

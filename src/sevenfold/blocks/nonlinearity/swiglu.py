@@ -18,6 +18,7 @@ class SwiGLU(Nonlinearity):
         pass
 
     gated = True
+    variants = ({"expand": 1.5},)
 
     def activate(self, x: Tensor) -> Tensor:
         return F.silu(x)

@@ -21,6 +21,8 @@ class Layer(Norm):
         bias: bool = True
         """Whether b is there."""
 
+    variants = ({"bias": False},)
+
     def __init__(self, config: Any, width: int):
         super().__init__(config, width)
         self.weight = nn.Parameter(torch.ones(width))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.blocks.normalization import Norm
+from sevenfold.core.types import wide
 
 
 class RMS(Norm):
@@ -26,4 +27,4 @@ class RMS(Norm):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        return F.rms_norm(x.float(), (self.width,), self.weight.float(), self.config.eps).to(x.dtype)
+        return F.rms_norm(wide(x), (self.width,), wide(self.weight), self.config.eps).to(x.dtype)

@@ -26,6 +26,11 @@ class Position(part.Part, nn.Module):
         super().__init__()
         self.config, self.width, self.axes = config, width, axes
 
+    @property
+    def reach(self) -> int | None:
+        """Coordinates are 0 … reach-1; None: anything. A trunk refuses streams that are longer than this."""
+        return None
+
     def embed(self, coords: Tensor) -> Tensor | None:
         """coords [b n c] → [b n width], added to the embedded tokens."""
         return None
@@ -46,6 +51,8 @@ class Position(part.Part, nn.Module):
 
 def one_axis(part: Position) -> None:
     """Refuse a one-dimensional scheme on coordinates with more axes."""
+    if part.axes < 1:
+        raise ConfigError(f"position {part.kind!r} needs tokens with coordinates; these have none: choose none")
     if part.axes != 1:
         raise ConfigError(
             f"position {part.kind!r} reads one axis, and this trunk's tokens have {part.axes}: "

@@ -33,7 +33,6 @@ class AxialRotary(Position):
         if pairs < 1:
             raise ConfigError(f"position 'axial_rotary': heads of width {width} are too narrow for {self.axes} axes")
         steps = torch.arange(pairs, dtype=torch.float64, device=coords.device) / pairs
-        frequencies = (self.config.base**-steps).float()
-        angle = (coords.float().unsqueeze(-1) * frequencies).flatten(-2)  # [b n c*pairs]
+        angle = (coords.double().unsqueeze(-1) * self.config.base**-steps).flatten(-2)  # [b n c*pairs]
         angle = torch.nn.functional.pad(angle, (0, width // 2 - angle.shape[-1]))
-        return angle.cos(), angle.sin()
+        return angle.cos().float(), angle.sin().float()

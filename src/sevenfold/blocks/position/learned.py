@@ -2,8 +2,8 @@
 
     x_i <- x_i + sum_axis T_axis[coord_axis(i)]           T ~ N(0, 0.02^2)
 
-GPT-2, BERT, ViT (one axis: the index of the joined tokens), factorised for pictures. Does not extrapolate: coordinates
-outside the table are an error.
+Gehring 2017, arXiv:1705.03122 section 3.1. GPT-2, BERT, ViT (one axis: the index of the joined tokens), factorised for
+pictures. Does not extrapolate: coordinates outside the table are an error.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.position import Position
+from sevenfold.core.errors import ConfigError, DataError
 
 
 class Learned(Position):
@@ -23,16 +24,24 @@ class Learned(Position):
         size: int = Field(1024, ge=1, le=1 << 24)
         """Rows of each axis' table: coordinates 0 … size-1."""
 
+    variants = ({"size": 64},)
+
     def __init__(self, config: Any, width: int, axes: int):
         super().__init__(config, width, axes)
+        if axes < 1:
+            raise ConfigError("position 'learned' needs tokens with coordinates; these have none: choose none")
         self.tables = nn.Parameter(torch.empty(axes, config.size, width))
         nn.init.normal_(self.tables, std=0.02)
 
+    @property
+    def reach(self) -> int:
+        return self.config.size
+
     def embed(self, coords: Tensor) -> Tensor:
-        torch._assert_async(
-            ((coords >= 0) & (coords < self.config.size)).all(),
-            f"a token's position lies outside the learned table of {self.config.size} rows: "
-            "cut the items (streams.….length) or raise position.size",
-        )
+        if not torch.compiler.is_compiling() and ((coords < 0) | (coords >= self.config.size)).any():
+            raise DataError(
+                f"a token stands at {coords.min():g} … {coords.max():g}, outside the learned table of "
+                f"{self.config.size} rows: cut the items (streams.….length) or raise position.size"
+            )
         places = coords.long()
         return torch.stack([F.embedding(places[..., axis], table) for axis, table in enumerate(self.tables)]).sum(0)

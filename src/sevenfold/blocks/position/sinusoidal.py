@@ -2,8 +2,8 @@
 
     PE(p) = [sin(p w_0) … sin(p w_k) | cos(p w_0) … cos(p w_k)],   w_i = base^(-i/(k+1)),   one such part per axis
 
-PE(p+k) is a linear map (a rotation) of PE(p). Vaswani 2017, arXiv:1706.03762 section 3.5; in this order and in two
-dimensions ViT-MAE, arXiv:2111.06377.
+PE(p+k) is a linear map (a rotation) of PE(p). The last axis comes first (column, then row), as in the published weights
+of ViT-MAE, arXiv:2111.06377; Vaswani 2017, arXiv:1706.03762 section 3.5. Computed in float64, given in float32.
 """
 
 from __future__ import annotations
@@ -33,6 +33,5 @@ class Sinusoidal(Position):
             return None
         half = self.width // (2 * self.axes)
         steps = torch.arange(half, dtype=torch.float64, device=coords.device) / half
-        frequencies = (self.config.base**-steps).float()
-        angle = coords.float().unsqueeze(-1) * frequencies  # [b n c half]
-        return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2)
+        angle = coords.flip(-1).double().unsqueeze(-1) * self.config.base**-steps  # [b n c half]
+        return torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(-2).float()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -11,14 +11,19 @@ from sevenfold.core import part
 
 
 class Projection(part.Part, nn.Module):
-    """forward(x [… width_in]) → [… width_out]. `weight` is its matrix, [width_out width_in]."""
+    """forward(x [… width_in]) → [… width_out]. `weight` is its matrix, [width_out width_in] (of one that reads ids
+    [width_in width_out]; one that reads a table has none of its own)."""
 
     room = "projection"
 
     class Config(part.Config):
         std: float | None = Field(None, gt=0)
-        """Standard deviation of the initial weights; by default 1 / sqrt(width_in)."""
+        """Standard deviation of the initial weights; by default the usual one of its kind."""
 
+    reads_ids: ClassVar[bool] = False
+    """Whether it takes ids [b n] instead of vectors; then width_in is how many ids there are."""
+    reads_table: ClassVar[bool] = False
+    """Whether it takes the input embedding's table [width_out width_in] as a second argument."""
     weight: Tensor
 
     def __init__(self, config: Any, width_in: int, width_out: int):
@@ -27,6 +32,9 @@ class Projection(part.Part, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def start_from(self, vectors: Tensor) -> None:
+        """Begin with what the ids stand for, vectors [ids p], where the tokenizer knows it (a codebook)."""
 
     def flops(self, tokens: int) -> int:
         """Multiply-adds ×2 of one forward pass over `tokens` vectors, by formula."""

@@ -2,7 +2,7 @@
 
     y = E[i]                            E ~ N(0, 0.02^2)
 
-Token embeddings of GPT-2, BERT, Llama, ESM-2.
+Bengio 2003, jmlr.org/papers/v3/bengio03a.html section 2. Token embeddings of GPT-2, BERT, Llama, ESM-2.
 """
 
 from __future__ import annotations
@@ -22,10 +22,19 @@ class Embedding(Projection):
     class Config(Projection.Config):
         pass
 
+    reads_ids = True
+
     def __init__(self, config: Any, width_in: int, width_out: int):
         super().__init__(config, width_in, width_out)
         self.weight = nn.Parameter(torch.empty(width_in, width_out))
         nn.init.normal_(self.weight, std=config.std or 0.02)
+
+    @torch.no_grad()
+    def start_from(self, vectors: Tensor) -> None:
+        """Begin with a random projection of what ids stand for, vectors [width_in p]: like ids start alike."""
+        spread = (vectors - vectors.mean(0)) / vectors.std().clamp(min=1e-6)
+        turned = spread @ torch.randn(vectors.shape[1], self.width_out) * vectors.shape[1] ** -0.5
+        self.weight.mul_(0.5).add_(turned * (self.config.std or 0.02))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.embedding(x, self.weight)

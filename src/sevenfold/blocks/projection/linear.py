@@ -1,9 +1,10 @@
 """A dense linear map.
 
-    y = W x + b                         W ~ N(0, 1/width_in), b = 0
+    y = W x + b                         W ~ N(0, min(0.02, width_in^-1/2)^2), b = 0
 
-Query, key, value, output, up, down, gate and head projections of every published transformer. Attention with heads of
-width d/h has 4 d^2 weights, whatever the number of heads.
+Rosenblatt 1958, doi:10.1037/h0042519; the size of the first weights is that of GPT-2 (0.02). Query, key, value, output, up, down,
+gate and head projections of every published transformer. Attention with heads of width d/h has 4 d^2 weights, whatever
+the number of heads.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ class Linear(Projection):
         bias: bool = False
         """Whether b is there."""
 
+    variants = ({"bias": True}, {"std": 0.02})
+
     def __init__(self, config: Any, width_in: int, width_out: int):
         super().__init__(config, width_in, width_out)
         self.weight = nn.Parameter(torch.empty(width_out, width_in))
-        nn.init.normal_(self.weight, std=config.std or width_in**-0.5)
+        nn.init.normal_(self.weight, std=config.std or min(0.02, width_in**-0.5))
         self.bias = nn.Parameter(torch.zeros(width_out)) if config.bias else None
 
     def forward(self, x: Tensor) -> Tensor:

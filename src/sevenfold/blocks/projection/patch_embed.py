@@ -18,5 +18,7 @@ class PatchEmbed(Linear):
         bias: bool = True
         """Whether b is there."""
 
+    variants = ({"bias": False}, {"std": 0.02})
+
     def __init__(self, config: Any, width_in: int, width_out: int):
-        super().__init__(config, width_in, width_out)
+        super().__init__(config.replace(std=config.std or width_in**-0.5), width_in, width_out)

@@ -23,6 +23,9 @@ class Tied(Projection):
         bias: bool = False
         """Whether b [v] is there (BERT, ESM-2)."""
 
+    reads_table = True
+    variants = ({"bias": True},)
+
     def __init__(self, config: Any, width_in: int, width_out: int):
         super().__init__(config, width_in, width_out)
         self.bias = nn.Parameter(torch.zeros(width_out)) if config.bias else None

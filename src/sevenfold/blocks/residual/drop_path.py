@@ -19,6 +19,8 @@ class DropPath(Residual):
         drop: float = Field(0.1, ge=0, lt=1)
         """The probability p at the last block."""
 
+    variants = ({"drop": 0.5},)
+
     def forward(self, x: Tensor, branch: Branch) -> Tensor:
         y = branch(x)
         drop = self.config.drop * (self.index + 1) / self.depth

@@ -20,6 +20,8 @@ class Scaled(Residual):
         beta: float | None = Field(None, gt=0)
         """Weight of the branch; by default 1/sqrt(2 depth)."""
 
+    variants = ({"alpha": 2.0, "beta": 0.5},)
+
     def forward(self, x: Tensor, branch: Branch) -> Tensor:
         beta = self.config.beta or (2 * self.depth) ** -0.5
         return self.config.alpha * x + beta * branch(x)

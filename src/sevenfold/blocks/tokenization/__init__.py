@@ -75,6 +75,11 @@ class Tokenizer(part.Part):
         size); None where length is free."""
         return None
 
+    def vectors(self) -> np.ndarray | None:
+        """What each id stands for, [size p] (a codebook; zeros for special tokens), where ids stand for vectors.
+        Embedding tables start from it, so that ids of like meaning start alike."""
+        return None
+
     def piece(self, id: int) -> str:
         """How one id is shown to a person."""
         return next((f"<{name}>" for name, special in self.specials.items() if special == id), str(id))

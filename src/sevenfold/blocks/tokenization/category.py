@@ -2,7 +2,8 @@
 
     z = place of x in the sorted labels of the training items
 
-Class labels, cell types, actions. No special tokens: the ids are the classes.
+Coded as scikit-learn's LabelEncoder does (scikit-learn.org/stable/modules/preprocessing_targets.html). Class labels,
+cell types, actions. No special tokens: the ids are the classes.
 """
 
 from __future__ import annotations

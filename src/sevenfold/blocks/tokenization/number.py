@@ -2,7 +2,8 @@
 
     z = (x - m) / s             m, s mean and standard deviation of the training items; s = 1 if they are all equal
 
-Targets of regression and measured conditions (temperature, dose, time).
+The standard score (scikit-learn.org/stable/modules/preprocessing.html, StandardScaler). Targets of
+regression and measured conditions (temperature, dose, time).
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from sevenfold.blocks.tokenization import check_ready
 from sevenfold.blocks.tokenization._picture import PatchTokenizer
-from sevenfold.core.errors import CheckpointError
+from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.files import read_json, write_atomic
 from sevenfold.core.types import Tokens
 
@@ -31,10 +31,10 @@ class Patch(PatchTokenizer):
     class Config(PatchTokenizer.Config):
         channels: int | None = Field(None, ge=1, le=1024)
         """Channels C of every picture; by default those of the training pictures."""
-        mean: float = 0.5
-        """m, subtracted from pixels in 0…1."""
-        std: float = Field(0.5, gt=0)
-        """s, what pixels are divided by after that."""
+        mean: float | tuple[float, ...] = 0.5
+        """m, subtracted from pixels in 0…1: one for all channels, or one each."""
+        std: PositiveFloat | tuple[PositiveFloat, ...] = 0.5
+        """s, what pixels are divided by after that: one for all channels, or one each."""
 
     lossless = False
 
@@ -51,11 +51,11 @@ class Patch(PatchTokenizer):
     def encode(self, raw: Any) -> Tokens:
         check_ready(self)
         patches, coords = self.cut(raw)
-        return Tokens((patches - np.float32(self.config.mean)) / np.float32(self.config.std), coords)
+        return Tokens((patches - self.mean) / self.std, coords)
 
     def decode(self, values: np.ndarray, coords: np.ndarray | None = None) -> np.ndarray:
         check_ready(self)
-        patches = np.asarray(values, np.float32) * np.float32(self.config.std) + np.float32(self.config.mean)
+        patches = np.asarray(values, np.float32) * self.std + self.mean
         return self.paste(patches, self.places(len(patches), coords))
 
     def save(self, folder: str | Path) -> list[str]:
@@ -81,3 +81,12 @@ class Patch(PatchTokenizer):
     def _set_channels(self, channels: int) -> None:
         self.channels = channels
         self.features = self.config.patch**2 * channels
+        self.mean, self.std = self._numbers("mean"), self._numbers("std")
+
+    def _numbers(self, field: str) -> np.ndarray:
+        """A setting per channel as one number for each of a patch, [P*P*C] float32."""
+        value = np.atleast_1d(np.asarray(getattr(self.config, field), np.float32))
+        if len(value) not in (1, self.channels):
+            raise ConfigError(f"patch: {field} names {len(value)} channels, but the pictures have {self.channels}")
+        assert self.channels is not None and self.features is not None
+        return np.resize(np.broadcast_to(value, self.channels), self.features)

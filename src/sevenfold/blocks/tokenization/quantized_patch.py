@@ -62,7 +62,7 @@ class QuantizedPatch(PatchTokenizer):
         if len(distinct) > self.config.size:
             with threadpool_limits(1):  # sums in another order would give another codebook
                 centers = self._means(len(patches)).fit(patches).cluster_centers_
-            distinct = np.unique(centers.astype(np.float32), axis=0)
+            distinct = np.unique(centers.astype(np.float32).clip(0, 1), axis=0)
         if not np.isfinite(distinct).all():
             raise DataError("the training pictures hold numbers that are not finite")
         self._adopt(distinct)
@@ -86,6 +86,12 @@ class QuantizedPatch(PatchTokenizer):
         places = self.places(len(ids), coords)
         kept = ids < len(self.codebook)
         return self.paste(self.codebook[ids[kept]], places[kept])
+
+    def vectors(self) -> np.ndarray | None:
+        if self.size is None:
+            return None
+        specials = np.zeros((self.size - len(self.codebook), self.codebook.shape[1]), np.float32)
+        return np.concatenate([self.codebook, specials])
 
     def piece(self, id: int) -> str:
         """The brightness of the patch's pixels in percent."""

@@ -109,15 +109,25 @@ class Source(part.Part):
                     held_out.add(index)
             except DataError:
                 places[index:] = [2.0]
-        readable = {place for place in places if place < 2}
         count = sum(place < 2 for place in places)
-        if not held_out and readable:
-            held_out = {index for index, place in enumerate(places) if place == min(readable)}
-        if len(held_out) == count and readable:
-            held_out -= {index for index, place in enumerate(places) if place == max(readable)}
+        if not held_out:
+            held_out = self._all_at(places, sorted(set(places)))
+        if len(held_out) == count:
+            held_out -= self._all_at(places, sorted(set(places), reverse=True))
         if not held_out and count > 1:
-            held_out = {places.index(min(readable))}
+            held_out = {places.index(min(places))}
         return [index for index in range(len(places)) if index not in held_out], sorted(held_out)
+
+    def _all_at(self, places: list[float], order: list[float]) -> set[int]:
+        """The samples at the first of the places in `order` at which they can be read."""
+        for place in order:
+            try:
+                if place < 2:
+                    self[places.index(place)]
+                    return {index for index, other in enumerate(places) if other == place}
+            except DataError:
+                continue
+        return set()
 
     def files(self) -> list[Path]:
         """The files that it reads, for the data hash."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ PROTEIN = frozenset("ACDEFGHIKLMNPQRSTVWYXBZUOJ*.-")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
 LABELS = frozenset({"label", "labels", "class", "category", "target", "split", "species", "group"})
 """Columns with these names hold labels if their values are short, however few rows there are."""
+TEXTS = frozenset({"text", "caption", "sentence", "content", "title", "prompt", "question", "answer", "message"})
+"""Columns with these names hold text, however often it repeats."""
 KINDS = ("text", "label", "number", "dna", "protein", "array")
 
 
@@ -26,36 +29,57 @@ def is_missing(value: Any) -> bool:
 
 
 def kind_of(name: str, values: Sequence[Any]) -> str | None:
-    """The kind of field that these values of a column are; None if it is nothing that is read (objects, say)."""
+    """The kind of field that these values of a column are; None if it is nothing that is read (objects, say).
+
+    One value in a hundred may be of another kind: it is a bad sample later.
+    """
     known = [value for value in values if not is_missing(value)]
-    if not known:
+    forms = Counter(map(_form, known))
+    form, count = forms.most_common(1)[0] if known else ("", 0)
+    if not known or not _nearly_all(count, len(known)):
         return None
-    if all(isinstance(value, bool) for value in known):
-        return "label"
-    if all(isinstance(value, list) for value in known):
-        return "text" if all(isinstance(item, str) for value in known for item in value) else _array_kind(known)
-    if not all(isinstance(value, str | int | float) for value in known):
-        return None
-    words = [str(value).strip() for value in known]
-    short = max(map(len, words)) <= 64
+    known = [value for value in known if _form(value) == form]
+    if form == "list":
+        return _kind_of_lists(known)
+    return {"bool": "label", "scalar": _kind_of_words(name, [str(value).strip() for value in known])}.get(form)
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, bool | list):
+        return type(value).__name__
+    return "scalar" if isinstance(value, str | int | float) else "other"
+
+
+def _nearly_all(count: int, total: int) -> bool:
+    return count >= 0.99 * total
+
+
+def _kind_of_lists(values: list[list]) -> str | None:
+    words = sum(all(isinstance(item, str) for item in value) for value in values)
+    if _nearly_all(words, len(values)):
+        return "text"
+    return "array" if _nearly_all(sum(map(_is_array, values)), len(values)) else None
+
+
+def _is_array(value: list) -> bool:
+    try:
+        to_array(value)
+        return True
+    except ValueError:
+        return False
+
+
+def _kind_of_words(name: str, words: list[str]) -> str:
+    short = _nearly_all(sum(len(word) <= 64 for word in words), len(words))
     distinct = len(set(words))
-    if all(map(_is_number, words)):
+    if _nearly_all(sum(map(_is_number, words)), len(words)):
         whole = all(word.lstrip("+-").isdigit() for word in words)
         return "label" if whole and name.lower() in LABELS and distinct <= 1000 else "number"
     letters = sequence_kind(words)
     if letters is not None:
         return letters
-    few = distinct <= 200 and 2 * distinct <= len(words)
+    few = distinct <= 200 and 2 * distinct <= len(words) and name.lower() not in TEXTS
     return "label" if short and (few or name.lower() in LABELS) else "text"
-
-
-def _array_kind(values: list[Any]) -> str | None:
-    try:
-        for value in values:
-            to_array(value)
-    except ValueError:
-        return None
-    return "array"
 
 
 def _is_number(word: str) -> bool:
@@ -65,25 +89,16 @@ def _is_number(word: str) -> bool:
         return False
 
 
-def sequence_kind(words: Iterable[str]) -> str | None:
-    """`dna` or `protein` if all these words are one, of 16 letters and more on average; None otherwise."""
-    letters = dict.fromkeys(DNA | PROTEIN, 0)
-    count = total = 0
-    for word in words:
-        if not (word.isupper() or word.islower()) or len(word) < 4:
-            return None
-        for letter in set(word):
-            if letter.upper() not in letters:
-                return None
-            letters[letter.upper()] += word.count(letter)
-        count, total = count + 1, total + len(word)
-        if word.islower() and not DNA.issuperset(word.upper()):
-            return None
-    if not count or total < 16 * count:
+def sequence_kind(words: Sequence[str]) -> str | None:
+    """`dna` or `protein` if these words are that, of 16 letters and more on average; None otherwise."""
+    spelled = [word.upper() for word in words if PROTEIN.issuperset(word) or DNA.issuperset(word.upper())]
+    letters = Counter("".join(spelled))
+    total = letters.total()
+    if not total or total < 16 * len(spelled) or not _nearly_all(len(spelled), len(words)):
         return None
-    outside = sum(number for letter, number in letters.items() if letter not in DNA)
     bases = sum(letters[letter] for letter in "ACGTUN")
-    return "dna" if not outside and bases > 0.9 * total else "protein"
+    outside = sum(count for letter, count in letters.items() if letter not in DNA)
+    return "dna" if bases > 0.9 * total and outside <= 0.01 * total else "protein"
 
 
 def to_array(value: Any) -> np.ndarray:

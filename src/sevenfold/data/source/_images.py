@@ -9,7 +9,7 @@ import numpy as np
 
 from sevenfold.core.errors import BadSample
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 SIZES = (256, 128, 64, 32)
 TURNED = (5, 6, 7, 8)
 """Values of the EXIF orientation for which height and width change places."""
@@ -67,8 +67,7 @@ def _open(path: Path, where: str) -> Any:
         raise BadSample(where, "has more than 178 million pixels: make it smaller") from None
     except Exception:  # as above
         empty = path.is_file() and path.stat().st_size == 0
-        known = ", ".join(name for name in FORMATS if name != "MPO")
-        why = "is empty" if empty else f"is not an image ({known}), or it is damaged"
+        why = "is empty" if empty else f"is not an image ({', '.join(FORMATS)}), or it is damaged"
         raise BadSample(where, why) from None
 
 

@@ -52,7 +52,7 @@ class Parquet(Source):
         self._columns: list[str] | None = None
         try:
             rows = self._rows(0).slice(0, FIRST).to_pylist()
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise DataError(f"{self._files[0]}: cannot be read: {str(error).splitlines()[0]}") from None
         self._fields, self._notes = choose(str(self.path), rows, config.columns, config.fields, config.bad_share)
         self._columns = list(self._fields)
@@ -82,7 +82,7 @@ class Parquet(Source):
             need_extra("pyarrow", "parquet", error)
         try:
             return pyarrow.parquet.ParquetFile(file)
-        except (pyarrow.ArrowException, OSError) as error:
+        except Exception as error:  # damaged files raise anything
             raise DataError(f"{file}: is not a whole parquet file: {str(error).splitlines()[0]}") from None
 
     def _rows(self, number: int) -> Any:
@@ -131,7 +131,7 @@ class Parquet(Source):
         number = bisect_right(self._starts, index) - 1
         try:
             row = self._rows(number).slice(index - self._starts[number], 1).to_pylist()[0]
-        except (DataError, OSError, ValueError) as error:
+        except Exception as error:  # damaged files raise anything
             raise BadSample(self.where(index), f"its row group cannot be read: {str(error).splitlines()[0]}") from None
         sample = {}
         for name, kind in self._fields.items():

@@ -77,6 +77,10 @@ class Optimizer(part.Part):
             if parameter_name not in owner:
                 raise CheckpointError(f"{where}: holds state of {parameter_name!r}, which this recipe does not train")
             optimizer, parameter = owner[parameter_name]
+            if value.dim() and value.shape != parameter.shape:
+                raise CheckpointError(
+                    f"{where}: {name} has shape {list(value.shape)}, the parameter has {list(parameter.shape)}"
+                )
             optimizer.state[parameter][key] = value.clone().to(parameter.device)
 
 

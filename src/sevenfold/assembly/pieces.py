@@ -1,0 +1,125 @@
+"""Pieces of a trunk's input: joining what belongs together along the token axis, and moving tokens within a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Hidden, take
+from sevenfold.modality import Modality
+
+
+def joined(pieces: Sequence[Hidden], coords: bool = True) -> Hidden:
+    """Pieces one after the other along the token axis, spans counted on. `coords=False`: without coordinates."""
+    spans, start = {}, 0
+    for piece in pieces:
+        for name, (a, b) in (piece.spans or {}).items():
+            spans[name] = (start + a, start + b)
+        start += piece.x.shape[1]
+    if len(pieces) == 1:
+        return pieces[0]
+    places = [piece.coords for piece in pieces if piece.coords is not None] if coords else []
+    floating = any(place.is_floating_point() for place in places)
+    return Hidden(
+        torch.cat([piece.x for piece in pieces], 1),
+        torch.cat([place.float() if floating else place for place in places], 1) if places else None,
+        _whole([piece.valid for piece in pieces], pieces, True, torch.bool),
+        _whole([piece.segments for piece in pieces], pieces, 0, torch.long),
+        spans,
+    )
+
+
+def _whole(parts: Sequence[Tensor | None], pieces: Sequence[Hidden], fill: Any, dtype: Any) -> Tensor | None:
+    if all(part is None for part in parts):
+        return None
+    return torch.cat(
+        [
+            torch.full(piece.x.shape[:2], fill, dtype=dtype, device=piece.x.device) if part is None else part
+            for part, piece in zip(parts, pieces)
+        ],
+        1,
+    )
+
+
+def moved(hidden: Hidden, order: Tensor) -> Hidden:
+    """The tokens in another order [b n]; spans are lost."""
+    x, coords, valid, segments = (None if part is None else take(part, order) for part in hidden[:4])
+    return hidden._replace(x=x, coords=coords, valid=valid, segments=segments, spans=None)  # type: ignore[arg-type]
+
+
+def streams_in(hidden: Hidden) -> list[str]:
+    """The streams (and earlier trunks) that a Hidden is made of, in their order."""
+    return [name for name in hidden.spans or {} if name not in ("class", "registers")]
+
+
+def prefix_of(hidden: Hidden) -> int:
+    """Where the first of several streams ends; 0 if there is only one."""
+    names = streams_in(hidden)
+    return (hidden.spans or {})[names[0]][1] if len(names) > 1 else 0
+
+
+def extent(modality: Modality) -> int | None:
+    """The most tokens of an item on the longest of its axes (one more than its largest coordinate), if that is fixed."""
+    grid = modality.tokenizer.layout()
+    if grid is not None:
+        return int(grid.max()) + 1 if grid.size else None
+    return modality.config.length if modality.tokenizer.axes == 1 else None
+
+
+def longest(config: Any, streams: Mapping[str, Modality], earlier: Mapping[str, Any]) -> int | None:
+    """The most tokens of a trunk's input, class and register tokens included, if that is fixed."""
+    total = int(config.class_token) + config.registers
+    for name in config.inputs:
+        if name in streams:
+            grid = streams[name].tokenizer.layout()
+            tokens = streams[name].config.length if grid is None else len(grid)
+        else:
+            tokens = earlier[name].longest
+        if tokens is None:
+            return None
+        total += tokens
+    return total
+
+
+def trunk_axes(config: Any, streams: Mapping[str, Modality], earlier: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The distinct axis names of a trunk's inputs, in order of appearance."""
+    names: dict[str, None] = {}
+    for name in config.inputs:
+        names |= dict.fromkeys(streams[name].axis_names if name in streams else earlier[name])
+    return tuple(names)
+
+
+def projection_of(name: str, modality: Modality) -> Any:
+    """The config of the projection that takes a modality's tokens to the model's width."""
+    ids, given = modality.tokenizer.size is not None, modality.config.projection
+    if given is None:
+        return part.find("projection", "embedding" if ids else "patch_embed").Config()
+    if given.part.reads_ids != ids or given.part.reads_table:
+        has = "ids: choose embedding" if ids else "vectors: choose patch_embed"
+        raise ConfigError(f"streams.{name}.projection: {given.kind!r} does not fit tokens that are {has}")
+    return given
+
+
+def bridge(width_in: int, width_out: int) -> nn.Module:
+    """What takes the vectors of an earlier trunk to this one's width."""
+    if width_in == width_out:
+        return nn.Identity()
+    return part.find("projection", "linear").Config(bias=True).build(width_in, width_out)
+
+
+def check_reach(config: Any, position: Any, streams: Mapping[str, Modality], longest: int | None) -> None:
+    """ConfigError where tokens can stand outside of what a position reaches."""
+    found = {name: extent(streams[name]) for name in config.inputs if name in streams}
+    if config.index:
+        found = {" + ".join(config.inputs): longest}
+    for name, tokens in found.items():
+        if position.reach is not None and tokens is not None and tokens > position.reach:
+            raise ConfigError(
+                f"position: {position.kind!r} reaches {position.reach} places, and {name} has up to {tokens}: "
+                f"raise position.size to {tokens}, or cut the items (streams.….length)"
+            )

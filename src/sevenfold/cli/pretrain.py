@@ -1,0 +1,35 @@
+"""From a file or folder of data to a trained model: recognise, plan, train, report.
+
+    sevenfold pretrain speeches.txt --minutes 5
+    sevenfold pretrain photos/ --out runs/photos
+    sevenfold pretrain genome.fasta --dry-run
+
+It writes a recipe and trains it; `sevenfold train RUN --resume` continues it.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", help="a file (text, jsonl, csv, parquet, FASTA, npz, npy) or a folder (of text, of images)")
+    parser.add_argument("--minutes", type=float, default=5.0, metavar="M", help="time to train (default: 5)")
+    parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    parser.add_argument("--dry-run", action="store_true", help="say what was found and planned, print the recipe, and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    from sevenfold.training.plan import plan, pretrain
+
+    if args.dry_run:
+        from sevenfold.core.notation import write
+        from sevenfold.core.part import encode
+
+        made = plan(args.path, args.minutes, seed=args.seed)
+        print("\n".join(["# " + line for line in (*made.found, *made.reasons)]))
+        print(write(encode(made.recipe)), end="")
+        return 0
+    pretrain(args.path, args.minutes, args.out, seed=args.seed)
+    return 0

@@ -1,0 +1,268 @@
+"""What every mixer must do: see the contract in sevenfold.blocks.mixing. In float64, where equality is claimed."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from sevenfold.conformance import trunk
+from sevenfold.conformance._kit import (
+    TOKENS,
+    WIDTH,
+    Skipped,
+    compiled,
+    counted,
+    expect,
+    finite,
+    gradients,
+    in_bf16,
+    near,
+)
+from sevenfold.conformance._mixers import (
+    MEMORY,
+    POSITIONS,
+    ROWS,
+    dependence,
+    given,
+    made,
+    masks,
+    noise,
+    stepped,
+)
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.part import find
+from sevenfold.core.rooms import kinds
+from sevenfold.core.types import Hidden, Mask
+
+
+def check_shape(config: Any) -> None:
+    """[b n d] → [b n d], finite, also for a single token."""
+    mixer = made(config)
+    for mask, tokens in product(masks(mixer), (1, 2, TOKENS)):
+        x = noise(tokens=tokens)
+        y = mixer(given(mixer, x), mask)
+        expect(y.shape == x.shape, f"gives {list(y.shape)} for {list(x.shape)}")
+        finite(y, f"the output for {tokens} tokens")
+
+
+def check_out(config: Any) -> None:
+    """`out` is the last projection, a matrix to the trunk's width."""
+    mixer = made(config)
+    expect(isinstance(getattr(mixer, "out", None), nn.Module), "has no module `out`")
+    expect(mixer.out.weight.shape[0] == WIDTH, f"out.weight is {list(mixer.out.weight.shape)}, not [{WIDTH} …]")
+    with torch.no_grad():
+        for parameter in mixer.out.parameters():
+            parameter.zero_()
+    expect(
+        not mixer(given(mixer, noise()), Mask(causal=True)).any(), "is not 0 when `out` is: something comes after it"
+    )
+
+
+def check_causality(config: Any) -> None:
+    """Causal: the gradient of a token with respect to every later one is exactly 0."""
+    mixer = made(config)
+    for position, mask in product(POSITIONS, masks(mixer, causal=True)):
+        reach = dependence(mixer, position, mask)
+        later = torch.ones_like(reach).triu(1).bool()
+        expect(not reach[later].any(), f"with {position}, a token depends on later ones")
+        expect(reach.diagonal().all(), f"with {position}, a token does not depend on itself")
+        if mixer.crosses:
+            expect(not reach[later.T].any(), f"with {position}, a cross mixer mixes its own tokens")
+
+
+def check_masks(config: Any) -> None:
+    """Windows, prefixes, segments: a token depends on exactly those that it may look at, by the rule written out."""
+    mixer = made(config)
+    if mixer.crosses:
+        raise Skipped("reads another trunk")
+    exact = mixer.weights(given(mixer, noise())) is not None
+    prefixes = (None, 4) if "prefix" in mixer.heeds else (None,)
+    segments = torch.tensor([[0] * 5 + [1] * 3 + [2] * 4])
+    for mask, prefix, packed in product(masks(mixer), prefixes, (None, segments)):
+        wanted = torch.zeros(TOKENS, TOKENS, dtype=torch.bool)
+        for i, j in product(range(TOKENS), repeat=2):
+            seen = (j <= i or not mask.causal) and (mask.window is None or abs(i - j) < mask.window)
+            seen = seen or (prefix is not None and i < prefix and j < prefix)
+            wanted[i, j] = seen and (packed is None or bool(packed[0, i] == packed[0, j]))
+        described = mask._replace(prefix=None if prefix is None else torch.tensor([prefix]))
+        found = dependence(mixer, "none", described, segments=packed)
+        expect(not (found & ~wanted).any(), f"under {described}, a token depends on one that it may not look at")
+        expect(not exact or not (wanted & ~found).any(), f"under {described}, a token ignores one that it may look at")
+
+
+def check_padding(config: Any) -> None:
+    """Padding left and right, and other rows of the batch, change nothing."""
+    mixer = made(config)
+    lengths, most = (TOKENS, 5, 9), TOKENS + 2
+    x, where = noise(tokens=most) * 3, torch.arange(most)
+    for position, mask, side in product(POSITIONS, masks(mixer), ("right", "left")):
+        firsts = [0 if side == "right" else most - n for n in lengths]
+        valid = torch.stack([(where >= first) & (where < first + n) for first, n in zip(firsts, lengths)])
+        coords = torch.where(valid, where - torch.tensor(firsts)[:, None], 77)[..., None]
+        whole = given(mixer, x, position, coords=coords, valid=valid)
+        y = mixer(whole, mask)
+        for row, (first, n) in enumerate(zip(firsts, lengths)):
+            alone = given(mixer, x[row : row + 1, first : first + n], position, memory=False)
+            if mixer.crosses:
+                alone = alone._replace(memory=_row(whole.memory, row))
+            near(y[row, first : first + n], mixer(alone, mask)[0], f"with {position}, padded on the {side}")
+
+
+def _row(memory: Hidden, row: int) -> Hidden:
+    """One row of a memory, its padding cut away."""
+    assert memory.valid is not None
+    return Hidden(memory.x[row : row + 1, memory.valid[row]])
+
+
+def check_nothing_but_padding(config: Any) -> None:
+    """A row of padding gives finite numbers and gradients; a cross mixer with nothing to read gives 0."""
+    mixer = made(config)
+    valid = torch.ones(2, TOKENS, dtype=torch.bool)
+    valid[1] = False
+    for mask in masks(mixer):
+        hidden = given(mixer, noise(rows=2), valid=valid)
+        if mixer.crosses:
+            hidden = hidden._replace(memory=hidden.memory._replace(valid=valid[:, :MEMORY]))
+        y = mixer(hidden, mask)
+        finite(y, "the output")
+        gradients(mixer, y)
+        if mixer.crosses:
+            expect(not y[1].any(), "a row whose memory is all padding does not get 0")
+            expect(y[0].any(), "a row with a memory gets 0")
+
+
+def check_segments(config: Any) -> None:
+    """Documents packed into one row give what each gives alone."""
+    mixer = made(config)
+    if mixer.crosses:
+        raise Skipped("reads another trunk")
+    lengths = (5, 3, 4)
+    segments = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None]
+    coords = torch.cat([torch.arange(n) for n in lengths])[None, :, None]
+    for position, mask in product(POSITIONS, masks(mixer)):
+        x = noise(rows=1)
+        y = mixer(given(mixer, x, position, coords=coords, segments=segments), mask)
+        alone = torch.cat([mixer(given(mixer, piece, position), mask) for piece in x.split(lengths, 1)], 1)
+        near(y, alone, f"packed, with {position}")
+
+
+def check_step(config: Any) -> None:
+    """Token by token, and in pieces of uneven length, gives what one pass gives; padding in front and segments too."""
+    mixer = made(config)
+    valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
+    valid[1, :3] = False
+    segments = (torch.arange(TOKENS) >= 6).long().expand(ROWS, -1)
+    prefixes = (None, torch.tensor([4, 0, 5])) if "prefix" in mixer.heeds else (None,)
+    for position, mask, prefix in product(POSITIONS, masks(mixer, causal=True), prefixes):
+        described = mask._replace(prefix=prefix)
+        cases: list[dict[str, Any]] = [{}, {"valid": valid}, {"segments": segments}]
+        for parts in cases:
+            x = noise()
+            whole = given(mixer, x, position, **parts)
+            wanted = mixer(whole, described)
+            for sizes in ([5, 1, 4, 2], [TOKENS], *([[1] * TOKENS] if prefix is None else [])):
+                found = torch.cat(stepped(mixer, whole, sizes, described)[0], 1)
+                real = valid if "valid" in parts else torch.ones_like(valid)
+                near(
+                    found[real],
+                    wanted[real],
+                    f"in pieces of {sizes} with {position}{' and ' if parts else ''}{''.join(parts)}",
+                )
+
+
+def check_state(config: Any) -> None:
+    """The state after A and then B is the state after both at once."""
+    mixer = made(config)
+    for position, mask in product(POSITIONS, masks(mixer, causal=True)):
+        whole = given(mixer, noise(), position)
+        first, second = (stepped(mixer, whole, sizes, mask)[1] for sizes in ([5, 4], [9]))
+        for a, b in zip(tree_leaves(first), tree_leaves(second), strict=True):
+            if isinstance(a, Tensor):
+                near(a.double(), b.double(), f"a part of the state, with {position}")
+            else:
+                expect(a == b, f"a part of the state is {a!r} and {b!r}, with {position}")
+
+
+def check_weights(config: Any) -> None:
+    """Weights sum to 1, are 0 where nothing may be seen, give forward again, and looking at them changes nothing."""
+    mixer = made(config)
+    valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
+    valid[1, -3:] = False
+    for position, mask in product(POSITIONS, masks(mixer)):
+        hidden = given(mixer, noise(), position, valid=valid)
+        before = mixer(hidden, mask)
+        weights = mixer.weights(hidden, mask)
+        if weights is None:
+            raise Skipped("has no weights")
+        columns = MEMORY if mixer.crosses else TOKENS
+        expect(weights.shape[0] == ROWS and weights.shape[2:] == (TOKENS, columns), f"weights {list(weights.shape)}")
+        expect((weights >= 0).all(), "a weight is negative")
+        near(weights.sum(-1), torch.ones_like(weights.sum(-1)), f"the sum of a row, with {position}")
+        near(mixer.weights(hidden, mask, rows=torch.tensor([4, 2])), weights[:, :, [4, 2]], "the weights of two rows")
+        expect(torch.equal(before, mixer(hidden, mask)), "looking at the weights changes the output")
+        values = mixer.values(hidden)
+        if values is not None:
+            y = mixer.out((weights @ values).transpose(1, 2).flatten(2))
+            near(y[valid], before[valid], f"weights times values, with {position}")
+
+
+def check_gradients(config: Any) -> None:
+    """Every trainable parameter gets a gradient."""
+    mixer = made(config)
+    gradients(mixer, mixer(given(mixer, noise()), masks(mixer)[-1]))
+
+
+def check_bf16(config: Any) -> None:
+    """Under autocast it stays near float32."""
+    mixer = made(config, torch.float32)
+    for position, mask in product(POSITIONS, masks(mixer)):
+        hidden = given(mixer, noise(dtype=torch.float32), position)
+        in_bf16(partial(mixer, hidden, mask), f"bf16 with {position}")
+
+
+def check_compiles(config: Any) -> None:
+    """It compiles whole, also with padding, segments and positions, and gives the same."""
+    mixer = made(config, torch.float32)
+    valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
+    valid[1, -3:] = False
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("none", {}),
+        ("rotary", {"valid": valid}),
+        ("alibi", {"segments": valid.long()}),
+    ]
+    for (position, parts), mask in product(cases, masks(mixer)[:2]):
+        hidden = given(mixer, noise(dtype=torch.float32), position, **parts)
+        near(compiled(mixer)(hidden, mask), mixer(hidden, mask), f"compiled, with {position}")
+
+
+def check_flops(config: Any) -> None:
+    """The formula agrees with PyTorch's counter."""
+    mixer = made(config, torch.float32)
+    hidden = given(mixer, noise(dtype=torch.float32))
+    wanted = counted(lambda: mixer(hidden, Mask(causal=True)))
+    found = ROWS * mixer.flops(TOKENS, MEMORY if mixer.crosses else TOKENS)
+    expect(found == wanted, f"flops says {found:,}, and {wanted:,} were counted")
+
+
+def check_repeatable(config: Any) -> None:
+    """The same seed builds the same mixer, and the same input gives the same output."""
+    first, second = made(config), made(config)
+    hidden = given(first, noise())
+    expect(torch.equal(first(hidden, Mask(causal=True)), second(hidden, Mask(causal=True))), "differs from itself")
+
+
+def check_in_a_trunk(config: Any) -> None:
+    """In a trunk with every position that fits: compiles whole, steps, saves and loads, starts near log(ids)."""
+    fitting = 0
+    for kind in kinds("position"):
+        try:
+            trunk.check(config, find("position", kind).Config())
+            fitting += 1
+        except ConfigError as error:
+            trunk.one_line(error)
+    expect(fitting, "goes together with no position")

@@ -1,0 +1,87 @@
+"""What every projection must do: see the contract in sevenfold.blocks.projection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sevenfold.conformance._kit import compiled, counted, expect, finite, gradients, in_bf16, lively, near
+
+INSIDE, OUTSIDE, ROWS, TOKENS = 24, 40, 2, 6
+
+
+def made(config: Any) -> Any:
+    """A projection with lively weights."""
+    torch.manual_seed(1)
+    return lively(config.build(INSIDE, OUTSIDE))
+
+
+def given(projection: Any) -> tuple[Tensor, ...]:
+    """What it takes: ids or vectors, and a table if it reads one."""
+    table = (torch.randn(OUTSIDE, INSIDE),) if projection.reads_table else ()
+    if projection.reads_ids:
+        return (torch.arange(INSIDE).repeat(ROWS, 1), *table)
+    return (torch.randn(ROWS, TOKENS, INSIDE), *table)
+
+
+def check_shape(config: Any) -> None:
+    """[b n width_in] (or ids [b n]) → [b n width_out], finite, token by token."""
+    projection = made(config)
+    x, *table = given(projection)
+    y = projection(x, *table)
+    expect(y.shape == (*x.shape[:2], OUTSIDE), f"gives {list(y.shape)} for {list(x.shape)}")
+    finite(y, "the output")
+    near(projection(x[1:, 2:3], *table), y[1:, 2:3], "a token on its own")
+
+
+def check_weight(config: Any) -> None:
+    """`weight` is its matrix, of the shape that the contract says."""
+    projection = made(config)
+    if not projection.reads_table:
+        shape = (INSIDE, OUTSIDE) if projection.reads_ids else (OUTSIDE, INSIDE)
+        expect(projection.weight.shape == shape, f"weight is {list(projection.weight.shape)}, not {list(shape)}")
+
+
+def check_std(config: Any) -> None:
+    """`std` is the standard deviation of the initial weights, and the seed decides them."""
+    first, second = (_initial(config.replace(std=0.125)) for _ in range(2))
+    if not first.reads_table:
+        found = float(first.weight.detach().std())
+        expect(abs(found - 0.125) < 0.02, f"std 0.125 gives weights of {found:.3f}")
+        expect(torch.equal(first.weight, second.weight), "the same seed gives other weights")
+
+
+def _initial(config: Any) -> Any:
+    torch.manual_seed(1)
+    return config.build(INSIDE, OUTSIDE)
+
+
+def check_gradients(config: Any) -> None:
+    """Every trainable parameter gets a gradient."""
+    projection = made(config)
+    x, *table = given(projection)
+    gradients(projection, projection(x, *(part.requires_grad_() for part in table)))
+
+
+def check_bf16(config: Any) -> None:
+    """Under autocast it stays near float32."""
+    projection = made(config)
+    args = given(projection)
+    in_bf16(lambda: projection(*args))
+
+
+def check_compiles(config: Any) -> None:
+    """It compiles whole, and gives the same."""
+    projection = made(config)
+    args = given(projection)
+    near(compiled(projection)(*args), projection(*args), "compiled")
+
+
+def check_flops(config: Any) -> None:
+    """The formula agrees with PyTorch's counter."""
+    projection = made(config)
+    args = given(projection)
+    found, wanted = projection.flops(args[0].shape[0] * args[0].shape[1]), counted(lambda: projection(*args))
+    expect(found == wanted, f"flops says {found:,}, and {wanted:,} were counted")

@@ -1,0 +1,96 @@
+"""What a whole trunk must do, for one mixer with one position: used by the checks of both rooms."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from sevenfold.assembly.block import Block
+from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.trunk import MaskConfig, Trunk
+from sevenfold.conformance._kit import TOKENS, WIDTH, compiled, expect, near
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.part import decode, find
+from sevenfold.core.types import Stream
+from sevenfold.objective.next_token import NextToken
+
+
+def check(mixer: Any, position: Any) -> None:
+    """Everything below. ConfigError where the two do not go together."""
+    objective = made(mixer, position)
+    model, stream = objective.model, tokens(objective.model)
+    batch = dict.fromkeys(model.modalities, stream)
+    what = f"a trunk of {mixer.kind!r} with {position.kind!r}"
+    loss = float(objective(batch).mean.detach())
+    ids = model.modalities["text"].tokenizer.size or 1
+    expect(
+        abs(loss - math.log(ids)) < 0.1, f"{what} starts at {loss:.3f} nats, not near log {ids} = {math.log(ids):.3f}"
+    )
+    saves_and_loads(objective, made(mixer, position), batch, what)
+    trunk: Any = model.trunks["lm"]
+    memory = model(batch).get("memory")
+    earlier = {} if memory is None else {"memory": memory}
+    whole = trunk(batch, earlier).x
+    near(compiled(trunk)(batch, earlier).x, whole, f"{what}, compiled")
+    steps(model.double(), batch, what)
+
+
+def made(mixer: Any, position: Any) -> NextToken:
+    """Next-token prediction on bytes with a small causal trunk of two blocks (and an earlier one, for cross mixers)."""
+    torch.manual_seed(1)
+    block = Block.Config(cross=mixer) if mixer.part.crosses else Block.Config(mixer=mixer)
+    causal = MaskConfig(causal=True)
+    settings: dict[str, Any] = {"width": WIDTH, "depth": 2, "position": position, "mask": causal}
+    trunks = {"lm": Trunk.Config(inputs=("text",), block=block, **settings)}
+    streams: dict[str, Any] = {"text": decode(find("modality", "text").Config, {"length": TOKENS})}
+    if mixer.part.crosses:
+        streams["other"] = streams["text"]
+        memory = Trunk.Config(inputs=("other",), width=24, depth=1)
+        trunks = {"memory": memory, "lm": trunks["lm"].replace(cross_attends="memory")}
+    modalities = {name: config.build() for name, config in streams.items()}
+    config = NextToken.Config(trunk="lm")
+    model = ModelConfig(streams=streams, trunks=trunks)
+    model = model.replace(heads=NextToken.heads(config, model, {}))
+    return NextToken(config, Model(model, modalities)).eval()
+
+
+def tokens(model: Model) -> Stream:
+    """Random ids, the last row padded at the end."""
+    ids = torch.randint(model.modalities["text"].tokenizer.size or 1, (16, TOKENS))
+    valid = torch.ones(16, TOKENS, dtype=torch.bool)
+    valid[-1, -4:] = False
+    return Stream(ids, torch.arange(TOKENS)[None, :, None].expand(16, -1, -1), valid)
+
+
+def saves_and_loads(objective: NextToken, other: NextToken, batch: Any, what: str) -> None:
+    """Weights that went through a file give the same output, bit for bit."""
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    state = {name: value.clone() for name, value in objective.state_dict().items()}
+    other.load_state_dict(load(save(state)))
+    expect(torch.equal(objective(batch).total, other(batch).total), f"{what} differs after saving and loading")
+
+
+@torch.no_grad()
+def steps(model: Model, batch: Any, what: str) -> None:
+    """A trunk that steps through a sequence gives what one pass gives, in float64."""
+    trunk: Any = model.trunks["lm"]
+    done = model(batch)
+    wanted, memory = done["lm"].x, done.get("memory")
+    state, found, start = trunk.start(len(wanted), TOKENS), [], 0
+    for size in (5, 1, TOKENS - 6):
+        piece = trunk.embed("text", batch["text"].slice(start, start + size))
+        hidden, state = trunk.step(piece, state, memory)
+        found.append(hidden.x)
+        start += size
+    valid = batch["text"].valid
+    near(torch.cat(found, 1)[valid], wanted[valid], f"{what}, step by step")
+
+
+def one_line(error: ConfigError) -> None:
+    """A refusal is one line."""
+    expect("\n" not in str(error) and str(error), f"a refusal of more than one line: {error}")

@@ -1,0 +1,125 @@
+"""Measuring a run: the figures on its held-out part again, or on other data, beside what trivial methods reach.
+
+bits per byte = nats per token * tokens / bytes / ln 2          comparable between tokenizers
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from sevenfold.core.errors import DataError
+from sevenfold.core.files import read_json
+from sevenfold.data.bad import BadSamples
+from sevenfold.data.loader import Items
+from sevenfold.data.recognise import recognise
+from sevenfold.data.source import Source
+from sevenfold.modality import Modality
+from sevenfold.objective import Objective
+from sevenfold.training.fit import evaluate
+from sevenfold.training.recipe import Recipe, device_of, field_of, items_of, laid_out, read_recipe
+from sevenfold.training.run import RESULTS, baselines, data_hash, load_objective
+
+
+def evaluate_run(folder: str | Path, data: str | Path | None = None) -> dict[str, Any]:
+    """What a run reaches on its own held-out part (the figures of results.json), or on another file of the same fields.
+
+    terms          loss and its terms
+    baselines      name → the same terms for trivial methods, learned from the run's training items
+    bits_per_byte  name → stream → bits, where streams of text are predicted token by token
+    samples        how many samples it is over; with bad: how many could not be read, and the first few
+    data           what they are
+
+    Raises CheckpointError for a run that is not whole, DataError for data that cannot be used or has changed.
+    """
+    folder = Path(folder)
+    objective, recipe = load_objective(folder), read_recipe(folder)
+    settings = recipe.data if data is None else _settings(recipe, Path(data))
+    source = settings.build()
+    stored = read_json(folder / "begun.json").get("data")
+    own = data is None or data_hash(source) == stored
+    if data is None and data_hash(source) != stored:
+        raise DataError(f"{recipe.data.path}: has changed since {folder} was trained, so the figures would not compare")
+    bad = BadSamples(recipe.data.bad_share)
+    train, held_out = source.split()
+    items = _items(recipe, source, objective, held_out if own else sorted([*train, *held_out]))
+    device = device_of(recipe.train.device if _there(recipe.train.device) else None)
+    chosen = laid_out(recipe, items, bad)
+    terms = evaluate(objective.to(device), chosen, recipe.train, recipe.seed, bad=bad)
+    if not terms:
+        raise DataError(f"{settings.path}: none of its {len(items)} samples can be read: {bad.first(1)}")
+    beside = _baselines(folder, recipe, objective, items, own)
+    every = {"this model": terms, **beside}
+    return {
+        "run": str(folder),
+        "data": f"the held-out part of {_name(settings)}" if own else f"all of {_name(settings)}",
+        "samples": len(items) - len(bad),
+        "bad": {"count": len(bad), "first": bad.first(5)},
+        "terms": terms,
+        "baselines": beside,
+        "bits_per_byte": _bits(objective, items, every),
+    }
+
+
+def _settings(recipe: Recipe, path: Path) -> Source.Config:
+    """How to read other data: as the run's own were read, if they are of the same kind."""
+    found = recognise(path)
+    return recipe.data.replace(path=str(path), limit=None) if found.kind == recipe.data.kind else found
+
+
+def _name(settings: Source.Config) -> str:
+    return settings.path or f"the {settings.kind}"
+
+
+def _there(device: str | None) -> bool:
+    import torch
+
+    return device is None or not device.startswith("cuda") or torch.cuda.is_available()
+
+
+def _items(recipe: Recipe, source: Source, objective: Objective, indices: list[int]) -> Items:
+    modalities = objective.model.modalities
+    fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
+    return items_of(recipe, source, indices, modalities, fields)
+
+
+def _baselines(folder: Path, recipe: Recipe, objective: Objective, items: Items, own: bool) -> dict[str, Any]:
+    """As results.json has them; for other data, made from the run's training items, if these are still there."""
+    if own and (folder / RESULTS).is_file():
+        return read_json(folder / RESULTS)["baselines"]
+    try:
+        source = recipe.data.build()
+        train = _items(recipe, source, objective, source.split()[0])
+    except DataError:
+        return {}
+    return baselines(objective.to("cpu"), train, items, recipe.train.batch or 32)
+
+
+def _bits(objective: Objective, items: Items, every: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Name → stream → bits per byte, for the streams of text that are predicted token by token."""
+    found: dict[str, dict[str, float]] = {}
+    for stream, term in objective.likelihoods().items():
+        modality = objective.model.modalities[stream]
+        if modality.tokenizer.axes != 1:
+            continue
+        tokens, size = _sizes(items, stream, modality)
+        for name, terms in every.items():
+            if size and terms.get(term) is not None:
+                found.setdefault(name, {})[stream] = terms[term] * tokens / size / math.log(2)
+    return found
+
+
+def _sizes(items: Items, stream: str, modality: Modality) -> tuple[int, int]:
+    """Tokens to predict (the begin token is not one) and UTF-8 bytes of a stream's strings."""
+    tokens = size = 0
+    field = items.encoders[stream][0]
+    for index in items.indices:
+        try:
+            raw = items.source[index].get(field)
+            if isinstance(raw, str):
+                count = len(modality.tokens(raw, cut=False).values)
+                tokens, size = tokens + count - modality.config.ends, size + len(raw.encode())
+        except (DataError, ValueError):
+            continue
+    return tokens, size

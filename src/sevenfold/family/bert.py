@@ -1,0 +1,135 @@
+"""BERT: a bidirectional encoder, post-norm, trained to fill in hidden words.
+
+    x <- LN(E[id] + T[place] + S[0]);  x <- LN(x + attention(x));  x <- LN(x + W gelu(U x));  logits = E LN(gelu(V x)) + b
+
+Devlin 2018, arXiv:1810.04805, sizes from section 3. Weights: huggingface.co/google-bert. Objective: masked_token.
+S is the table of segments; our single stream is segment A, so what S says of segment B is left behind, and written back
+as equal to A. The heads for the next sentence (pooler, seq_relationship) are left behind too.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sevenfold.assembly.model import ModelConfig
+from sevenfold.core import part
+from sevenfold.family import Family, Op, Rule, affine, blocks, lead
+
+LAYERS: dict[str, str | tuple[str, ...]] = {
+    "mixer.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
+    "mixer.out": "attention.output.dense",
+    "norms.0": "attention.output.LayerNorm",
+    "feed.up": "intermediate.dense",
+    "feed.out": "output.dense",
+    "norms.1": "output.LayerNorm",
+}
+
+
+class BERT(Family):
+    class Config(Family.Config):
+        architectures: tuple[str, ...] | None = ("BertForMaskedLM",)
+        """What stands on the encoder: a head for masked words, unless it is only BertModel."""
+        vocab_size: int = Field(30522, ge=64, le=1 << 22)
+        """Ids."""
+        hidden_size: int = Field(768, ge=1, le=1 << 16)
+        """Width."""
+        num_hidden_layers: int = Field(12, ge=1, le=4096)
+        """Blocks."""
+        num_attention_heads: int = Field(12, ge=1, le=4096)
+        """Heads."""
+        intermediate_size: int = Field(3072, ge=1)
+        """Inner width of the feed-forward part."""
+        max_position_embeddings: int = Field(512, ge=1, le=1 << 22)
+        """Rows of the position table."""
+        type_vocab_size: int = Field(2, ge=1, le=64)
+        """Rows of the segment table."""
+        layer_norm_eps: float = 1e-12
+        """Added to the variance."""
+        hidden_dropout_prob: float = 0.1
+        """Dropout of each part's output and of the embedded tokens."""
+        attention_probs_dropout_prob: float = 0.1
+        """Dropout of attention weights."""
+        hidden_act: Literal["gelu"] = "gelu"
+        """The exact GELU."""
+        position_embedding_type: Literal["absolute"] = "absolute"
+        """Positions are a learned table."""
+        is_decoder: Literal[False] = False
+        """It looks both ways."""
+        tie_word_embeddings: Literal[True] = True
+        """The head is the embedding."""
+
+    model_type = "bert"
+    sizes = {
+        "base": {},
+        "large": {
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+        },
+    }
+    spellings = [
+        (r"^(embeddings|encoder|pooler)\.", r"bert.\1."),
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
+    ]
+    unused = [
+        r"bert\.embeddings\.position_ids",
+        r"bert\.pooler\..*",
+        r"cls\.seq_relationship\..*",
+        r"cls\.predictions\.decoder\..*",
+    ]
+
+    @property
+    def headed(self) -> bool:
+        """Whether it has a head for masked words."""
+        return tuple(self.config.architectures or ()) != ("BertModel",)
+
+    def model(self) -> ModelConfig:
+        c = self.config
+        block = {
+            "mixer": {"kind": "attention", "heads": c.num_attention_heads, "dropout": c.attention_probs_dropout_prob},
+            "nonlinearity": {"kind": "gelu", "inner": c.intermediate_size},
+            "norm": {"kind": "layer", "eps": c.layer_norm_eps},
+            "projection": {"kind": "linear", "bias": True},
+            "post_norm": True,
+            "dropout": c.hidden_dropout_prob,
+        }
+        trunk = {
+            "inputs": ["text"],
+            "width": c.hidden_size,
+            "depth": c.num_hidden_layers,
+            "position": {"kind": "learned", "size": c.max_position_embeddings},
+            "stream_embedding": True,
+            "input_norm": True,
+            "final_norm": False,
+            "block": block,
+            "dropout": c.hidden_dropout_prob,
+        }
+        length = c.max_position_embeddings
+        text = {"kind": "text", "tokenizer": {"kind": "wordpiece", "size": c.vocab_size}, "length": length}
+        head = {"trunk": "enc", "stream": "text", "projection": {"kind": "tied", "bias": True}, "transform": True}
+        heads = {"text": head} if self.headed else {}
+        return part.decode(ModelConfig, {"streams": {"text": text}, "trunks": {"enc": trunk}, "heads": heads}, "bert")
+
+    def rules(self) -> list[Rule]:
+        embeddings, head = "bert.embeddings", "cls.predictions"
+        rules = [
+            Rule("trunks.enc.embeds.text.weight", f"{embeddings}.word_embeddings.weight"),
+            Rule("trunks.enc.position.tables", f"{embeddings}.position_embeddings.weight", lead(-1)),
+            Rule("trunks.enc.marks.text", f"{embeddings}.token_type_embeddings.weight", self._first_row()),
+            *affine("trunks.enc.input_norm", f"{embeddings}.LayerNorm"),
+            *blocks("enc", self.config.num_hidden_layers, "bert.encoder.layer.{i}", LAYERS),
+        ]
+        if self.headed:
+            rules += affine("heads.text.dense", f"{head}.transform.dense")
+            rules += affine("heads.text.norm", f"{head}.transform.LayerNorm")
+            rules.append(Rule("heads.text.projection.bias", f"{head}.bias"))
+        return rules
+
+    def _first_row(self) -> Op:
+        """Segment A's row of the table; given back to every segment."""
+        rows = self.config.type_vocab_size
+        return Op(lambda theirs: [theirs[0][0]], lambda ours: [ours[0].expand(rows, -1)])

@@ -1,0 +1,154 @@
+"""Vision transformer: patches of a picture and a class token, learned positions, pre-norm.
+
+    x <- [c, W p_1, …, W p_n] + T;  x <- x + attention(LN(x));  x <- x + W gelu(U LN(x));  logits = V LN(x)_0 + b
+
+Dosovitskiy 2020, arXiv:2010.11929 eq. 1-4, sizes from table 1. Weights: huggingface.co/google/vit-base-patch16-224.
+Objective: supervised with pool: class. The pooler of a bare ViTModel is left behind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sevenfold.assembly.model import ModelConfig
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+from sevenfold.family import Family, Rule, affine, blocks, lead, patches
+
+LAYERS: dict[str, str | tuple[str, ...]] = {
+    "norms.0": "layernorm_before",
+    "mixer.qkv": ("attention.attention.query", "attention.attention.key", "attention.attention.value"),
+    "mixer.out": "attention.output.dense",
+    "norms.1": "layernorm_after",
+    "feed.up": "intermediate.dense",
+    "feed.out": "output.dense",
+}
+"""A block's layers → their published names."""
+
+
+class VisionConfig(Family.Config):
+    """What ViT and ViT-MAE say of their encoder."""
+
+    hidden_size: int = Field(768, ge=1, le=1 << 16)
+    """Width."""
+    num_hidden_layers: int = Field(12, ge=1, le=4096)
+    """Blocks."""
+    num_attention_heads: int = Field(12, ge=1, le=4096)
+    """Heads."""
+    intermediate_size: int = Field(3072, ge=1)
+    """Inner width of the feed-forward part."""
+    image_size: int = Field(224, ge=1, le=1 << 16)
+    """Height and width of a picture."""
+    patch_size: int = Field(16, ge=1, le=256)
+    """Height and width of a patch."""
+    num_channels: int = Field(3, ge=1, le=1024)
+    """Channels of a picture."""
+    layer_norm_eps: float = 1e-12
+    """Added to the variance."""
+    hidden_dropout_prob: float = 0.0
+    """Dropout of each part's output and of the embedded tokens."""
+    attention_probs_dropout_prob: float = 0.0
+    """Dropout of attention weights."""
+    hidden_act: Literal["gelu"] = "gelu"
+    """The exact GELU."""
+    qkv_bias: Literal[True] = True
+    """Queries, keys and values have a bias, like the other layers."""
+
+
+class ViT(Family):
+    class Config(VisionConfig):
+        architectures: tuple[str, ...] | None = ("ViTForImageClassification",)
+        """What stands on the encoder: a classifier, or nothing (ViTModel)."""
+        id2label: dict[int, str] = {place: f"LABEL_{place}" for place in range(1000)}
+        """The classes."""
+
+    model_type = "vit"
+    sizes = {
+        "base_patch16": {},
+        "base_patch32": {"patch_size": 32},
+        "large_patch16": {
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+        },
+        "huge_patch14": {
+            "hidden_size": 1280,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 16,
+            "intermediate_size": 5120,
+            "patch_size": 14,
+        },
+    }
+    spellings = [(r"^(embeddings|encoder|layernorm|pooler)\.", r"vit.\1.")]
+    unused = [r"vit\.pooler\..*"]
+
+    @property
+    def headed(self) -> bool:
+        """Whether it has a classifier."""
+        return "ViTForImageClassification" in (self.config.architectures or ("ViTForImageClassification",))
+
+    def model(self) -> ModelConfig:
+        c = self.config
+        position = {"kind": "learned", "size": cells(c) ** 2 + 1}
+        enc = {**trunk(c, ["image"], class_token=True), "position": position, "index": True}
+        data: dict[str, Any] = {"streams": {"image": image(c)}, "trunks": {"enc": enc}}
+        if self.headed:
+            data["streams"]["label"] = {"kind": "label"}
+            linear = {"kind": "linear", "bias": True}
+            outputs = len(c.id2label)
+            data["heads"] = {
+                "label": {"trunk": "enc", "stream": "label", "outputs": outputs, "pool": "class", "projection": linear}
+            }
+        return part.decode(ModelConfig, data, "vit")
+
+    def rules(self) -> list[Rule]:
+        return [
+            *embedding(self.config),
+            Rule("trunks.enc.position.tables", "vit.embeddings.position_embeddings"),
+            *blocks("enc", self.config.num_hidden_layers, "vit.encoder.layer.{i}", LAYERS),
+            *affine("trunks.enc.norm", "vit.layernorm"),
+            *(affine("heads.label.projection", "classifier") if self.headed else []),
+        ]
+
+
+def cells(config: Any) -> int:
+    """Patches along one side of a picture."""
+    if config.image_size % config.patch_size:
+        raise ConfigError(f"image_size {config.image_size} is not a multiple of patch_size {config.patch_size}")
+    return config.image_size // config.patch_size
+
+
+def image(config: Any, mean: Any = 0.5, std: Any = 0.5, bias: bool = True) -> dict[str, Any]:
+    """The stream of pictures."""
+    tokenizer = {"kind": "patch", "patch": config.patch_size, "channels": config.num_channels, "mean": mean, "std": std}
+    return {"kind": "image", "tokenizer": tokenizer, "projection": {"kind": "patch_embed", "bias": bias}}
+
+
+def trunk(config: Any, inputs: list[str], prefix: str = "", class_token: bool = False) -> dict[str, Any]:
+    """The trunk that fields of a VisionConfig (their names after `prefix`) describe, without its position."""
+    block = {
+        "mixer": {
+            "kind": "attention",
+            "heads": getattr(config, f"{prefix}num_attention_heads"),
+            "dropout": config.attention_probs_dropout_prob,
+        },
+        "nonlinearity": {"kind": "gelu", "inner": getattr(config, f"{prefix}intermediate_size")},
+        "norm": {"kind": "layer", "eps": config.layer_norm_eps},
+        "projection": {"kind": "linear", "bias": True},
+        "dropout": config.hidden_dropout_prob,
+    }
+    width, depth = getattr(config, f"{prefix}hidden_size"), getattr(config, f"{prefix}num_hidden_layers")
+    shape = {"inputs": inputs, "width": width, "depth": depth, "class_token": class_token}
+    return {**shape, "block": block, "dropout": config.hidden_dropout_prob}
+
+
+def embedding(config: Any) -> list[Rule]:
+    """Class token and patch projection."""
+    convolution = patches(config.patch_size, config.num_channels)
+    return [
+        Rule("trunks.enc.tokens", "vit.embeddings.cls_token", lead(1)),
+        *affine("trunks.enc.embeds.image", "vit.embeddings.patch_embeddings.projection", convolution),
+    ]
