@@ -13,11 +13,15 @@ import argparse
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="a file (text, jsonl, csv, parquet, FASTA, npz, npy) or a folder (of text, of images)")
+    parser.add_argument(
+        "path", help="a file (text, jsonl, csv, parquet, FASTA, npz, npy) or a folder (of text, of images)"
+    )
     parser.add_argument("--minutes", type=float, default=5.0, metavar="M", help="time to train (default: 5)")
     parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    parser.add_argument("--dry-run", action="store_true", help="say what was found and planned, print the recipe, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what was found and planned, print the recipe, and stop"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -29,7 +29,12 @@ class Config(BaseModel):
     """A frozen, keyword-only record of settings. Unknown fields are errors."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, use_attribute_docstrings=True, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
     part: ClassVar[Any] = None
 

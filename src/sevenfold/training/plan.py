@@ -9,12 +9,10 @@ The rule of 20 tokens a parameter: Hoffmann 2022, arXiv:2203.15556. Steps are th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from sevenfold.core import part
 from sevenfold.core.errors import BadSample, ConfigError, DataError
@@ -33,7 +31,11 @@ UTILISATION = 0.25
 PASSES = 16
 SAMPLES = 400
 """Samples that are looked at for lengths and coverage."""
-SHARE_OF_TIME = 0.9
+TIMED = 2000
+"""Samples that the timed steps are made on."""
+MOST_PASSES = 200
+"""More passes over a small set would only learn it by heart."""
+SHARE_OF_TIME = 0.85
 """What is left is for the held-out looks, checkpoints and the report."""
 
 
@@ -88,7 +90,11 @@ def _streams(source: Source) -> tuple[dict[str, dict[str, Any]], list[str]]:
     used: dict[str, dict[str, Any]] = {}
     for kind in ("image", "text", "dna", "protein"):
         if kind in by_kind:
-            field = max(by_kind[kind], key=lambda name: _length(source, name)) if len(by_kind[kind]) > 1 else by_kind[kind][0]
+            field = (
+                max(by_kind[kind], key=lambda name: _length(source, name))
+                if len(by_kind[kind]) > 1
+                else by_kind[kind][0]
+            )
             used[field] = {"kind": kind}
             if kind in ("dna", "protein"):
                 used = {field: {"kind": kind}}
@@ -156,7 +162,9 @@ def _sequence(recipe: dict[str, Any], source: Source, name: str, kind: str, reas
     recipe["trunks"] = {"lm": {"inputs": [name], "mask": {"causal": True}, "position": "rotary", "block": pattern}}
     recipe["objective"] = {"kind": "next_token"}
     recipe["train"] = {"batch_tokens": 8192}
-    reasons.append("the next token is predicted: such a model continues a sequence, and its loss says how well it knows the data")
+    reasons.append(
+        "the next token is predicted: such a model continues a sequence, and its loss says how well it knows the data"
+    )
     return recipe
 
 
@@ -208,7 +216,9 @@ def _pairs(recipe: dict[str, Any], source: Source, image: str, text: str, reason
         "t": {"inputs": [text], "position": "rotary"},
     }
     recipe["objective"] = {"kind": "infonce", "trunks": ["v", "t"]}
-    reasons.append("pictures and their words are brought together (contrast, as CLIP): one can then be found by the other")
+    reasons.append(
+        "pictures and their words are brought together (contrast, as CLIP): one can then be found by the other"
+    )
     return recipe
 
 
@@ -255,41 +265,54 @@ def _tokens_of(draft: dict[str, Any], source: Source) -> float:
     return total
 
 
+def within(recipe: Recipe, minutes: float) -> Recipe:
+    """The recipe with at most as many steps as fit into `minutes` here."""
+    ready = prepare(_part_of(recipe))
+    return recipe.replace(train=recipe.train.replace(steps=min(recipe.train.steps, _time(ready, minutes)[0])))
+
+
+def _part_of(recipe: Recipe) -> Recipe:
+    """The recipe on at most TIMED samples."""
+    return recipe.replace(data=recipe.data.replace(limit=min(recipe.data.limit or TIMED, TIMED)))
+
+
 def _timed(recipe: Recipe, minutes: float, reasons: list[str]) -> tuple[Recipe, Ready]:
-    """The recipe with as many steps as fit, by timing a few real ones on some of the data."""
-    some = recipe.replace(data=recipe.data.replace(limit=min(recipe.data.limit or 2000, 2000)))
-    ready = prepare(some)
-    device = device_of(recipe.train.device)
-    objective = ready.objective.to(device).train()
+    """The recipe with as many steps as fit, and the part of it that was timed."""
+    ready = prepare(_part_of(recipe))
+    steps, second = _time(ready, minutes)
+    if len(ready.source) < TIMED:
+        steps = min(steps, max(300, round(MOST_PASSES * len(ready.train) / ready.batch)))
+    reasons.append(f"{steps} steps of {ready.batch} items: a step takes {second:.3f} s here")
+    return recipe.replace(train=recipe.train.replace(steps=steps)), ready
+
+
+def _time(ready: Ready, minutes: float) -> tuple[int, float]:
+    """(steps that fit, seconds of one), by making a few real ones."""
+    settings = ready.recipe.train
+    objective = ready.objective.to(device_of(settings.device)).train()
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer = recipe.train.optimizer.build(trainable)
-    times = []
-    began = time.perf_counter()
-    batches = iter(load(ready.train, Order(len(ready.train), ready.batch, 0, 0, 8), 0))
-    for step in range(8):
+    optimizer = settings.optimizer.build(trainable)
+    times, began = [], time.perf_counter()
+    for batch, _, _ in load(ready.train, Order(len(ready.train), ready.batch, 0, 0, 12), 0):
         clock = time.perf_counter()
-        batch, _, _ = next(batches)
         if batch is not None:
-            take_step(objective, optimizer, batch, ready.recipe.train, ready.recipe.train.precision, 0, step, 0.01)
+            take_step(objective, optimizer, batch, settings, settings.precision, 0, len(times), 0.01)
         times.append(time.perf_counter() - clock)
-        if time.perf_counter() - began > 60 * minutes * 0.2:
+        if time.perf_counter() - began > 12 * minutes:
             break
     clock = time.perf_counter()
-    evaluate(objective, ready.held_out, ready.recipe.train, 0, 1)
-    look = time.perf_counter() - clock
-    second = float(np.median(times[1:] or times))
-    budget = max(minutes * 60 * SHARE_OF_TIME - 10 * min(8, ready.recipe.train.evaluate_batches) * look, second * 10)
-    steps = max(10, int(budget / second))
-    most = max(200, round(60 * PASSES * max(len(ready.train), 1) / ready.batch)) if some.data.limit is None else steps
-    reasons.append(f"{min(steps, most)} steps of {ready.batch} items: a step takes {second:.3f} s here")
-    return recipe.replace(train=recipe.train.replace(steps=min(steps, most))), ready
+    evaluate(objective, ready.held_out, settings, 0, 1)
+    looks = 10 * settings.evaluate_batches * (time.perf_counter() - clock)
+    second = float(np.median(times[2:] or times))
+    return max(10, int(max(60 * minutes * SHARE_OF_TIME - looks, second) / second)), second
 
 
 # What is said
 def _found(facts: dict[str, Any], source: Source) -> list[str]:
     lines = [
         f"{facts['path']}: read as {facts['kind']}; {facts['samples']:,} samples, {facts['train']:,} to train on, "
-        f"{facts['held_out']:,} held out; fields: " + ", ".join(f"{name} ({kind})" for name, kind in facts["fields"].items())
+        f"{facts['held_out']:,} held out; fields: "
+        + ", ".join(f"{name} ({kind})" for name, kind in facts["fields"].items())
     ]
     lines += [str(note) for note in facts["notes"]]
     twice = facts["duplicates"]
@@ -333,7 +356,3 @@ def _covered(modality: Modality, raws: list[Any]) -> str:
     share = 100 * unknown / max(sum(tokens), 1)
     whole = f", {100 * exact / len(tokens):.1f} % of items come back exactly" if isinstance(raws[0], str) else ""
     return f"{told}, {share:.2f} % unknown{whole}"
-
-
-Note = Callable[[str], None]
-__all__ = ["Plan", "plan", "pretrain"]
