@@ -104,15 +104,21 @@ def test_all_damaged(trained, run):
 @pytest.mark.parametrize("keep", [1, 2])
 def test_going_on_behind_damaged_ones_keeps_what_is_new(keep, tmp_path):
     """Damaged checkpoints of later steps do not count among those to keep."""
-    data = recipe("supervised", tmp_path, steps=6, save_every=1, keep=6)
+    data = recipe("supervised", tmp_path, steps=6, save_every=1, evaluate_every=1, keep=6)
     whole = made(data)
     fit(whole.objective, whole.train, whole.held_out, whole.recipe.train, folder=tmp_path / "run", bar=False)
     expected = weights_of(tmp_path / "run"), log_of(tmp_path / "run")
     for step in (4, 5, 6):
         (tmp_path / f"run/checkpoints/step-0000000{step}/model.safetensors").write_bytes(b"")
-    again = made({**data, "train": {**data["train"], "keep": keep}})
+    again = made({**data, "train": {**data["train"], "keep": keep, "evaluate_every": 1}})
+    newest = []
+
+    def on_look(step):
+        newest.append((step, checkpoint.newest_whole(tmp_path / "run", pytest.fail).name[-1]))
+
     settings = again.recipe.train
-    fit(again.objective, again.train, again.held_out, settings, folder=tmp_path / "run", resume=True, bar=False)
+    fit(again.objective, again.train, again.held_out, settings, folder=tmp_path / "run", resume=True, on_look=on_look)
+    assert newest == [(4, "3"), (5, "4")]
     assert (weights_of(tmp_path / "run"), log_of(tmp_path / "run")) == expected
     assert [path.name[-1] for path in checkpoint.listed(tmp_path / "run")] == ["6", "5"][:keep]
 
@@ -257,7 +263,7 @@ def test_what_fits_its_manifest_but_not_the_model(trained, run, name, change, to
 def test_a_run_that_has_not_ended_can_be_loaded(tmp_path, monkeypatch):
     """From its newest whole checkpoint, with a word about those that are not whole."""
     data = recipe("supervised", tmp_path, steps=4, save_every=2)
-    monkeypatch.setattr("sevenfold.training.run._finish", lambda *args: {})
+    monkeypatch.setattr("sevenfold.training.run.finish", lambda *args: {})
     train(data, tmp_path / "run", say=lambda line: None, bar=False)
     newest = tmp_path / "run/checkpoints/step-00000004/model.safetensors"
     found = load(tmp_path / "run").state_dict()

@@ -19,7 +19,8 @@ from sevenfold.assembly.pool import pool
 from sevenfold.cli import main, verbs
 from sevenfold.core.rooms import ROOMS, header, kinds
 from sevenfold.training.memory import activations, memory, state_numbers
-from sevenfold.training.recipe import prepare, read_recipe, shipped_folder
+from sevenfold.training.prepare import prepare
+from sevenfold.training.recipe import read_recipe, shipped_folder
 
 LINES = [f"{n} green bottles hanging on the wall, and {n - 1} after one falls.\n" for n in range(300, 0, -1)]
 

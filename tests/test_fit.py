@@ -107,6 +107,28 @@ def test_more_pieces_than_rows(tmp_path):
     assert len(quietly(ready).log) == 4
 
 
+def test_chance_differs_from_step_to_step_and_piece_to_piece(tmp_path):
+    """The same rows twice in a batch, and the same batch at two steps, meet different dropout and different masks."""
+    ready = made(recipe("masked_token", tmp_path, accumulate=2))
+    batch = gather([ready.train[0, 0]] * 8)[0]
+    masks, losses = [], []
+    ready.objective.train()
+    draw, forward = ready.objective.draw, ready.objective.forward
+    ready.objective.draw = lambda whole: (
+        masks.append(draw(whole)) or {name: choice[:1].expand_as(choice) for name, choice in masks[0].items()}
+    )
+    ready.objective.forward = lambda *given: losses.append(forward(*given)) or losses[-1]
+    optimizer = ready.recipe.train.optimizer.build(dict(ready.objective.named_parameters()))
+    optimizer.step = lambda factor: None
+    for step in (0, 1, 1):
+        take_step(ready.objective, optimizer, batch, ready.recipe.train, "fp32", 0, step, 1.0)
+    first, second, again = (mask["chosen"] for mask in masks)
+    assert not torch.equal(first, second) and torch.equal(second, again)
+    assert len({tuple(row.tolist()) for row in first}) == 8
+    totals = [float(loss.total.detach()) / float(loss.count) for loss in losses]
+    assert len(set(totals[:4])) == 4 and totals[2:4] == totals[4:]
+
+
 # Gradients
 
 
@@ -218,7 +240,7 @@ def test_every_parameter_has_one_place_in_the_optimizer(kind, objective, tmp_pat
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_looking_changes_nothing(objective, tmp_path, monkeypatch):
     """Held-out losses and exhibits at every second step, or none: the same weights and losses, bit for bit."""
-    monkeypatch.setattr("sevenfold.training.run._finish", lambda *args: {})
+    monkeypatch.setattr("sevenfold.training.run.finish", lambda *args: {})
     for every in (2, 6):
         data = recipe(objective, tmp_path, steps=6, evaluate_every=every, save_every=6)
         train(data, tmp_path / str(every), say=lambda line: None, bar=False)

@@ -93,7 +93,7 @@ def test_one_in_a_hundred_is_counted_exactly(tmp_path, workers):
 
 @pytest.mark.parametrize("count", [20, 400])
 def test_too_many_stop_the_run(tmp_path, count, monkeypatch):
-    monkeypatch.setattr("sevenfold.training.recipe.look_through", lambda *args: None)
+    monkeypatch.setattr("sevenfold.training.prepare.look_through", lambda *args: None)
     ready = made(with_labels(tmp_path, [f"word{k},{'x' if k % 10 == 5 else k}\n" for k in range(count)]))
     with pytest.raises(DataError, match=r"\d+ of \d+ samples cannot be read, more than data.bad_share \(0.01\) allows"):
         fit(ready.objective, ready.train, ready.held_out, ready.recipe.train, bad=ready.bad, bar=False)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from sevenfold.training.fit import fit
-from sevenfold.training.recipe import prepare, read_recipe
+from sevenfold.training.prepare import prepare
+from sevenfold.training.recipe import read_recipe
 from sevenfold.training.run import train
 from sevenfold.training.stop import Preempted
 from tiny import OBJECTIVES, log_of, made, python, recipe, weights_of
@@ -132,7 +133,7 @@ def begin(args, told, group=False):
 
 def lines(folder):
     try:
-        return (Path(folder) / "log.jsonl").read_text().count("loss")
+        return (Path(folder) / "log.jsonl").read_text().count("grad_norm")
     except OSError:
         return 0
 

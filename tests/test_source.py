@@ -20,7 +20,7 @@ from sevenfold.core.rooms import kinds
 from sevenfold.data.source import Source, content_key
 
 ALL = kinds("source")
-OF_FILES = [kind for kind in ALL if kind != "digits"]
+OF_FILES = [kind for kind in ALL if find("source", kind).suffixes or kind == "image_folder"]
 CLASSES = {"text": str, "label": str, "caption": str, "dna": str, "protein": str, "number": float, "array": np.ndarray}
 
 

@@ -14,7 +14,8 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode
 from sevenfold.core.types import Stream
 from sevenfold.data.loader import gather
-from sevenfold.training.recipe import Recipe, prepare
+from sevenfold.training.prepare import prepare
+from sevenfold.training.recipe import Recipe
 
 DIGITS = {"kind": "digits", "limit": 48}
 TEXT = {"kind": "text", "field": "caption", "pack": False}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sevenfold.training.log import read_log
-from sevenfold.training.recipe import Ready, prepare, read_recipe
+from sevenfold.training.prepare import Ready, prepare
+from sevenfold.training.recipe import read_recipe
 
 TIMES = {"tokens_per_s", "mfu", "wait_s"}
 OBJECTIVES = ("next_token", "masked_token", "mae", "infonce", "supervised")
@@ -117,9 +117,8 @@ def weights_of(folder: Path) -> dict[str, bytes]:
 
 def python(code: str, *args: Any, timeout: float = 100) -> Any:
     """Run Python code in a process of its own; what it prints last, as JSON, is the result."""
-    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, timeout=timeout, env=here
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])

@@ -27,7 +27,7 @@ _HOME = {
     "Model": "sevenfold.assembly.model:Model",
     "Recipe": "sevenfold.training.recipe:Recipe",
     "read_recipe": "sevenfold.training.recipe:read_recipe",
-    "prepare": "sevenfold.training.recipe:prepare",
+    "prepare": "sevenfold.training.prepare:prepare",
     "fit": "sevenfold.training.fit:fit",
     "SevenfoldError": "sevenfold.core.errors:SevenfoldError",
 }
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from sevenfold.evaluation import evaluate_run as evaluate
     from sevenfold.training.fit import fit
     from sevenfold.training.plan import pretrain
-    from sevenfold.training.recipe import Recipe, prepare, read_recipe
+    from sevenfold.training.prepare import prepare
+    from sevenfold.training.recipe import Recipe, read_recipe
     from sevenfold.training.run import Run, load, train
 
 

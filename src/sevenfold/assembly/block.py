@@ -20,6 +20,7 @@ from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.residual import Residual
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.modules import ModuleList
 from sevenfold.core.types import Hidden, Mask
 
 
@@ -27,17 +28,17 @@ class Block(nn.Module):
     """Hidden → the stream after it, x [b n d]."""
 
     class Config(part.Config):
-        mixer: Mixer.Config = Field(default="attention")  # type: ignore[assignment]
+        mixer: Mixer.Config = part.default("attention")
         """How tokens learn of each other."""
         cross: Mixer.Config | None = None
         """How tokens read the trunk named in cross_attends; by default `cross` where there is one."""
-        nonlinearity: Nonlinearity.Config | None = Field(default="gelu")  # type: ignore[assignment]
+        nonlinearity: Nonlinearity.Config | None = part.default("gelu")
         """The feed-forward part; null for none."""
-        norm: Norm.Config = Field(default="layer")  # type: ignore[assignment]
+        norm: Norm.Config = part.default("layer")
         """The normalization before (or, post-norm, after) each part."""
-        residual: Residual.Config = Field(default="add")  # type: ignore[assignment]
+        residual: Residual.Config = part.default("add")
         """How each part's output joins the stream."""
-        projection: Projection.Config = Field(default="linear")  # type: ignore[assignment]
+        projection: Projection.Config = part.default("linear")
         """What the mixer and the feed-forward part are built of."""
         post_norm: bool = False
         """Normalize after each residual instead of before each part."""
@@ -60,10 +61,12 @@ class Block(nn.Module):
             )
         self.feed: Nonlinearity | None = config.nonlinearity.build(width, project) if config.nonlinearity else None
         branches = 1 + (self.cross is not None) + (self.feed is not None)
-        self.norms = nn.ModuleList(config.norm.build(width) for _ in range(branches))
-        self.residuals = nn.ModuleList(config.residual.build(width, index, depth) for _ in range(branches))
+        self.norms: ModuleList[Norm] = ModuleList(config.norm.build(width) for _ in range(branches))
+        self.residuals: ModuleList[Residual] = ModuleList(
+            config.residual.build(width, index, depth) for _ in range(branches)
+        )
 
-    def outputs(self) -> list[nn.Module]:
+    def outputs(self) -> list[Projection]:
         """The last projection of each branch, which initialisation scales down with depth."""
         return [branch.out for branch in (self.mixer, self.cross, self.feed) if branch is not None]
 
@@ -109,3 +112,14 @@ class Block(nn.Module):
             feed = self.feed
             hidden = self._branch(-1, hidden, lambda inner: feed(inner.x))
         return hidden, after
+
+
+def block_of(config: Block.Config, width: int, index: int, depth: int, memory: int | None = None) -> Block:
+    """Block `index` of `depth`, reading a memory of that width; an error in it says that it is the block's."""
+    cross = config.cross
+    if cross is not None and "memory_width" in type(cross).model_fields and memory not in (None, width):
+        config = config.replace(cross=cross.replace(memory_width=memory))
+    try:
+        return Block(config, width, index, depth)
+    except ConfigError as error:
+        raise ConfigError(f"block: {error}") from None

@@ -59,7 +59,7 @@ def generate(
     _check(count, length, temperature, top_k, top_p, guidance)
     stream, name = drawable(model, stream)
     place = model.config.heads[name].trunk
-    trunk: Trunk = model.trunks[place]  # type: ignore[assignment]
+    trunk = model.trunks[place]
     modality = model.modalities[stream]
     given = dict(given or {})
     known = [other for other in reads(model, place) if other != stream]
@@ -69,7 +69,7 @@ def generate(
     prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
     given = {other: list(raws) if isinstance(raws, list | tuple) else [raws] for other, raws in given.items()}
     rows = max([len(prompts), *(len(raws) for raws in given.values())])
-    given = {other: spread(raws, rows, other) for other, raws in given.items()}
+    given = {other: spread(list(raws), rows, other) for other, raws in given.items()}
     prompts = spread(prompts, rows, "prompt")
 
     begun = begin(modality, [item for item in prompts for _ in range(count)])
@@ -102,7 +102,8 @@ def generate(
             first = prefix(trunk.config.mask, hidden, stream)
             hidden = left(hidden)
         else:
-            like = Hidden(trunk.tokens, torch.zeros(1, 1, len(trunk.axes), dtype=torch.long, device=model.device))  # type: ignore[arg-type]
+            assert trunk.tokens is not None
+            like = Hidden(trunk.tokens, torch.zeros(1, 1, len(trunk.axes), dtype=torch.long, device=model.device))
             hidden = trunk.extras(total * (2 if guided else 1), like)[0]
         values = _loop(
             model,

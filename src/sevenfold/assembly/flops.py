@@ -36,24 +36,23 @@ def trunk_rows(trunk: Trunk, name: str, lengths: Mapping[str, int], memory: int 
     extra = 0 if trunk.tokens is None else len(trunk.tokens)
     for given, embed in trunk.embeds.items():
         tokens = lengths.get(given, 0)
-        flops = embed.flops(tokens) if hasattr(embed, "flops") else 0  # type: ignore[operator]
-        rows.append(Row(f"{name}.embeds.{given}", getattr(embed, "kind", "identity"), parameters(embed), flops))
+        kind, flops = ("identity", 0) if isinstance(embed, nn.Identity) else (str(embed.kind), embed.flops(tokens))
+        rows.append(Row(f"{name}.embeds.{given}", kind, parameters(embed), flops))
     beside = sum(p.numel() for p in (trunk.marks or {}).values())
     if extra or beside:
-        rows.append(Row(f"{name}.tokens", "class and registers", (trunk.tokens.numel() if extra else 0) + beside, 0))  # type: ignore[union-attr]
+        beside += 0 if trunk.tokens is None else trunk.tokens.numel()
+        rows.append(Row(f"{name}.tokens", "class and registers", beside, 0))
     rows.append(Row(f"{name}.position", str(trunk.position.kind), parameters(trunk.position), 0))
     tokens = extra + sum(lengths.get(given, 0) for given in trunk.embeds)
     for index, block in enumerate(trunk.blocks):
-        place = f"{name}.blocks.{index}"
-        rows.append(Row(f"{place}.mixer", block.mixer.kind, parameters(block.mixer), block.mixer.flops(tokens, tokens)))
-        if block.cross is not None:
-            rows.append(
-                Row(f"{place}.cross", block.cross.kind, parameters(block.cross), block.cross.flops(tokens, memory))
-            )
-        if block.feed is not None:
-            rows.append(Row(f"{place}.feed", block.feed.kind, parameters(block.feed), block.feed.flops(tokens)))
+        place, mixer, cross, feed = f"{name}.blocks.{index}", block.mixer, block.cross, block.feed
+        rows.append(Row(f"{place}.mixer", str(mixer.kind), parameters(mixer), mixer.flops(tokens, tokens)))
+        if cross is not None:
+            rows.append(Row(f"{place}.cross", str(cross.kind), parameters(cross), cross.flops(tokens, memory)))
+        if feed is not None:
+            rows.append(Row(f"{place}.feed", str(feed.kind), parameters(feed), feed.flops(tokens)))
         around = parameters(block.norms) + parameters(block.residuals)
-        rows.append(Row(f"{place}.norms", block.norms[0].kind, around, 0))
+        rows.append(Row(f"{place}.norms", str(block.norms[0].kind), around, 0))
     ends = sum(parameters(norm) for norm in (trunk.input_norm, trunk.norm) if norm is not None)
     if ends:
         rows.append(Row(f"{name}.norm", "ends", ends, 0))
@@ -69,7 +68,7 @@ def known_tokens(model: Model, lengths: Mapping[str, int]) -> dict[str, int]:
     """Tokens of every stream and trunk, from those of the streams."""
     known = dict(lengths)
     for name, trunk in model.trunks.items():
-        known[name] = trunk_tokens(trunk, known)  # type: ignore[arg-type]
+        known[name] = trunk_tokens(trunk, known)
     return known
 
 
@@ -88,15 +87,15 @@ def model_rows(model: Model, lengths: Mapping[str, int]) -> list[Row]:
     known, rows = known_tokens(model, lengths), []
     for name, trunk in model.trunks.items():
         memory = known.get(trunk.config.cross_attends or "", 0)
-        rows += trunk_rows(trunk, name, known, memory)  # type: ignore[arg-type]
+        rows += trunk_rows(trunk, name, known, memory)
     for name, head in model.heads.items():
-        width = model.config.trunks[head.config.trunk].width  # type: ignore[union-attr]
-        if head.config.pool != "none":  # type: ignore[union-attr]
+        width = model.config.trunks[head.config.trunk].width
+        if head.config.pool != "none":
             tokens = 1
         else:
-            tokens = known.get(head.config.stream or "", known[head.config.trunk])  # type: ignore[union-attr]
-        flops = 2 * tokens * width * head.outputs + (2 * tokens * width**2 if head.dense is not None else 0)  # type: ignore[operator]
-        rows.append(Row(f"heads.{name}", head.config.projection.kind, parameters(head), flops))  # type: ignore[union-attr]
+            tokens = known.get(head.config.stream or "", known[head.config.trunk])
+        flops = 2 * tokens * width * head.outputs + (2 * tokens * width**2 if head.dense is not None else 0)
+        rows.append(Row(f"heads.{name}", head.config.projection.kind, parameters(head), flops))
     return rows
 
 

@@ -21,6 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sevenfold.assembly.block import Block
 from sevenfold.assembly.decode import generate
 from sevenfold.assembly.pool import POOLS, pool
 from sevenfold.assembly.trunk import Trunk
@@ -28,6 +29,7 @@ from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.projection import Projection
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, DataError, did_you_mean
+from sevenfold.core.modules import ModuleDict
 from sevenfold.core.types import Batch, Hidden
 from sevenfold.data.collate import collate
 from sevenfold.modality import Modality
@@ -44,7 +46,7 @@ class HeadConfig(part.Config):
     """How many outputs, where that is not given by a stream."""
     pool: Literal["none", "mean", "class", "last"] = "none"
     """One vector per row (the mean over tokens, the class token, the last token), or every token."""
-    projection: Projection.Config = Field(default="linear")  # type: ignore[assignment]
+    projection: Projection.Config = part.default("linear")
     """The last map; `tied` reads the stream's embedding table."""
     transform: bool = False
     """A dense layer with GELU and a norm before it (BERT)."""
@@ -92,17 +94,17 @@ class Model(nn.Module):
         super().__init__()
         check_wiring(config)
         self.config, self.modalities = config, dict(modalities)
-        self.trunks = nn.ModuleDict()
+        self.trunks: ModuleDict[Trunk] = ModuleDict()
         for name, trunk in config.trunks.items():
             try:
-                self.trunks[name] = Trunk(trunk, self.modalities, dict(self.trunks.items()))  # type: ignore[arg-type]
+                self.trunks[name] = Trunk(trunk, self.modalities, dict(self.trunks.items()))
             except ConfigError as error:
                 raise ConfigError(f"trunks.{name}: {error}") from None
-        self.heads = nn.ModuleDict()
+        self.heads: ModuleDict[Head] = ModuleDict()
         for name, head in config.heads.items():
             trunk = config.trunks[head.trunk]
-            norm = (trunk.blocks or [None])[-1]
-            self.heads[name] = Head(head, trunk.width, self._outputs(name, head), norm.norm if norm else "layer")
+            norm = (trunk.blocks or [Block.Config()])[-1].norm
+            self.heads[name] = Head(head, trunk.width, self._outputs(name, head), norm)
 
     def _outputs(self, name: str, head: HeadConfig) -> int:
         if head.outputs is not None:
@@ -143,10 +145,10 @@ class Model(nn.Module):
 
     def head(self, name: str, x: Tensor) -> Tensor:
         """x [… d] of the head's trunk → [… outputs]."""
-        head = self.heads[name]
-        table = None
+        head, table = self.heads[name], None
         if head.config.projection.part.reads_table:
-            table = self.trunks[head.config.trunk].embeds[head.config.stream].weight  # type: ignore[union-attr,index]
+            assert head.config.stream is not None
+            table = self.trunks[head.config.trunk].embeds[head.config.stream].weight
         return head(x, table)
 
     # What people do with it

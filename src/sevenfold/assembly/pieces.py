@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sevenfold.blocks.projection import Projection
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Hidden, take
@@ -48,19 +49,22 @@ def _whole(parts: Sequence[Tensor | None], pieces: Sequence[Hidden], fill: Any, 
 
 def moved(hidden: Hidden, order: Tensor) -> Hidden:
     """The tokens in another order [b n]; spans are lost."""
-    x, coords, valid, segments = (None if part is None else take(part, order) for part in hidden[:4])
-    return hidden._replace(x=x, coords=coords, valid=valid, segments=segments, spans=None)  # type: ignore[arg-type]
+    return hidden.each(lambda part: take(part, order))._replace(spans=None)
+
+
+def placed(coords: Tensor, columns: Sequence[int], axes: int) -> Tensor:
+    """coords [b n c] with its columns at `columns` of a trunk's axes → [b n axes], 0 on the others."""
+    if list(columns) == list(range(axes)):
+        return coords
+    found = coords.new_zeros(*coords.shape[:2], axes)
+    for own, column in enumerate(columns):
+        found[..., column] = coords[..., own]
+    return found
 
 
 def streams_in(hidden: Hidden) -> list[str]:
     """The streams (and earlier trunks) that a Hidden is made of, in their order."""
     return [name for name in hidden.spans or {} if name not in ("class", "registers")]
-
-
-def prefix_of(hidden: Hidden) -> int:
-    """Where the first of several streams ends; 0 if there is only one."""
-    names = streams_in(hidden)
-    return (hidden.spans or {})[names[0]][1] if len(names) > 1 else 0
 
 
 def extent(modality: Modality) -> int | None:
@@ -105,7 +109,7 @@ def projection_of(name: str, modality: Modality) -> Any:
     return given
 
 
-def bridge(width_in: int, width_out: int) -> nn.Module:
+def bridge(width_in: int, width_out: int) -> Projection | nn.Identity:
     """What takes the vectors of an earlier trunk to this one's width."""
     if width_in == width_out:
         return nn.Identity()

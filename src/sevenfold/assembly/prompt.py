@@ -15,7 +15,6 @@ from sevenfold.data.collate import collate
 
 if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
-    from sevenfold.assembly.trunk import Trunk
 
 
 def drawable(model: Model, stream: str | None) -> tuple[str, str]:
@@ -69,8 +68,8 @@ def begin(modality: Any, prompts: list[Any]) -> Stream | None:
 
 def twice(hidden: Hidden) -> Hidden:
     """The rows, and the same rows again for the unguided half."""
-    x, coords, valid, segments = (None if part is None else torch.cat([part, part]) for part in hidden[:4])
-    return Hidden(x, coords, valid, segments, hidden.spans)  # type: ignore[arg-type]
+    both = hidden.each(lambda part: torch.cat([part, part]))
+    return Hidden(both.x, both.coords, both.valid, both.segments, hidden.spans)
 
 
 def doubled(hidden: Hidden, guided: bool) -> Hidden:
@@ -109,7 +108,7 @@ def conditions(model: Model, trunk: str, batch: Batch, guided: bool) -> tuple[li
     through = [name for name in config.inputs if name in done]
     as_named = [name for name in config.inputs if name in batch or name in done]
     order = as_named if [name for name in as_named if name in direct] == direct else [*through, *direct]
-    into: Trunk = model.trunks[trunk]  # type: ignore[assignment]
+    into = model.trunks[trunk]
     pieces = [doubled(into.embed(name, batch[name] if name in direct else done[name]), guided) for name in order]
     memory = done.get(config.cross_attends or "")
     return pieces, None if memory is None else doubled(memory, guided)

@@ -9,21 +9,22 @@ axis. The trunk's coordinates have one column per distinct name; a stream stands
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from sevenfold.assembly.block import Block
+from sevenfold.assembly.block import Block, block_of
+from sevenfold.assembly.mask import MaskConfig, check_blocks, mask_of
 from sevenfold.assembly.pieces import (
     bridge,
     check_reach,
     joined,
     longest,
     moved,
-    prefix_of,
+    placed,
     projection_of,
     streams_in,
     trunk_axes,
@@ -31,21 +32,12 @@ from sevenfold.assembly.pieces import (
 from sevenfold.assembly.pool import extras_of
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.position import Position
+from sevenfold.blocks.projection import Projection
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Hidden, Mask, Stream, take
+from sevenfold.core.modules import ModuleDict, ModuleList
+from sevenfold.core.types import Batch, Bias, Hidden, Mask, Stream, take
 from sevenfold.modality import Modality
-
-
-class MaskConfig(part.Config):
-    """Who may look at whom."""
-
-    causal: bool = False
-    """Tokens see only themselves and earlier ones."""
-    window: int | None = Field(None, ge=1)
-    """Tokens see only those less than this many places away."""
-    prefix: bool = False
-    """The tokens of the first stream see each other in both directions even when causal (prefix language model)."""
 
 
 class Trunk(nn.Module):
@@ -62,7 +54,7 @@ class Trunk(nn.Module):
         """Blocks."""
         block: Block.Config | tuple[Block.Config, ...] = Block.Config()
         """One block, repeated; or a list of blocks, taken in turn."""
-        position: Position.Config = Field(default="rotary")  # type: ignore[assignment]
+        position: Position.Config = part.default("rotary")
         """What the trunk knows of where tokens stand."""
         index: bool = False
         """Number the joined tokens 0, 1, 2 … (class and register tokens too) instead of using their own coordinates."""
@@ -109,7 +101,7 @@ class Trunk(nn.Module):
     def __init__(self, config: Any, streams: Mapping[str, Modality], earlier: Mapping[str, Trunk]):
         super().__init__()
         self.config, width = config, config.width
-        self.axes = trunk_axes(config, streams, {name: trunk.axes for name, trunk in earlier.items()})
+        self.axes: tuple[str, ...] = trunk_axes(config, streams, {name: trunk.axes for name, trunk in earlier.items()})
         self._columns = {
             name: [
                 self.axes.index(axis) for axis in (streams[name].axis_names if name in streams else earlier[name].axes)
@@ -118,15 +110,16 @@ class Trunk(nn.Module):
         }
         if config.index:
             self.axes = ("index",)
-        self.embeds = nn.ModuleDict()
+        self.embeds: ModuleDict[Projection | nn.Identity] = ModuleDict()
         for name in config.inputs:
             if name in streams:
                 modality = streams[name]
                 size = modality.tokenizer.size or modality.tokenizer.features
-                self.embeds[name] = projection_of(name, modality).build(size, width)
+                embed: Projection = projection_of(name, modality).build(size, width)
                 vectors = modality.tokenizer.vectors()
                 if vectors is not None:
-                    self.embeds[name].start_from(torch.from_numpy(vectors))  # type: ignore[operator]
+                    embed.start_from(torch.from_numpy(vectors))
+                self.embeds[name] = embed
             else:
                 self.embeds[name] = bridge(earlier[name].config.width, width)
         self.position: Position = config.position.build(width, len(self.axes))
@@ -137,34 +130,20 @@ class Trunk(nn.Module):
             if config.stream_embedding
             else None
         )
-        blocks = config.blocks
         self.memory_width = earlier[config.cross_attends].config.width if config.cross_attends else None
-        if self.memory_width is not None:
-            blocks = [_with_memory(block, self.memory_width, width) for block in blocks]
-        self.blocks = nn.ModuleList(block_of(block, width, index, config.depth) for index, block in enumerate(blocks))
+        self.blocks: ModuleList[Block] = ModuleList(
+            block_of(block, width, index, config.depth, self.memory_width) for index, block in enumerate(config.blocks)
+        )
         norm: Norm.Config = (config.blocks or [Block.Config()])[-1].norm
         self.input_norm = norm.build(width) if config.input_norm else None
         self.norm = norm.build(width) if config.final_norm else None
         self._scale_outputs()
         self.longest = longest(config, streams, earlier)
-        self._refuse(streams)
+        check_blocks(config, self.blocks)
+        self._around(Hidden(torch.zeros(1, 1, width), torch.zeros(1, 1, len(self.axes))), None)  # may refuse too
+        check_reach(config, self.position, streams, self.longest)
         if config.frozen:
             self.requires_grad_(False)
-
-    def _refuse(self, streams: Mapping[str, Modality]) -> None:
-        """ConfigError for blocks, masks and positions that cannot work together."""
-        config, mask = self.config, self.config.mask
-        asked = {name for name, given in (("window", mask.window), ("prefix", mask.prefix)) if given}
-        for index, block in enumerate(self.blocks):
-            mixer = block.mixer
-            if not mask.causal and not mixer.bidirectional:
-                raise ConfigError(f"block {index}: {mixer.kind!r} only works forward: set mask.causal")
-            for name in sorted(asked - mixer.heeds):
-                raise ConfigError(f"block {index}: {mixer.kind!r} does not heed mask.{name}: leave it out")
-            if block.cross is not None and config.cross_attends is None:
-                raise ConfigError(f"block {index}: {block.cross.kind!r} reads another trunk: set cross_attends")
-        self._around(Hidden(torch.zeros(1, 1, config.width), torch.zeros(1, 1, len(self.axes))), None)
-        check_reach(config, self.position, streams, self.longest)
 
     @torch.no_grad()
     def _scale_outputs(self) -> None:
@@ -191,21 +170,12 @@ class Trunk(nn.Module):
         if coords is None:
             coords = torch.zeros(*x.shape[:2], 0, device=x.device)
         if not self.config.index:
-            coords = self._place(name, coords)
+            coords = placed(coords, self._columns[name], len(self.axes))
             added = self.position.embed(coords)
             if added is not None:
                 placeless = extras_of(given) if isinstance(given, Hidden) else 0
                 x = x + F.pad(added[:, placeless:], (0, 0, placeless, 0)).to(x.dtype)
         return Hidden(x, coords, given.valid, given.segments, {name: (0, x.shape[1])})
-
-    def _place(self, name: str, coords: Tensor) -> Tensor:
-        columns = self._columns[name]
-        if columns == list(range(len(self.axes))):
-            return coords
-        placed = coords.new_zeros(*coords.shape[:2], len(self.axes))
-        for own, column in enumerate(columns):
-            placed[..., column] = coords[..., own]
-        return placed
 
     def extras(self, rows: int, like: Hidden) -> list[Hidden]:
         """The class and register tokens, for `rows` rows."""
@@ -230,8 +200,9 @@ class Trunk(nn.Module):
                 place = torch.arange(n, device=x.device).expand(len(x), n)
             else:
                 place = (hidden.valid.long().cumsum(1) - 1).clamp(min=0)
-            hidden = hidden._replace(coords=(place + before).unsqueeze(-1))
-            added = self.position.embed(hidden.coords)  # type: ignore[arg-type]
+            coords = (place + before).unsqueeze(-1)
+            hidden = hidden._replace(coords=coords)
+            added = self.position.embed(coords)
             x = x if added is None else x + added.to(x.dtype)
         if self.input_norm is not None:
             x = self.input_norm(x)
@@ -258,7 +229,7 @@ class Trunk(nn.Module):
         if hidden.valid is not None and len(streams_in(hidden)) > 1:
             order = (~hidden.valid).byte().argsort(dim=1, stable=True)
         inner = self._around(hidden if order is None else moved(hidden, order), memory)
-        mask, x = self._mask(hidden), inner.x
+        mask, x = mask_of(self.config.mask, hidden), inner.x
         if self.blocks:
             inner = inner._replace(x=self.blocks[0].residuals[0].enter(x))
             for block in self.blocks:
@@ -272,24 +243,15 @@ class Trunk(nn.Module):
         """What mixers need beside the tokens: rotations, the bias of the position, the memory (padding if it is absent)."""
         angles = {}
         for width in dict.fromkeys(block.mixer.rotated for block in self.blocks):
-            turned = None if width is None or hidden.coords is None else self.position.angles(hidden.coords, width)
-            if turned is not None:
-                angles[width] = turned
-        bias = self.position.bias if self.position.biased else None
+            if width is not None and hidden.coords is not None:
+                turned = self.position.angles(hidden.coords, width)
+                if turned is not None:
+                    angles[width] = turned
+        bias = cast(Bias, self.position.bias) if self.position.biased else None
         if memory is None and self.memory_width is not None:
             x = hidden.x.new_zeros(len(hidden.x), 1, self.memory_width)
             memory = Hidden(x, valid=torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device))
-        return hidden._replace(angles=angles or None, bias=bias, memory=memory)  # type: ignore[arg-type]
-
-    def _mask(self, hidden: Hidden) -> Mask:
-        mask = self.config.mask
-        prefix = None
-        if mask.prefix:
-            stop = prefix_of(hidden)
-            prefix = torch.full((len(hidden.x),), stop, device=hidden.x.device)
-            if hidden.valid is not None:
-                prefix = hidden.valid[:, :stop].sum(1)
-        return Mask(mask.causal, mask.window, prefix)
+        return hidden._replace(angles=angles or None, bias=bias, memory=memory)
 
     # Generation
     def start(self, rows: int, length: int) -> TrunkState:
@@ -327,18 +289,3 @@ class TrunkState:
 
     def __init__(self, blocks: list[Any], used: int | Tensor):
         self.blocks, self.used = blocks, used
-
-
-def block_of(config: Block.Config, width: int, index: int, depth: int) -> Block:
-    """A block, with the place named in the error."""
-    try:
-        return Block(config, width, index, depth)
-    except ConfigError as error:
-        raise ConfigError(f"block: {error}") from None
-
-
-def _with_memory(block: Block.Config, memory: int, width: int) -> Block.Config:
-    cross = block.cross
-    if cross is not None and "memory_width" in type(cross).model_fields and memory != width:
-        cross = cross.replace(memory_width=memory)
-    return block.replace(cross=cross)

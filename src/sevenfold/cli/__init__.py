@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sevenfold: {error}", file=sys.stderr)
         return getattr(error, "code", 2)
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # nobody reads it any more
+        sys.stdout = None  # nobody reads it any more
         return 141
     except OSError as error:
         print(f"sevenfold: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)

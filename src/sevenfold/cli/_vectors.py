@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +40,8 @@ def write(out: Path, vectors: Sequence[np.ndarray], where: Sequence[str]) -> Non
     if out.suffix == ".npy":
         np.save(file, every, allow_pickle=False)
     elif out.suffix == ".npz":
-        beside = {"item": item} if per_token else {}
-        np.savez(file, embeddings=every, where=np.array(where, dtype=np.str_), **beside)  # type: ignore[arg-type]
+        beside: dict[str, Any] = {"item": item} if per_token else {}
+        np.savez(file, embeddings=every, where=np.array(where, dtype=np.str_), **beside)
     elif out.suffix == ".csv":
         file.write(_csv(every, of, token if per_token else None).encode())
     else:
@@ -50,8 +52,6 @@ def write(out: Path, vectors: Sequence[np.ndarray], where: Sequence[str]) -> Non
 
 
 def _csv(every: np.ndarray, where: Sequence[str], token: np.ndarray | None) -> str:
-    import csv
-
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     beside = ["where"] if token is None else ["where", "token"]
@@ -67,7 +67,7 @@ def _csv(every: np.ndarray, where: Sequence[str], token: np.ndarray | None) -> s
     return text.getvalue()
 
 
-def _pyarrow():  # type: ignore[no-untyped-def]
+def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet

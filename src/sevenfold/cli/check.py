@@ -8,6 +8,10 @@ sevenfold check runs/speeches                a run folder: whole, loads, gives t
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from sevenfold.core.errors import ConfigError, did_you_mean
+from sevenfold.core.rooms import ROOMS, folder, kinds
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,11 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from sevenfold import conformance
-    from sevenfold.core.errors import ConfigError, did_you_mean
-    from sevenfold.core.rooms import ROOMS, folder, kinds
 
     if args.room is None and (Path(args.what) / "recipe.yaml").is_file():
         found = {args.what: conformance.run_on_run(args.what)}

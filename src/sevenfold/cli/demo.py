@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from sevenfold.training.recipe import Ready
+    from sevenfold.training.prepare import Ready
     from sevenfold.training.run import Run
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -31,7 +31,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sevenfold.training.plan import within
-    from sevenfold.training.recipe import prepare, read_recipe
+    from sevenfold.training.prepare import prepare
+    from sevenfold.training.recipe import read_recipe
     from sevenfold.training.run import train
 
     print("1,797 handwritten digits (scikit-learn's), each with a caption in one of ten wordings.")

@@ -6,7 +6,17 @@ sevenfold doctor
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
 from typing import Any
+
+from sevenfold import __version__
+from sevenfold.cli._table import short
+from sevenfold.core.rooms import kinds
 
 SHOWN = ("torch", "numpy", "pydantic", "safetensors", "tokenizers", "pillow", "scikit-learn", "matplotlib", "rich")
 
@@ -16,8 +26,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
-
     found = facts()
     if args.json:
         print(json.dumps(found, indent=1))
@@ -41,11 +49,6 @@ def facts() -> dict[str, dict[str, str]]:
 
 
 def _versions() -> dict[str, str]:
-    import importlib.metadata
-    import platform
-
-    from sevenfold import __version__
-
     found = {"sevenfold": __version__, "python": f"{platform.python_version()} on {platform.platform()}"}
     for name in SHOWN:
         try:
@@ -56,11 +59,8 @@ def _versions() -> dict[str, str]:
 
 
 def _compute() -> dict[str, str]:
-    import os
-
     import torch
 
-    from sevenfold.cli._table import short
     from sevenfold.training.precision import fast_bf16, peak_flops, resolve
     from sevenfold.training.recipe import device_of
 
@@ -82,7 +82,6 @@ def _compute() -> dict[str, str]:
 def _kernels() -> dict[str, str]:
     """Which kernels each mixer's forward pass runs here, as PyTorch dispatches it."""
     from sevenfold.core.part import find
-    from sevenfold.core.rooms import kinds
 
     found = {}
     for kind in kinds("mixing"):
@@ -123,9 +122,6 @@ def _kernel(mixer: Any) -> str:
 
 def _extras() -> dict[str, str]:
     """Each extra: there, or how to get it."""
-    import importlib.metadata
-    import re
-
     found: dict[str, list[str]] = {}
     for line in importlib.metadata.requires("sevenfold") or []:
         wanted = re.match(r"([\w.-]+)[^;]*;.*extra == ['\"](\w+)['\"]", line)
@@ -142,8 +138,5 @@ def _extras() -> dict[str, str]:
 
 
 def _disk() -> dict[str, str]:
-    import os
-    import shutil
-
     free = shutil.disk_usage(".").free
     return {"here": f"{free / 1e9:.1f} GB free in {os.getcwd()}"}

@@ -15,7 +15,13 @@ Items that cannot be read are left out, counted, and listed in OUTPUT.bad_sample
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sevenfold.core.errors import BadSample, ConfigError, DataError
+from sevenfold.core.files import write_atomic
 
 if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
@@ -36,11 +42,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from sevenfold.assembly.model import check_pool
     from sevenfold.cli._vectors import check_out, write
-    from sevenfold.core.errors import ConfigError
     from sevenfold.data.bad import BadSamples
     from sevenfold.training.run import load
 
@@ -71,7 +74,6 @@ def _embedded(
     model: Model, items: Items, chosen: range, pool: str, trunk: str | None, bad: BadSamples
 ) -> tuple[list[str], list]:
     """(where, vectors) of the items that can be read."""
-    from sevenfold.core.errors import BadSample
     from sevenfold.data.collate import collate
 
     names, good = [], []
@@ -87,12 +89,10 @@ def _embedded(
 
 def _items(model: Model, run: str, data: str) -> Items:
     """Everything in a file or folder, as tokens of the streams that the model reads."""
-    import sys
-
-    from sevenfold.core.errors import ConfigError
     from sevenfold.data.loader import Items
     from sevenfold.data.recognise import recognise
-    from sevenfold.training.recipe import field_of, read_recipe
+    from sevenfold.training.prepare import field_of
+    from sevenfold.training.recipe import read_recipe
 
     recipe, found = read_recipe(run), recognise(data)
     if found.kind == recipe.data.kind:
@@ -113,7 +113,6 @@ def _items(model: Model, run: str, data: str) -> Items:
 
 def _typed(model: Model, texts: list[str]) -> Items:
     """Items given on the command line, for the one stream that takes letters."""
-    from sevenfold.core.errors import ConfigError
     from sevenfold.data.loader import Items
 
     names = [name for name in _read(model) if model.config.streams[name].kind in ("text", "dna", "protein")]
@@ -143,10 +142,6 @@ def _read(model: Model) -> list[str]:
 
 def _tell(bad: BadSamples, out: Any) -> None:
     """List what could not be read, beside the output."""
-    import json
-
-    from sevenfold.core.files import write_atomic
-
     if not len(bad):
         return
     listed = out.with_name(f"{out.name}.bad_samples.jsonl")
@@ -157,7 +152,5 @@ def _tell(bad: BadSamples, out: Any) -> None:
 
 
 def _nothing(bad: BadSamples) -> Exception:
-    from sevenfold.core.errors import DataError
-
     first = bad.first(1)
     return DataError("no item could be read" + (f"; the first is {first[0][0]}: {first[0][1]}" if first else ""))

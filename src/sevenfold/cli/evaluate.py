@@ -9,7 +9,10 @@ Text that is predicted token by token also gets bits per byte, which compare bet
 from __future__ import annotations
 
 import argparse
+import json
 from typing import Any
+
+from sevenfold.cli._table import table
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +22,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
-
     from sevenfold.evaluation import evaluate_run
 
     found = evaluate_run(args.run, args.data)
@@ -32,8 +33,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from sevenfold.cli._table import table
-
     every = {"this model": found["terms"], **found["baselines"]}
     terms = list(found["terms"])
     streams = list(dict.fromkeys(stream for bits in found["bits_per_byte"].values() for stream in bits))

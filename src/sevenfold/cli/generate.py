@@ -11,7 +11,11 @@ is given. The same seed draws the same items.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sevenfold.core.errors import ConfigError, DataError, did_you_mean
+from sevenfold.core.files import write_atomic
 
 if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
@@ -35,9 +39,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from sevenfold.core.errors import ConfigError
     from sevenfold.training.run import load
 
     if args.out is not None and Path(args.out).is_file():
@@ -75,8 +76,6 @@ def _only(model: Model) -> str:
 
 def _given(model: Model, pair: str) -> tuple[str, Any]:
     """`name=what` as the stream's name and its raw item."""
-    from sevenfold.core.errors import ConfigError, DataError, did_you_mean
-
     name, equals, text = pair.partition("=")
     if not equals:
         raise ConfigError(f"--given {pair!r}: is written stream=what, as in caption='a five'")
@@ -90,8 +89,6 @@ def _given(model: Model, pair: str) -> tuple[str, Any]:
 
 def _saved(folder: Any, stream: str, ending: str, content: bytes) -> Any:
     """Write under the next free number, so that nothing drawn before is lost."""
-    from sevenfold.core.files import write_atomic
-
     number = 1
     while (path := folder / f"{stream}-{number}{ending}").exists():
         number += 1

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 
+from sevenfold.core.rooms import ROOMS, folder, header, kinds, room_header
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("room", nargs="?", help="only this room")
@@ -19,8 +21,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sevenfold.core.rooms import ROOMS, folder
-
     rooms = [args.room] if args.room else list(ROOMS)
     for room in rooms:
         folder(room)
@@ -32,8 +32,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(room: str, fields: bool) -> list[str]:
-    from sevenfold.core.rooms import header, kinds, room_header
-
     lines = [f"{room}: {_first(room_header(room))}"]
     for kind in kinds(room):
         lines.append(f"  {kind:<20} {_first(header(room, kind))}")
@@ -43,8 +41,6 @@ def _lines(room: str, fields: bool) -> list[str]:
 
 
 def _page(room: str, fields: bool) -> list[str]:
-    from sevenfold.core.rooms import header, kinds, room_header
-
     lines = [f"## {room}", "", *_prose(room_header(room)), ""]
     for kind in kinds(room):
         lines += [f"### `{kind}`", "", *_prose(header(room, kind)), ""]

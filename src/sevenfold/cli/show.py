@@ -10,7 +10,13 @@ about three times as much. Everything is by formula: nothing is run.
 from __future__ import annotations
 
 import argparse
+import re
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sevenfold.cli._table import mebibytes, short, table
+from sevenfold.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from sevenfold.assembly.flops import Row
@@ -38,11 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _made(what: str, overrides: list[str]) -> tuple[Recipe, Objective]:
     """The complete recipe and its objective: of a run as it is, of a recipe with its tokenizers fitted."""
-    import sys
-    from pathlib import Path
-
-    from sevenfold.core.errors import ConfigError
-    from sevenfold.training.recipe import prepare, read_recipe
+    from sevenfold.training.prepare import prepare
+    from sevenfold.training.recipe import read_recipe
     from sevenfold.training.run import load_objective
 
     if Path(what).is_dir():
@@ -55,7 +58,6 @@ def _made(what: str, overrides: list[str]) -> tuple[Recipe, Objective]:
 
 def _trunks(objective: Objective) -> None:
     from sevenfold.assembly.flops import full_lengths, known_tokens
-    from sevenfold.cli._table import table
 
     model = objective.model
     lengths = full_lengths(model)
@@ -101,7 +103,6 @@ def _mask(mask: Any) -> str:
 
 def _parts(objective: Objective) -> None:
     from sevenfold.assembly.flops import Row, full_lengths, model_rows
-    from sevenfold.cli._table import short, table
 
     rows = model_rows(objective.model, full_lengths(objective.model))
     inside = {id(parameter) for parameter in objective.model.parameters()}
@@ -117,8 +118,6 @@ def _parts(objective: Objective) -> None:
 
 def gathered(rows: list[Row]) -> list[Row]:
     """Rows of the blocks of a trunk as one row per role and kind, the others as they are."""
-    import re
-
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         found.setdefault((re.sub(r"\.blocks\.\d+\.", ".blocks.*.", row.place), row.kind), []).append(row)
@@ -134,7 +133,6 @@ def gathered(rows: list[Row]) -> list[Row]:
 
 def _memory(recipe: Recipe, objective: Objective) -> None:
     from sevenfold.assembly.flops import full_lengths
-    from sevenfold.cli._table import mebibytes, table
     from sevenfold.training.memory import memory
     from sevenfold.training.precision import resolve
     from sevenfold.training.recipe import device_of

@@ -7,6 +7,9 @@ sevenfold train runs/speeches --resume
 from __future__ import annotations
 
 import argparse
+import textwrap
+
+from sevenfold.core.rooms import ROOMS, kinds
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +22,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def _parts() -> str:
     """What a recipe can name, room by room."""
-    import textwrap
-
-    from sevenfold.core.rooms import ROOMS, kinds
-
     lines = ["kinds of parts that a recipe can name (sevenfold list tells more):"]
     for room in ROOMS:
         names = textwrap.wrap(", ".join(kinds(room)), 94)

@@ -81,8 +81,7 @@ def stepped(mixer: Any, whole: Hidden, sizes: list[int], mask: Mask) -> tuple[li
 
 def cut(hidden: Hidden, start: int, stop: int) -> Hidden:
     """Tokens start … stop."""
-    x, coords, valid, segments = (None if part is None else part[:, start:stop] for part in hidden[:4])
     angles = None
     if hidden.angles is not None:
         angles = {width: (c[:, start:stop], s[:, start:stop]) for width, (c, s) in hidden.angles.items()}
-    return hidden._replace(x=x, coords=coords, valid=valid, segments=segments, angles=angles)  # type: ignore[arg-type]
+    return hidden.each(lambda part: part[:, start:stop])._replace(angles=angles)

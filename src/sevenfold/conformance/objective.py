@@ -15,7 +15,8 @@ from sevenfold.conformance._kit import RowNoise, Skipped, counted, expect, finit
 from sevenfold.core.part import decode, find
 from sevenfold.core.types import Batch, Loss, Stream
 from sevenfold.data.loader import gather
-from sevenfold.training.recipe import Ready, Recipe, prepare
+from sevenfold.training.prepare import Ready, prepare
+from sevenfold.training.recipe import Recipe
 
 ROWS = 8
 
@@ -30,7 +31,7 @@ def made(config: Any) -> tuple[Any, Batch]:
     """The objective on its example, with a batch of it; in evaluation, so nothing but the objective is random."""
     ready = _ready(config.kind)
     objective = copy.deepcopy(ready.objective).eval()
-    batch = gather([ready.train[0, index] for index in range(min(ROWS, len(ready.train)))])[0]  # type: ignore[index]
+    batch = gather([ready.train[0, index] for index in range(min(ROWS, len(ready.train)))])[0]
     expect(batch is not None, "the example has no samples that can be read")
     assert batch is not None
     return objective, batch

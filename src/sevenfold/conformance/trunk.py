@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load, save
 
 from sevenfold.assembly.block import Block
+from sevenfold.assembly.mask import MaskConfig
 from sevenfold.assembly.model import Model, ModelConfig
-from sevenfold.assembly.trunk import MaskConfig, Trunk
+from sevenfold.assembly.trunk import Trunk
 from sevenfold.conformance._kit import TOKENS, WIDTH, compiled, expect, near
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode, find

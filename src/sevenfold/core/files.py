@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,6 @@ def publish_folder(final: Path, fill: Callable[[Path], Iterable[str]], **facts: 
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder of ours, renamed out of the way first so that nobody reads half of it."""
-    import shutil
-
     if folder.exists():
         doomed = (
             folder

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import types
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from sevenfold.core.errors import ConfigError, did_you_mean
@@ -113,11 +114,14 @@ class Part:
         contract = "room" in cls.__dict__
         cls.kind = None if contract else _kind_of(cls)
         if "Config" not in cls.__dict__:
-            base = cls.Config
-            cls.Config = type(base)(
-                "Config", (base,), {"__module__": cls.__module__, "__qualname__": f"{cls.__name__}.Config"}
-            )
+            base, made = cls.Config, {"__module__": cls.__module__, "__qualname__": f"{cls.__name__}.Config"}
+            cls.Config = types.new_class("Config", (base,), exec_body=lambda body: body.update(made))
         cls.Config.part = cls
+
+
+def default(kind: str) -> Any:
+    """The default of a config's field that holds a part: the part of that kind."""
+    return Field(default=kind)
 
 
 def _kind_of(cls: type) -> str:

@@ -44,18 +44,25 @@ class Stream(NamedTuple):
 
     def take(self, index: Tensor) -> Stream:
         """The tokens at `index` [b k], in that order."""
-        return Stream(*(None if part is None else take(part, index) for part in self))
+        return self.each(lambda part: take(part, index))
 
     def slice(self, start: int, stop: int | None) -> Stream:
         """Tokens start…stop of every row."""
-        return Stream(*(None if part is None else part[:, start:stop] for part in self))
+        return self.each(lambda part: part[:, start:stop])
 
     def rows(self, index: Any) -> Stream:
         """Rows of the batch."""
-        return Stream(*(None if part is None else part[index] for part in self))
+        return self.each(lambda part: part[index])
 
     def to(self, device: Any) -> Stream:
-        return Stream(*(None if part is None else part.to(device, non_blocking=True) for part in self))
+        return self.each(lambda part: part.to(device, non_blocking=True))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Stream:
+        """What `change` makes of each tensor that is there."""
+        valid = None if self.valid is None else change(self.valid)
+        return Stream(
+            change(self.values), change(self.coords), valid, None if self.segments is None else change(self.segments)
+        )
 
 
 Batch = dict[str, Stream]
@@ -76,6 +83,10 @@ class Mask(NamedTuple):
     prefix: Tensor | None = None
 
 
+Bias = Callable[[Tensor, Tensor, int], Tensor]
+"""(query coords [b n c], key coords [b m c], heads) → [b h n m], added to attention scores."""
+
+
 class Hidden(NamedTuple):
     """Embedded tokens on their way through a trunk.
 
@@ -87,7 +98,7 @@ class Hidden(NamedTuple):
     condition  [b d'] what adaptive parts are conditioned on (time, class), or None
     pair       [b n n d'] pair representation, or None
     angles     rotated width → (cos, sin) [b n width/2], made once by the trunk's position, or None
-    bias       (query coords [b n c], key coords [b m c], heads) → [b h n m] added to attention scores, or None
+    bias       the Bias of the trunk's position, or None
     memory     the Hidden that cross mixers read, or None
     """
 
@@ -99,17 +110,21 @@ class Hidden(NamedTuple):
     condition: Tensor | None = None
     pair: Tensor | None = None
     angles: dict[int, tuple[Tensor, Tensor]] | None = None
-    bias: Callable[[Tensor, Tensor, int], Tensor] | None = None
+    bias: Bias | None = None
     memory: Any = None
 
     def of(self, name: str) -> Hidden:
         """The part that came from one stream (or `tokens`: class and register tokens)."""
         start, stop = (self.spans or {})[name]
+        cut = self.each(lambda part: part[:, start:stop])
+        return Hidden(cut.x, cut.coords, cut.valid, cut.segments, {name: (0, stop - start)})
 
-        def cut(part: Tensor | None) -> Tensor | None:
-            return None if part is None else part[:, start:stop]
-
-        return Hidden(cut(self.x), cut(self.coords), cut(self.valid), cut(self.segments), {name: (0, stop - start)})  # type: ignore[arg-type]
+    def each(self, change: Callable[[Tensor], Tensor]) -> Hidden:
+        """With what `change` makes of x, and of coords, valid and segments where they are there."""
+        coords = None if self.coords is None else change(self.coords)
+        valid = None if self.valid is None else change(self.valid)
+        segments = None if self.segments is None else change(self.segments)
+        return self._replace(x=change(self.x), coords=coords, valid=valid, segments=segments)
 
 
 class Loss(NamedTuple):
@@ -122,7 +137,7 @@ class Loss(NamedTuple):
     """
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
     terms: dict[str, tuple[Tensor, Tensor]]
     outputs: dict[str, Tensor]
 

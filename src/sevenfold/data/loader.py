@@ -26,7 +26,17 @@ Key = tuple[int, int]
 """(epoch, index)"""
 
 
-class Items(Dataset):
+class Samples(Dataset[Item | BadSample]):
+    """What is trained on: items by (epoch, place), or why one cannot be read."""
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __getitem__(self, key: Key) -> Item | BadSample:
+        raise NotImplementedError
+
+
+class Items(Samples):
     """One sample, one item: each stream's tokens, encoded when asked for."""
 
     def __init__(
@@ -80,7 +90,7 @@ def look_through(items: Items, share: float) -> None:
         raise DataError(f"none of {len(places)} samples can be read; the first is {where}: {why}")
 
 
-class Windows(Dataset):
+class Windows(Samples):
     """Documents laid end to end and cut into windows of one length: no padding. Tokens know which document they are
     from (`segments`), and count their positions from its start. Each epoch cuts at another offset."""
 

@@ -9,6 +9,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sevenfold.core.errors import DataError
 from sevenfold.core.files import read_json
 from sevenfold.data.bad import BadSamples
@@ -17,9 +19,11 @@ from sevenfold.data.recognise import recognise
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
+from sevenfold.training.finish import BEGUN, RESULTS, baselines
 from sevenfold.training.fit import evaluate
-from sevenfold.training.recipe import Recipe, device_of, field_of, items_of, laid_out, read_recipe
-from sevenfold.training.run import RESULTS, baselines, data_hash, load_objective
+from sevenfold.training.prepare import field_of, items_of, laid_out
+from sevenfold.training.recipe import Recipe, device_of, read_recipe
+from sevenfold.training.run import data_hash, load_objective
 
 
 def evaluate_run(folder: str | Path, data: str | Path | None = None) -> dict[str, Any]:
@@ -37,7 +41,7 @@ def evaluate_run(folder: str | Path, data: str | Path | None = None) -> dict[str
     objective, recipe = load_objective(folder), read_recipe(folder)
     settings = recipe.data if data is None else _settings(recipe, Path(data))
     source = settings.build()
-    stored = read_json(folder / "begun.json").get("data")
+    stored = read_json(folder / BEGUN).get("data")
     own = data is None or data_hash(source) == stored
     if data is None and data_hash(source) != stored:
         raise DataError(f"{recipe.data.path}: has changed since {folder} was trained, so the figures would not compare")
@@ -73,8 +77,6 @@ def _name(settings: Source.Config) -> str:
 
 
 def _there(device: str | None) -> bool:
-    import torch
-
     return device is None or not device.startswith("cuda") or torch.cuda.is_available()
 
 

@@ -10,6 +10,7 @@ are modalities with names:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +31,7 @@ class Modality(part.Part):
     room = "modality"
 
     class Config(part.Config):
-        tokenizer: Tokenizer.Config = Field(default="bytes")  # type: ignore[assignment]
+        tokenizer: Tokenizer.Config = part.default("bytes")
         """How raw items become tokens."""
         field: str | None = None
         """Which field of a sample holds the raw item; by default the one with the stream's name, or else the only
@@ -113,8 +114,6 @@ class Modality(part.Part):
 
     def html(self, raw: Any) -> str:
         """One raw item as a self-contained piece of HTML."""
-        from html import escape
-
         return f"<code>{escape(str(raw))}</code>"
 
     def plain(self, raw: Any) -> str:

@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field
-
 from sevenfold.blocks.tokenization import Tokenizer
+from sevenfold.core import part
 from sevenfold.modality import Modality
 from sevenfold.modality._strings import facts, need_string, shown
 
 
 class DNA(Modality):
     class Config(Modality.Config):
-        tokenizer: Tokenizer.Config = Field(default="kmer")  # type: ignore[assignment]
+        tokenizer: Tokenizer.Config = part.default("kmer")
         """How raw items become tokens."""
 
     axes = ("base",)

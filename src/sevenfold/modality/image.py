@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image as Pillow
-from pydantic import Field
 
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization._picture import picture
+from sevenfold.core import part
 from sevenfold.modality import Modality
 from sevenfold.modality._strings import spread
 
@@ -31,7 +31,7 @@ SHOWN = 128
 
 class Image(Modality):
     class Config(Modality.Config):
-        tokenizer: Tokenizer.Config = Field(default="patch")  # type: ignore[assignment]
+        tokenizer: Tokenizer.Config = part.default("patch")
         """How raw items become tokens."""
 
     axes = ("row", "column")

@@ -9,16 +9,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field
-
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization.category import label_of
+from sevenfold.core import part
 from sevenfold.modality import Modality
 
 
 class Label(Modality):
     class Config(Modality.Config):
-        tokenizer: Tokenizer.Config = Field(default="category")  # type: ignore[assignment]
+        tokenizer: Tokenizer.Config = part.default("category")
         """How raw items become tokens."""
 
     def check(self, raw: Any) -> str | int:

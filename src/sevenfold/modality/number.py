@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization.number import number_of
+from sevenfold.core import part
 from sevenfold.modality import Modality
 from sevenfold.modality._strings import spread
 
 
 class Number(Modality):
     class Config(Modality.Config):
-        tokenizer: Tokenizer.Config = Field(default="number")  # type: ignore[assignment]
+        tokenizer: Tokenizer.Config = part.default("number")
         """How raw items become tokens."""
 
     def check(self, raw: Any) -> float:

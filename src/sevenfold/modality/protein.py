@@ -8,16 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field
-
 from sevenfold.blocks.tokenization import Tokenizer
+from sevenfold.core import part
 from sevenfold.modality import Modality
 from sevenfold.modality._strings import facts, need_string, shown
 
 
 class Protein(Modality):
     class Config(Modality.Config):
-        tokenizer: Tokenizer.Config = Field(default="residue")  # type: ignore[assignment]
+        tokenizer: Tokenizer.Config = part.default("residue")
         """How raw items become tokens."""
         ends: bool = True
         """Whether a begin and an end token are put around an item."""

@@ -114,11 +114,11 @@ class MAE(Objective):
         """What the decoder says of the hidden tokens, [b n-k p]."""
         encoder, decoder = self.model.trunks[self.encoder], self.model.trunks[self.decoder]
         latent = encoder({self.stream: stream.take(visible)})
-        known = decoder.embed(self.encoder, latent)  # type: ignore[operator]
+        known = decoder.embed(self.encoder, latent)
         gone = stream.take(hidden)
         asked = Hidden(self.mask_token.to(known.x.dtype).expand(*hidden.shape, -1), gone.coords, gone.valid)
-        placed = decoder.embed(self.encoder, asked, project=False)._replace(spans={"hidden": (0, hidden.shape[1])})  # type: ignore[operator]
-        done = decoder.mix(decoder.join([known, placed]))  # type: ignore[operator]
+        placed = decoder.embed(self.encoder, asked, project=False)._replace(spans={"hidden": (0, hidden.shape[1])})
+        done = decoder.mix(decoder.join([known, placed]))
         return self.model.head(self.head, done.of("hidden").x)
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
@@ -151,13 +151,13 @@ class MAE(Objective):
         rows, n = batch[self.stream].values.shape[:2]
         seen = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
         encoder, decoder = self.model.trunks[self.encoder], self.model.trunks[self.decoder]
-        extra = trunk_tokens(encoder, {})  # type: ignore[arg-type]
+        extra = trunk_tokens(encoder, {})
         found = model_rows(self.model, {self.stream: seen})
         inside = [row for row in found if not row.place.startswith((f"{self.decoder}.", "heads."))]
         bridge = f"{self.decoder}.embeds.{self.encoder}"  # crossed by what the encoder saw, not by the mask tokens
         inside += [row for row in found if row.place == bridge]
-        again = trunk_rows(decoder, self.decoder, {self.encoder: n + extra})  # type: ignore[arg-type]
-        head = 2 * (n - seen) * int(decoder.config.width * self.model.heads[self.head].outputs)  # type: ignore[union-attr,operator]
+        again = trunk_rows(decoder, self.decoder, {self.encoder: n + extra})
+        head = 2 * (n - seen) * int(decoder.config.width) * self.model.heads[self.head].outputs
         return rows * (sum(row.flops for row in inside) + sum(r.flops for r in again if r.place != bridge) + head)
 
     @torch.no_grad()

@@ -82,7 +82,7 @@ class NextToken(Objective):
         found = {}
         for stream in predicted:
             if has_head(model, name, stream) is None:
-                found[stream] = HeadConfig(trunk=name, stream=stream, projection="tied")  # type: ignore[arg-type]
+                found[stream] = HeadConfig(trunk=name, stream=stream, projection="tied")
         return found
 
     def __init__(self, config: Any, model: Model):
@@ -144,7 +144,7 @@ class NextToken(Objective):
     def _earlier(self, batch: Batch) -> dict[str, Hidden]:
         """Earlier trunks that the trunk reads, those whose inputs are there."""
         config = self.model.config.trunks[self.trunk]
-        wanted = [name for name in (*config.inputs, config.cross_attends) if name in self.model.trunks]
+        wanted = [name for name in (*config.inputs, config.cross_attends or "") if name in self.model.trunks]
         done = self.model.earlier(batch, self.trunk) if wanted else {}
         return {name: done[name] for name in wanted if name in done}
 
@@ -207,8 +207,7 @@ def _ids(stream: Stream) -> Tensor:
 
 
 def _rows(hidden: Hidden, rows: Tensor) -> Hidden:
-    x, coords, valid, segments = (None if part is None else part[rows] for part in hidden[:4])
-    return hidden._replace(x=x, coords=coords, valid=valid, segments=segments)  # type: ignore[arg-type]
+    return hidden.each(lambda part: part[rows])
 
 
 def _last_before(hidden: Hidden, start: int, x: Tensor) -> Tensor:

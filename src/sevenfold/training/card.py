@@ -10,7 +10,8 @@ import numpy
 import torch
 
 from sevenfold.training.precision import resolve
-from sevenfold.training.recipe import Ready, device_of
+from sevenfold.training.prepare import Ready
+from sevenfold.training.recipe import device_of
 
 VERSION = "0.1.0"
 

@@ -155,8 +155,8 @@ def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say) -> 
 def _state(path: Path) -> Restored:
     facts = read_json(path)
     facts = facts if isinstance(facts, dict) else {}
-    step, skipped, bad = facts.get("step"), facts.get("skipped", 0), facts.get("bad", [])
-    whole = type(step) is int and step >= 0 and type(skipped) is int and isinstance(bad, list)
-    if not whole or not all(isinstance(pair, list) and [type(item) for item in pair] == [str, str] for pair in bad):
+    step, skipped, bad = facts.get("step", -1), facts.get("skipped", 0), facts.get("bad", [])
+    pairs = isinstance(bad, list) and all(isinstance(x, list) and [type(y) for y in x] == [str, str] for x in bad)
+    if type(step) is not int or step < 0 or type(skipped) is not int or not pairs:
         raise CheckpointError(f"{path}: is not the state of a run")
     return Restored(step, skipped, [(where, why) for where, why in bad], path.parent)

@@ -18,14 +18,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from sevenfold.assembly.model import to_device
 from sevenfold.core.errors import BadSample, CheckpointError
 from sevenfold.core.seeds import seed_of
 from sevenfold.core.types import Batch, Loss
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Order, gather, load
+from sevenfold.data.loader import Order, Samples, gather, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.log import Bar, Log
@@ -46,8 +45,8 @@ class Fitted(NamedTuple):
 
 def fit(
     objective: Objective,
-    train: Dataset,
-    held_out: Dataset,
+    train: Samples,
+    held_out: Samples,
     config: TrainConfig,
     *,
     seed: int = 0,
@@ -93,10 +92,10 @@ def fit(
         log = ends.enter_context(closing(Log(folder, start)))
         if config.compile:
             for trunk in objective.model.trunks.values():
-                for block in trunk.blocks:  # type: ignore[union-attr]
+                for block in trunk.blocks:
                     block.compile(fullgraph=True)
         assert config.batch is not None
-        order = Order(len(train), config.batch, seed, start, config.steps)  # type: ignore[arg-type]
+        order = Order(len(train), config.batch, seed, start, config.steps)
         peak = peak_flops(device, precision)
         began = time.perf_counter()
 
@@ -122,7 +121,7 @@ def fit(
                 record: dict[str, Any] = {"step": step + 1}
                 for error in broken:
                     bad.note(error)
-                bad.check(len(train))  # type: ignore[arg-type]
+                bad.check(len(train))
                 if batch is None:
                     record["skipped"] = "no sample of this batch can be read"
                 else:
@@ -225,7 +224,7 @@ def _means(loss: Loss) -> dict[str, float]:
 @torch.no_grad()
 def evaluate(
     objective: Objective,
-    data: Dataset,
+    data: Samples,
     config: TrainConfig,
     seed: int = 0,
     batches: int | None = None,
@@ -236,7 +235,7 @@ def evaluate(
     `bad` is told of those that cannot be read.
     """
     device = next(objective.parameters()).device
-    size = len(data)  # type: ignore[arg-type]
+    size = len(data)
     batch_size = min(config.batch or 32, size)
     steps = math.ceil(size / batch_size)
     was = objective.training
@@ -246,8 +245,9 @@ def evaluate(
         for place in range(steps if batches is None else min(steps, batches)):
             keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
             batch, broken, _ = gather([data[key] for key in keys])
-            for error in broken if bad is not None else ():
-                bad.note(error)  # type: ignore[union-attr]
+            if bad is not None:
+                for error in broken:
+                    bad.note(error)
             if batch is None:
                 continue
             torch.manual_seed(seed_of(seed, "look", place))

@@ -59,11 +59,11 @@ def activations(model: Model, lengths: Mapping[str, int], size: int) -> int:
     known = known_tokens(model, lengths)
     total = 0
     for name, config in model.config.trunks.items():
-        per_token = sum(_kept(module) for module in model.trunks[name].blocks.modules())  # type: ignore[union-attr,misc]
+        per_token = sum(_kept(module) for module in model.trunks[name].blocks.modules())
         total += 0 if config.frozen else known[name] * per_token * size
     for name, head in model.config.heads.items():
         tokens = 1 if head.pool != "none" else known.get(head.stream or "", known[head.trunk])
-        total += LOGITS * 4 * tokens * int(model.heads[name].outputs)  # type: ignore[arg-type]
+        total += LOGITS * 4 * tokens * model.heads[name].outputs
     return total
 
 

@@ -22,7 +22,8 @@ from sevenfold.data.source import Source
 from sevenfold.modality import Modality
 from sevenfold.training.fit import evaluate, take_step
 from sevenfold.training.precision import peak_flops, resolve
-from sevenfold.training.recipe import Ready, Recipe, device_of, prepare
+from sevenfold.training.prepare import Ready, prepare
+from sevenfold.training.recipe import Recipe, device_of
 from sevenfold.training.run import Run, Say, train
 
 LADDER = ((64, 2), (96, 3), (128, 4), (192, 4), (256, 6), (384, 6), (512, 8), (768, 12), (1024, 16))
@@ -72,8 +73,8 @@ def plan(path: str | Path, minutes: float = 5.0, *, seed: int = 0) -> Plan:
     data = recognise(path)
     source = data.build()
     facts = survey(source)
-    if facts["train"] < 2 or not facts["held_out"]:
-        raise DataError(f"{path}: holds too few samples that can be read ({facts['train']}): at least 3 are needed")
+    if not facts["train"] or not facts["held_out"]:
+        raise DataError(f"{path}: holds too few samples that can be read to train on some and hold out others")
     streams, reasons = _streams(source)
     draft = _draft(source, data, streams, seed, reasons)
     recipe = _sized(draft, source, minutes, reasons)
@@ -292,7 +293,8 @@ def _time(ready: Ready, minutes: float) -> tuple[int, float]:
     objective = ready.objective.to(device_of(settings.device)).train()
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     optimizer = settings.optimizer.build(trainable)
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     for batch, _, _ in load(ready.train, Order(len(ready.train), ready.batch, 0, 0, 12), 0):
         clock = time.perf_counter()
         if batch is not None:

@@ -1,27 +1,22 @@
-"""A recipe: data, streams, trunks, objective, how to train, seed. And what it becomes: parts that are ready to train."""
+"""A recipe: data, streams, trunks, objective, how to train, seed; read from a file, a run folder or plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
 
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig, check_wiring
+from sevenfold.assembly.model import HeadConfig
 from sevenfold.assembly.trunk import Trunk
 from sevenfold.core import notation, part
-from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
-from sevenfold.core.seeds import seed_of
-from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Items, Windows, look_through
+from sevenfold.core.errors import ConfigError
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
-from sevenfold.training.precision import Precision, resolve
+from sevenfold.training.precision import Precision
 from sevenfold.training.schedule import Schedule
 
 
@@ -37,9 +32,9 @@ class TrainConfig(part.Config):
     accumulate: int = Field(1, ge=1)
     """Split each step's batch into this many pieces, to save memory. The loss is that of the whole batch, unless the
     objective compares items within a batch."""
-    optimizer: Optimizer.Config = Field(default="adamw")  # type: ignore[assignment]
+    optimizer: Optimizer.Config = part.default("adamw")
     """What makes the steps."""
-    schedule: Schedule.Config = Field(default="cosine")  # type: ignore[assignment]
+    schedule: Schedule.Config = part.default("cosine")
     """How the learning rate moves."""
     clip: float = Field(1.0, gt=0)
     """The largest gradient norm."""
@@ -115,134 +110,6 @@ def shipped(name: str) -> Path | None:
     return path if path.is_file() and "/" not in name else None
 
 
-class Ready(NamedTuple):
-    """A recipe made real: data split, tokenizers fitted, model and objective built and initialised from the seed."""
-
-    recipe: Recipe
-    source: Source
-    train: Items | Windows
-    held_out: Items | Windows
-    train_items: Items
-    held_out_items: Items
-    fields: dict[str, str]
-    objective: Objective
-    bad: BadSamples
-    batch: int
-
-    @property
-    def model(self) -> Model:
-        return self.objective.model
-
-    def samples(self, count: int, held_out: bool = True) -> list[dict[str, Any]]:
-        """A few raw samples, stream → raw item."""
-        items = self.held_out_items if held_out else self.train_items
-        found: list[dict[str, Any]] = []
-        for index in items.indices:
-            if len(found) == count:
-                break
-            try:
-                sample = self.source[index]
-            except BadSample:
-                continue
-            found.append({stream: sample.get(field) for stream, field in self.fields.items()})
-        return found
-
-
-FIT_ITEMS = 50_000
-"""At most so many training items are shown to a tokenizer that learns."""
-FIT_CHARACTERS = 50_000_000
-
-
-def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str], None] = lambda _: None) -> Ready:
-    """Make a recipe real. `tokenizers`: a run folder whose tokenizers are taken instead of fitting new ones.
-
-    The recipe in the result is complete: every default that depended on the data is written out.
-    """
-    _check_early(recipe)
-    source = recipe.data.build()
-    if len(source) == 0:
-        raise DataError(f"{recipe.data.path}: holds no samples")
-    train, held_out = source.split()
-    modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
-    fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
-    bad = BadSamples(recipe.data.bad_share, len(train))
-    for name, modality in modalities.items():
-        if tokenizers is not None:
-            modality.restore(tokenizer_folder(tokenizers, name, len(modalities)))
-        elif not modality.tokenizer.ready:
-            note(f"fitting the {modality.tokenizer.kind} tokenizer of {name}")
-            modality.fit(_raws(source, train, fields[name], modality))
-            if not modality.tokenizer.ready:
-                raise DataError(
-                    f"{recipe.data.path}: no training sample has a {fields[name]!r} to learn a tokenizer from"
-                )
-        if recipe.streams[name].ends and not {"bos", "eos"} <= modality.tokenizer.specials.keys():
-            raise ConfigError(
-                f"streams.{name}.ends: the {modality.tokenizer.kind} tokenizer has no begin and end tokens: set it to false"
-            )
-    recipe = _completed(recipe, modalities, source, train, fields)
-    modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
-    items: list[Items] = []
-    sets: list[Items | Windows] = []
-    for part_of, views in ((train, True), (held_out, False)):
-        chosen = items_of(recipe, source, part_of, modalities, fields, views)
-        look_through(chosen, recipe.data.bad_share if views else 1.0)
-        items.append(chosen)
-        sets.append(laid_out(recipe, chosen, bad))
-    if any(config.pack for config in recipe.streams.values()):
-        bad.size = len(source)
-        bad.check(len(source))
-        bad.judged = True
-    torch.manual_seed(seed_of(recipe.seed, "weights"))
-    model = Model(ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads), modalities)
-    objective = recipe.objective.build(model)
-    train_config = recipe.train
-    assert train_config.batch is not None
-    return Ready(recipe, source, sets[0], sets[1], items[0], items[1], fields, objective, bad, train_config.batch)
-
-
-def items_of(
-    recipe: Recipe,
-    source: Source,
-    indices: Sequence[int],
-    modalities: dict[str, Modality],
-    fields: dict[str, str],
-    views: bool = False,
-) -> Items:
-    """Samples of a source as tokens of the recipe's streams; whole ones in a stream that is packed."""
-    encoders = {
-        name: (fields[name], partial(modality.tokens, cut=not recipe.streams[name].pack))
-        for name, modality in modalities.items()
-    }
-    return Items(source, indices, encoders, recipe.seed, views)
-
-
-def laid_out(recipe: Recipe, items: Items, bad: BadSamples) -> Items | Windows:
-    """Items as they are trained on: one by one, or end to end in windows."""
-    packed = [name for name, config in recipe.streams.items() if config.pack]
-    if not packed:
-        return items
-    length = recipe.streams[packed[0]].length
-    assert length is not None
-    return Windows(items, packed[0], length, items.source.continuous, bad.note)
-
-
-def _check_early(recipe: Recipe) -> None:
-    """What can be refused before any data is read."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads)
-    check_wiring(config)
-    recipe.objective.part.heads(recipe.objective, config, {})
-    packed = [name for name, stream in recipe.streams.items() if stream.pack]
-    if packed and len(recipe.streams) > 1:
-        raise ConfigError(f"streams.{packed[0]}.pack: only a recipe with one stream can lay its items end to end")
-    if recipe.train.batch is not None and recipe.train.batch_tokens is not None:
-        raise ConfigError("train: give batch or batch_tokens, not both")
-    if recipe.train.batch is not None and recipe.train.accumulate > recipe.train.batch:
-        raise ConfigError(f"train.accumulate: {recipe.train.accumulate} pieces of a batch of {recipe.train.batch}")
-    if recipe.train.device is not None:
-        device_of(recipe.train.device)
-
-
 def device_of(name: str | None) -> torch.device:
     """The device asked for, or the best there is."""
     try:
@@ -252,114 +119,3 @@ def device_of(name: str | None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("train.device: no CUDA device is visible here: leave it out, or say cpu")
     return device
-
-
-def _modality(name: str, config: Modality.Config) -> Modality:
-    try:
-        return config.build()
-    except ConfigError as error:
-        raise ConfigError(f"streams.{name}: {error}") from None
-
-
-def _again(config: Modality.Config, fitted: Modality) -> Modality:
-    """The modality of a completed config, with the tokenizer that was fitted."""
-    modality = config.build()
-    modality.tokenizer = fitted.tokenizer
-    return modality
-
-
-def field_of(name: str, config: Modality.Config, fields: dict[str, str]) -> str:
-    """The field of a sample that a stream reads."""
-    if config.field is not None:
-        if config.field not in fields:
-            raise ConfigError(
-                f"streams.{name}.field: the data has no {config.field!r}{did_you_mean(config.field, fields)}"
-            )
-        return config.field
-    if name in fields:
-        return name
-    fitting = [field for field, kind in fields.items() if kind == config.kind]
-    if len(fitting) == 1:
-        return fitting[0]
-    raise ConfigError(f"streams.{name}.field: say which of the data's fields {sorted(fields)} it reads")
-
-
-def tokenizer_folder(run: Path, stream: str, streams: int) -> Path:
-    """Where a stream's tokenizer files are: in the folder itself for the only stream, else in one per stream."""
-    return run if streams == 1 else run / stream
-
-
-def _raws(source: Source, indices: Sequence[int], field: str, modality: Modality) -> list[Any]:
-    """Readable training items for a tokenizer to learn from; DataError if there are none."""
-    found, characters, first = [], 0, ""
-    for index in indices[:FIT_ITEMS]:
-        try:
-            raw = source[index].get(field)
-            if raw is None:
-                continue
-            found.append(modality.check(raw))
-        except (BadSample, ValueError) as error:
-            where = "" if isinstance(error, BadSample) else f"{source.where(index)}: "
-            first = first or f"; the first is {where}{error}"
-            continue
-        characters += len(raw) if isinstance(raw, str) else 0
-        if characters > FIT_CHARACTERS:
-            break
-    if not found:
-        raise DataError(
-            f"{source.config.path}: no training sample has a {field!r} for the {modality.tokenizer.kind} tokenizer to "
-            f"learn from{first}"
-        )
-    return found
-
-
-def _completed(
-    recipe: Recipe, modalities: dict[str, Modality], source: Source, train: Sequence[int], fields: dict[str, str]
-) -> Recipe:
-    """The recipe with every default that depends on the data written out."""
-    streams = dict(recipe.streams)
-    for name, config in recipe.streams.items():
-        modality = modalities[name]
-        changes: dict[str, Any] = {}
-        read = any(name in trunk.inputs for trunk in recipe.trunks.values())
-        if config.pack is None:
-            free = modality.tokenizer.size is not None and modality.tokenizer.axes == 1
-            changes["pack"] = free and read and len(streams) == 1
-        pack = changes.get("pack", config.pack)
-        if pack and not (modality.tokenizer.size is not None and modality.tokenizer.axes == 1):
-            raise ConfigError(f"streams.{name}.pack: only ids in a line can be laid end to end")
-        if config.length is None:
-            longest = _longest(modality, source, train, fields[name])
-            changes["length"] = 256 if pack else min(longest, 1024) if modality.tokenizer.axes == 1 else None
-        if changes:
-            streams[name] = config.replace(**changes)
-    wiring = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads)
-    sizes = {name: (m.tokenizer.size or m.tokenizer.features or 0) for name, m in modalities.items()}
-    heads = {**recipe.heads, **recipe.objective.part.heads(recipe.objective, wiring, sizes)}
-    settings = recipe.train
-    if settings.batch is None:
-        lengths = [stream.length for stream in streams.values() if stream.length]
-        per_item = max(lengths, default=1)
-        batch = max(1, round(settings.batch_tokens / per_item)) if settings.batch_tokens else 32
-        settings = settings.replace(batch=batch, batch_tokens=None)
-    if settings.precision == "auto":
-        widest = max(trunk.width for trunk in recipe.trunks.values())
-        settings = settings.replace(precision=resolve("auto", device_of(settings.device), widest))
-    if settings.evaluate_every is None:
-        settings = settings.replace(evaluate_every=max(1, settings.steps // 10))
-    if settings.save_every is None:
-        settings = settings.replace(save_every=max(1, settings.steps // 4))
-    return recipe.replace(streams=streams, heads=heads, train=settings)
-
-
-def _longest(modality: Modality, source: Source, indices: Sequence[int], field: str, look: int = 500) -> int:
-    """The most tokens of an item among some training items."""
-    longest, every = 1, max(1, len(indices) // look)
-    for index in indices[::every]:
-        try:
-            raw = source[index].get(field)
-            if raw is not None:
-                longest = max(longest, len(modality.tokens(raw).values))
-        except (BadSample, ValueError):
-            continue
-    return longest

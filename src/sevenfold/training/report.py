@@ -9,7 +9,7 @@ from typing import Any
 from sevenfold.assembly.model import Model
 from sevenfold.core import notation, part
 from sevenfold.objective import Exhibit
-from sevenfold.training.recipe import Ready
+from sevenfold.training.prepare import Ready
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1e21;background:#fff}

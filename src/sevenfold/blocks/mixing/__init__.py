@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.linear import Linear
 from sevenfold.core import part
 from sevenfold.core.types import Hidden, Mask
 
-Project = Callable[[int, int], nn.Module]
+Project = Callable[[int, int], Projection]
 """(width_in, width_out) → a projection."""
 
 
@@ -35,7 +36,7 @@ class Mixer(part.Part, nn.Module):
     """Whether it reads `hidden.memory` instead of its own tokens."""
     heeds: ClassVar[frozenset[str]] = frozenset()
     """What it heeds of a Mask besides `causal`: `window`, `prefix`. A trunk refuses a mask that its mixers ignore."""
-    out: nn.Module
+    out: Projection
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__()

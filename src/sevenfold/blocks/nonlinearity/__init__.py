@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import Tensor, nn
 
+from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.linear import Linear
 from sevenfold.core import part
 
@@ -30,9 +31,9 @@ class Nonlinearity(part.Part, nn.Module):
         """The inner width itself, instead of expand."""
 
     gated: ClassVar[bool] = False
-    out: nn.Module
+    out: Projection
 
-    def __init__(self, config: Any, width: int, project: Callable[[int, int], nn.Module] | None = None):
+    def __init__(self, config: Any, width: int, project: Callable[[int, int], Projection] | None = None):
         super().__init__()
         project = project or Linear.Config().build
         self.config, self.width = config, width

@@ -6,9 +6,11 @@ float in 0…1; a number is a float). Nothing is unpickled and sizes are checked
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from sevenfold.core import part
@@ -155,10 +157,6 @@ def suffix(path: Path) -> str:
 
 def content_key(sample: Sample) -> str:
     """A hash of what a sample holds, equal for equal content."""
-    import hashlib
-
-    import numpy as np
-
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(sample):
         value = sample[name]

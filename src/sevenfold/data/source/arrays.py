@@ -215,9 +215,9 @@ def _declared_npz(path: Path) -> dict[str, Declared]:
 
 def _header(file: IO[bytes]) -> Declared:
     """Shape and type of an array, from the first bytes of its file."""
-    version = np.lib.format.read_magic(file)  # type: ignore[arg-type]
+    version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)  # type: ignore[arg-type]
+    shape, _, dtype = read(file)
     if any(length < 0 for length in shape):
         raise ValueError(f"it declares the shape {shape}")
     return Declared(shape, dtype)

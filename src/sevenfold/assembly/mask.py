@@ -1,0 +1,52 @@
+"""Who may look at whom in a trunk: what a recipe says of it, what that means for tokens, and what cannot work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from sevenfold.assembly.block import Block
+from sevenfold.assembly.pieces import streams_in
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Hidden, Mask
+
+
+class MaskConfig(part.Config):
+    """Who may look at whom."""
+
+    causal: bool = False
+    """Tokens see only themselves and earlier ones."""
+    window: int | None = Field(None, ge=1)
+    """Tokens see only those less than this many places away."""
+    prefix: bool = False
+    """The tokens of the first stream see each other in both directions even when causal (prefix language model)."""
+
+
+def mask_of(config: MaskConfig, hidden: Hidden) -> Mask:
+    """The mask for joined tokens."""
+    prefix = None
+    if config.prefix:
+        names = streams_in(hidden)
+        stop = (hidden.spans or {})[names[0]][1] if len(names) > 1 else 0
+        prefix = torch.full((len(hidden.x),), stop, device=hidden.x.device)
+        if hidden.valid is not None:
+            prefix = hidden.valid[:, :stop].sum(1)
+    return Mask(config.causal, config.window, prefix)
+
+
+def check_blocks(config: Any, blocks: Iterable[Block]) -> None:
+    """ConfigError for blocks that cannot work under a trunk's mask, or read a memory that it does not name."""
+    mask = config.mask
+    asked = {name for name, given in (("window", mask.window), ("prefix", mask.prefix)) if given}
+    for index, block in enumerate(blocks):
+        mixer = block.mixer
+        if not mask.causal and not mixer.bidirectional:
+            raise ConfigError(f"block {index}: {mixer.kind!r} only works forward: set mask.causal")
+        for name in sorted(asked - mixer.heeds):
+            raise ConfigError(f"block {index}: {mixer.kind!r} does not heed mask.{name}: leave it out")
+        if block.cross is not None and config.cross_attends is None:
+            raise ConfigError(f"block {index}: {block.cross.kind!r} reads another trunk: set cross_attends")
