@@ -185,7 +185,7 @@ def test_help_of_train_lists_every_kind(capsys):
 
 def test_show_a_recipe(said):
     text = said("show", *ANY, "--recipe")
-    assert "caption + image" in text and "axial_rotary" in text and "causal" in text
+    assert "caption + image" in text and "learned" in text and "causal" in text
     total = next(line for line in text.splitlines() if line.startswith("total") and "iB" not in line)
     ready = prepare(read_recipe(ANY[0], ANY[1:]))
     assert f"{sum(p.numel() for p in ready.model.parameters()):,}" in total

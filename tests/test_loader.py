@@ -172,3 +172,25 @@ def test_windows_pass_over_bad_samples():
     assert windows[0, 0]["text"].segments.tolist() == [0] * 6 + [1] * 9
     with pytest.raises(DataError, match="no readable sample"):
         Windows(items(Numbers(2, broken=(0, 1))), "text", 4, False, noted.append)
+
+
+def test_pieces_of_one_document_have_no_ends_between_them(tmp_path) -> None:
+    """A long text is read in pieces; laid end to end it begins once and ends once."""
+    from sevenfold.training.prepare import prepare
+    from sevenfold.training.recipe import read_recipe
+
+    path = tmp_path / "long.txt"
+    path.write_text("".join(f"line {i} of a long text\n" for i in range(9000)))
+    recipe = {
+        "data": {"kind": "text", "path": str(path)},
+        "streams": {"text": {"kind": "text", "tokenizer": "bytes", "length": 64, "pack": True, "ends": True}},
+        "trunks": {"lm": {"inputs": ["text"], "width": 16, "depth": 1, "mask": {"causal": True}}},
+        "objective": "next_token",
+    }
+    ready = prepare(read_recipe(recipe))
+    specials = ready.model.modalities["text"].tokenizer.specials
+    assert len(ready.train_items) > 2
+    values = ready.train.values
+    assert [(values == specials[name]).sum() for name in ("bos", "eos")] == [1, 1]
+    inside = values[(values != specials["bos"]) & (values != specials["eos"])]
+    assert bytes(inside.astype("uint8")) == path.read_bytes()[: len(inside)]

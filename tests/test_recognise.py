@@ -13,7 +13,9 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.recognise import recognise, survey
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds("source") if find("source", kind).suffixes or kind == "image_folder"])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in kinds("source") if find("source", kind).suffixes or kind == "image_folder"]
+)
 def test_every_example_is_recognised(kind, tmp_path):
     config = find("source", kind).example(tmp_path)
     found = recognise(config.path)

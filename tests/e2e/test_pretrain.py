@@ -15,7 +15,27 @@ from sevenfold.data.source.digits import Digits
 from sevenfold.training.plan import plan
 from sevenfold.training.recipe import read_recipe
 
-WORDS = "the model reads what it is given and says what comes next after a while of training on text".split()
+WORDS = [
+    "the",
+    "model",
+    "reads",
+    "what",
+    "it",
+    "is",
+    "given",
+    "and",
+    "says",
+    "what",
+    "comes",
+    "next",
+    "after",
+    "a",
+    "while",
+    "of",
+    "training",
+    "on",
+    "text",
+]
 
 
 @pytest.fixture
@@ -29,7 +49,9 @@ def files(tmp_path):
     protein = tmp_path / "proteins.faa"
     protein.write_text("".join(f">p{i}\n{''.join(draw.choice(list('LAGVSERTIDPKQNFYMHWC'), 80))}\n" for i in range(60)))
     table = tmp_path / "rows.csv"
-    table.write_text("text,label\n" + "".join(f"{' '.join(draw.choice(WORDS, 12))},{'ab'[i % 2]}\n" for i in range(200)))
+    table.write_text(
+        "text,label\n" + "".join(f"{' '.join(draw.choice(WORDS, 12))},{'ab'[i % 2]}\n" for i in range(200))
+    )
     digits, plain, said = Digits(Digits.Config(limit=60)), tmp_path / "pictures", tmp_path / "captioned"
     for folder in (plain, said):
         folder.mkdir()

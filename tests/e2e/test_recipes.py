@@ -58,11 +58,21 @@ def test_tiny_recipes_train_and_beat_the_trivial(name: str, tmp_path) -> None:
                 assert run.results["held_out"][figure] > value, title
             elif name not in BEATS:
                 assert run.results["held_out"][figure] < value, title
-    for file in ("recipe.yaml", "config.json", "model.safetensors", "log.jsonl", "report.html", "README.md", "manifest.json"):
+    for file in (
+        "recipe.yaml",
+        "config.json",
+        "model.safetensors",
+        "log.jsonl",
+        "report.html",
+        "README.md",
+        "manifest.json",
+    ):
         assert (run.folder / file).stat().st_size > 0
     page = (run.folder / "report.html").read_text()
     assert "<svg" in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
     model = sf.load(run.folder)
     assert sum(p.numel() for p in model.parameters()) == run.results["parameters"]
 

@@ -53,9 +53,9 @@ def trunk_rows(trunk: Trunk, name: str, lengths: Mapping[str, int], memory: int 
             rows.append(Row(f"{place}.feed", str(feed.kind), parameters(feed), feed.flops(tokens)))
         around = parameters(block.norms) + parameters(block.residuals)
         rows.append(Row(f"{place}.norms", str(block.norms[0].kind), around, 0))
-    ends = sum(parameters(norm) for norm in (trunk.input_norm, trunk.norm) if norm is not None)
-    if ends:
-        rows.append(Row(f"{name}.norm", "ends", ends, 0))
+    for place, norm in (("input_norm", trunk.input_norm), ("norm", trunk.norm)):
+        if norm is not None:
+            rows.append(Row(f"{name}.{place}", str(norm.kind), parameters(norm), 0))
     return rows
 
 

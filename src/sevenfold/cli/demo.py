@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sevenfold.training.run import Run
 
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-GUIDANCE, TEMPERATURE = 2.0, 0.8
+GUIDANCE, TEMPERATURE = 4.0, 0.8
 PER_DIGIT = 8
 
 

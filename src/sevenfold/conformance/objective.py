@@ -160,7 +160,7 @@ def check_nothing(config: Any) -> None:
     for what, other in cases.items():
         if other:
             objective.zero_grad()
-            loss = objective(other)
+            loss = objective(other, objective.draw(other))
             finite(loss.total, f"the loss of {what}")
             expect(float(loss.count) == 0 or other is not nothing, f"{what} counts {float(loss.count):g} targets")
             total = float(loss.total.detach())

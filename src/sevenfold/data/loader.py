@@ -94,17 +94,33 @@ class Windows(Samples):
     """Documents laid end to end and cut into windows of one length: no padding. Tokens know which document they are
     from (`segments`), and count their positions from its start. Each epoch cuts at another offset."""
 
-    def __init__(self, items: Items, stream: str, length: int, continuous: bool, note: Callable[[BadSample], None]):
-        documents, begins, start, last = [], [], 0, -2
+    def __init__(
+        self,
+        items: Items,
+        stream: str,
+        length: int,
+        continuous: bool,
+        note: Callable[[BadSample], None],
+        ends: tuple[int, int] | None = None,
+    ):
+        """`continuous`: all samples are pieces of one document. `ends`: the begin and end ids that stand around each
+        item; between pieces of one document they are taken out. `note` is told of samples that cannot be read."""
+        documents: list[np.ndarray] = []
+        begins, start, last = [], 0, -2
         for place, index in enumerate(items.indices):
             found = items[0, place]
             if isinstance(found, BadSample):
                 note(found)
             elif stream in found:
+                values = found[stream].values
                 if not (last == index - 1 and items.source.follows(index)):
                     begins.append(start)
-                documents.append(found[stream].values)
-                start, last = start + len(documents[-1]), index
+                elif ends is not None:
+                    start -= len(documents[-1])
+                    documents[-1], values = _joined(documents[-1], values, ends)
+                    start += len(documents[-1])
+                documents.append(values)
+                start, last = start + len(values), index
         if not documents:
             raise DataError(f"{items.source.where(0)}: no readable sample for stream {stream!r}")
         self.stream, self.seed, self.views = stream, items.seed, items.views
@@ -130,6 +146,12 @@ class Windows(Samples):
         coords = index - np.maximum(self.begins[document], start)
         segments = None if len(self.begins) == 1 else document - document[0]
         return {self.stream: Tokens(self.values[start : start + self.length], coords[:, None], segments)}
+
+
+def _joined(before: np.ndarray, after: np.ndarray, ends: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Two pieces of one document without the end and begin tokens between them."""
+    begin, end = ends
+    return before[: len(before) - int(before[-1] == end)], after[int(after[0] == begin) :]
 
 
 class Order(Sampler[list[Key]]):

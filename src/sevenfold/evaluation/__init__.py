@@ -49,7 +49,7 @@ def evaluate_run(folder: str | Path, data: str | Path | None = None) -> dict[str
     train, held_out = source.split()
     items = _items(recipe, source, objective, held_out if own else sorted([*train, *held_out]))
     device = device_of(recipe.train.device if _there(recipe.train.device) else None)
-    chosen = laid_out(recipe, items, bad)
+    chosen = laid_out(recipe, items, bad, objective.model.modalities)
     terms = evaluate(objective.to(device), chosen, recipe.train, recipe.seed, bad=bad)
     if not terms:
         raise DataError(f"{settings.path}: none of its {len(items)} samples can be read: {bad.first(1)}")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +23,27 @@ from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Tokens
 from sevenfold.data.view import View
+
+
+class Suggestion(NamedTuple):
+    """How to learn from items of one modality when nobody says how: pieces of a recipe, as plain data, without sizes.
+
+    stream     settings of the stream
+    trunks     name → settings, but for width and depth; the first is the main one, later ones are light
+    objective  what is learned
+    train      the batch, in items or tokens
+    tokens     about how many tokens an item makes
+    why        a reason a line
+    tower      settings of a trunk that stands beside another modality's in contrast; None: it learns alone
+    """
+
+    stream: dict[str, Any]
+    trunks: dict[str, dict[str, Any]]
+    objective: dict[str, Any]
+    train: dict[str, Any]
+    tokens: float
+    why: list[str]
+    tower: dict[str, Any] | None = None
 
 
 class Modality(part.Part):
@@ -74,6 +95,12 @@ class Modality(part.Part):
     def example(cls, seed: int = 0) -> Sequence[Any]:
         """At least 8 small raw items, different for each seed: by default those of its default tokenizer."""
         return part.decode(cls.Config, {}).tokenizer.part.example(seed)
+
+    @classmethod
+    def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:
+        """How `pretrain` learns from a stream called `name`, given some raw items and how many there are in all; None:
+        not from this modality alone (a label, a number)."""
+        return None
 
     # What it does
     def fit(self, raws: Iterable[Any]) -> None:

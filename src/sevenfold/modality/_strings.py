@@ -42,6 +42,11 @@ def spread(numbers: Sequence[float]) -> str:
     return f"{min(numbers):g} / {statistics.median(numbers):g} / {max(numbers):g}"
 
 
+def mean_length(raws: Sequence[str]) -> float:
+    """Letters of an item, on average."""
+    return statistics.fmean(map(len, raws)) if raws else 0.0
+
+
 def shown(raw: str) -> str:
     """A str as HTML, its line breaks kept, cut to 2,000 characters."""
     more = f" … ({len(raw) - SHOWN:,} more)" if len(raw) > SHOWN else ""

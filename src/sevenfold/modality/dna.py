@@ -10,8 +10,8 @@ from typing import Any
 
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
-from sevenfold.modality import Modality
-from sevenfold.modality._strings import facts, need_string, shown
+from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality._strings import facts, mean_length, need_string, shown
 
 
 class DNA(Modality):
@@ -33,3 +33,20 @@ class DNA(Modality):
 
     def html(self, raw: str) -> str:
         return shown(raw)
+
+    @classmethod
+    def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:
+        """Single bases, convolution and attention in turn, the next base predicted."""
+        block = {"nonlinearity": "swiglu", "norm": "rms"}
+        pattern = [{**block, "mixer": {"kind": "conv", "kernel": 9}}, block]
+        return Suggestion(
+            stream={"kind": "dna", "tokenizer": {"kind": "kmer", "k": 1}, "length": 512, "pack": True},
+            trunks={"lm": {"inputs": [name], "mask": {"causal": True}, "position": "rotary", "block": pattern}},
+            objective={"kind": "next_token"},
+            train={"batch_tokens": 8192},
+            tokens=mean_length(raws),
+            why=[
+                f"{name}: tokens are single bases; nothing is lost, and bits per base can be read off",
+                f"{name}: the next base is predicted, by convolutions (motifs) and attention (what is far) in turn",
+            ],
+        )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +18,13 @@ from PIL import Image as Pillow
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization._picture import picture
 from sevenfold.core import part
-from sevenfold.modality import Modality
+from sevenfold.modality import Modality, Suggestion
 from sevenfold.modality._strings import spread
 
 MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB"}
 """Pillow's modes that are taken, and what they become."""
+TOKENS = 64
+"""About how many tokens a picture is cut into, where nobody says."""
 SHADES = " ░▒▓█"
 WIDEST = 64
 """Pixels of the longer side of a picture in a terminal."""
@@ -96,6 +99,31 @@ class Image(Modality):
         step = max(1, -(-max(pixels.shape[:2]) // WIDEST))
         levels = pixels[::step, ::step, :3].mean(2) * (len(SHADES) - 1) / 255
         return "\n".join("".join(SHADES[level] * 2 for level in row) for row in levels.round().astype(int))
+
+    @classmethod
+    def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:
+        """Patches that make about 64 tokens of a picture; hidden ones are rebuilt from the visible."""
+        shapes = [picture(raw).shape for raw in raws]
+        if not shapes:
+            return None
+        common = math.gcd(*(side for height, width, _ in shapes for side in (height, width)))
+        height, width, _ = max(shapes)
+        fitting = [size for size in range(1, common + 1) if common % size == 0]
+        patch = min(fitting, key=lambda size: abs(math.log(height * width / size**2 / TOKENS)))
+        tokens = height * width / patch**2
+        tower = {"inputs": [name], "position": {"kind": "learned", "size": max(8, -(-max(height, width) // patch))}}
+        return Suggestion(
+            stream={"kind": "image", "tokenizer": {"kind": "patch", "patch": patch}},
+            trunks={"enc": {**tower, "class_token": True}, "dec": {**tower, "inputs": ["enc"]}},
+            objective={"kind": "mae", "ratio": 0.75 if tokens >= 36 else 0.5},
+            train={"batch": 64},
+            tokens=tokens,
+            why=[
+                f"{name}: patches of {patch} x {patch} pixels, {tokens:.0f} tokens for a picture of {height} x {width}",
+                f"{name}: hidden patches are rebuilt from the visible ones (masked autoencoding), which needs no labels",
+            ],
+            tower=tower,
+        )
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from typing import Any
 
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
-from sevenfold.modality import Modality
-from sevenfold.modality._strings import facts, need_string, shown
+from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality._strings import facts, mean_length, need_string, shown
 
 
 class Protein(Modality):
@@ -32,3 +32,17 @@ class Protein(Modality):
 
     def html(self, raw: str) -> str:
         return shown(raw)
+
+    @classmethod
+    def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:
+        """ESM's alphabet, a trunk that sees both sides, hidden residues filled in."""
+        return Suggestion(
+            stream={"kind": "protein", "tokenizer": "residue", "length": 256, "pack": True},
+            trunks={"enc": {"inputs": [name], "position": "rotary"}},
+            objective={"kind": "masked_token"},
+            train={"batch_tokens": 8192},
+            tokens=mean_length(raws),
+            why=[
+                f"{name}: hidden residues are filled in from both sides (as ESM-2), which is what makes good embeddings"
+            ],
+        )

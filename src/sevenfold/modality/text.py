@@ -5,11 +5,15 @@ By default bytes (nothing to learn); `bpe` for anything larger. GPT-2, BERT, T5,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from sevenfold.modality import Modality
-from sevenfold.modality._strings import facts, need_string, shown
+from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality._strings import facts, mean_length, need_string, shown
+
+CHARACTERS_A_PIECE = 300
+"""Characters of training text for each byte pair that is learned."""
 
 
 class Text(Modality):
@@ -28,3 +32,28 @@ class Text(Modality):
 
     def html(self, raw: str) -> str:
         return shown(raw)
+
+    @classmethod
+    def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:
+        """Byte pairs in a number that the text can teach, a causal trunk, the next token predicted."""
+        letters = mean_length(raws)
+        size = int(min(8192, max(384, 2 ** round(math.log2(max(letters * items / CHARACTERS_A_PIECE, 1))))))
+        return Suggestion(
+            stream={"kind": "text", "tokenizer": {"kind": "bpe", "size": size}, "length": 256, "pack": True},
+            trunks={
+                "lm": {
+                    "inputs": [name],
+                    "mask": {"causal": True},
+                    "position": "rotary",
+                    "block": {"nonlinearity": "swiglu", "norm": "rms"},
+                }
+            },
+            objective={"kind": "next_token"},
+            train={"batch_tokens": 8192},
+            tokens=letters / 3,
+            why=[
+                f"{name}: byte-pair tokens, {size} of them, for about {letters * items:,.0f} characters",
+                f"{name}: the next token is predicted; such a model continues a text, and its loss says how well it knows it",
+            ],
+            tower={"inputs": [name], "position": "rotary"},
+        )

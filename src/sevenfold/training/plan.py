@@ -16,19 +16,22 @@ import numpy as np
 
 from sevenfold.core import part
 from sevenfold.core.errors import BadSample, ConfigError, DataError
+from sevenfold.core.part import find
+from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Order, load
 from sevenfold.data.recognise import recognise, survey
 from sevenfold.data.source import Source
-from sevenfold.modality import Modality
+from sevenfold.modality import Modality, Suggestion
 from sevenfold.training.fit import evaluate, take_step
 from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, device_of
 from sevenfold.training.run import Run, Say, train
 
-LADDER = ((64, 2), (96, 3), (128, 4), (192, 4), (256, 6), (384, 6), (512, 8), (768, 12), (1024, 16))
+LADDER = ((96, 3), (128, 4), (192, 4), (256, 6), (384, 6), (512, 8), (768, 12), (1024, 16))
 """(width, depth) of the models that are considered."""
 UTILISATION = 0.25
+TOKENS_A_WEIGHT = 20
 PASSES = 16
 SAMPLES = 400
 """Samples that are looked at for lengths and coverage."""
@@ -75,50 +78,70 @@ def plan(path: str | Path, minutes: float = 5.0, *, seed: int = 0) -> Plan:
     facts = survey(source)
     if not facts["train"] or not facts["held_out"]:
         raise DataError(f"{path}: holds too few samples that can be read to train on some and hold out others")
-    streams, reasons = _streams(source)
-    draft = _draft(source, data, streams, seed, reasons)
-    recipe = _sized(draft, source, minutes, reasons)
+    reasons: list[str] = []
+    draft, tokens = _draft(source, data, seed, reasons)
+    recipe = _sized(draft, tokens, minutes, reasons)
     recipe, ready = _timed(recipe, minutes, reasons)
     return Plan(recipe, [*_found(facts, source), *_coverage(ready)], reasons)
 
 
-# What the data is
-def _streams(source: Source) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The streams to learn from, by the kinds of the data's fields."""
-    by_kind: dict[str, list[str]] = {}
+# What the data is, and what to learn from it
+def _draft(source: Source, data: Any, seed: int, reasons: list[str]) -> tuple[dict[str, Any], float]:
+    """(a recipe but for its sizes and steps, as plain data; about how many tokens the data holds).
+
+    Every field's modality suggests how to learn from it. Two that can stand beside each other are brought together by
+    contrast; otherwise the one with the most to learn from is taken.
+    """
+    offers: dict[str, Suggestion] = {}
     for field, kind in source.fields.items():
-        by_kind.setdefault(kind, []).append(field)
-    used: dict[str, dict[str, Any]] = {}
-    for kind in ("image", "text", "dna", "protein"):
-        if kind in by_kind:
-            field = (
-                max(by_kind[kind], key=lambda name: _length(source, name))
-                if len(by_kind[kind]) > 1
-                else by_kind[kind][0]
-            )
-            used[field] = {"kind": kind}
-            if kind in ("dna", "protein"):
-                used = {field: {"kind": kind}}
-                break
-    if not used:
+        raws = _some(source, field)
+        offer = find("modality", kind).suggest(field, raws, len(source)) if kind in kinds("modality") and raws else None
+        if offer is not None:
+            offers[field] = offer
+    if not offers:
         raise DataError(
             f"{source.config.path}: its fields are {dict(source.fields)}; a model can be pretrained on text, images, dna "
             "and proteins"
         )
+    pair = _pair(offers, source)
+    used = pair or [max(offers, key=lambda field: (offers[field].tower is None, offers[field].tokens))]
     left = [field for field in source.fields if field not in used]
-    reasons = [f"left out for now: {', '.join(left)} (name them in a recipe's streams to use them)"] if left else []
-    return used, reasons
+    if left:
+        reasons.append(f"left out for now: {', '.join(left)} (name them in a recipe's streams to use them)")
+    tokens = sum(offers[field].tokens for field in used) * len(source)
+    recipe: dict[str, Any] = {"data": part.encode(data), "seed": seed}
+    if not pair:
+        only = offers[used[0]]
+        reasons.extend(only.why)
+        made = {
+            "streams": {used[0]: only.stream},
+            "trunks": only.trunks,
+            "objective": only.objective,
+            "train": only.train,
+        }
+        return recipe | made, tokens
+    towers = {f"{field}_tower": offers[field].tower for field in pair}
+    reasons += [offers[field].why[0] for field in pair]
+    reasons.append(f"{' and '.join(pair)} are brought together (contrast, as CLIP): one can then be found by the other")
+    streams = {field: {**offers[field].stream, "length": None, "pack": False} for field in pair}
+    objective = {"kind": "infonce", "trunks": list(towers)}
+    return recipe | {"streams": streams, "trunks": towers, "objective": objective, "train": {"batch": 64}}, tokens
 
 
-def _length(source: Source, field: str) -> float:
-    return float(np.mean([len(str(raw)) for raw in _some(source, field)] or [0]))
+def _pair(offers: dict[str, Suggestion], source: Source) -> list[str] | None:
+    """Two fields of different modalities that can stand beside each other, if there are such."""
+    standing: dict[str, str] = {}
+    for field in sorted(offers, key=lambda name: -offers[name].tokens):
+        if offers[field].tower is not None:
+            standing.setdefault(source.fields[field], field)
+    both = list(standing.values())[:2]
+    return both if len(both) == 2 else None
 
 
 def _some(source: Source, field: str) -> list[Any]:
-    """Raw items of some training samples."""
-    indices, _ = source.split()
+    """Raw items of some samples, for their shapes and lengths."""
     found = []
-    for index in indices[:: max(1, len(indices) // SAMPLES)]:
+    for index in range(0, len(source), max(1, len(source) // SAMPLES)):
         try:
             raw = source[index].get(field)
         except BadSample:
@@ -128,142 +151,28 @@ def _some(source: Source, field: str) -> list[Any]:
     return found
 
 
-# What to learn
-def _draft(
-    source: Source, data: Any, streams: dict[str, dict[str, Any]], seed: int, reasons: list[str]
-) -> dict[str, Any]:
-    """A recipe but for its size and steps, as plain data."""
-    kinds = {stream["kind"]: name for name, stream in streams.items()}
-    recipe: dict[str, Any] = {"data": part.encode(data), "streams": streams, "seed": seed}
-    if {"image", "text"} <= kinds.keys():
-        return _pairs(recipe, source, kinds["image"], kinds["text"], reasons)
-    if "image" in kinds:
-        return _pictures(recipe, source, kinds["image"], reasons)
-    name, kind = next((name, kind) for kind, name in kinds.items())
-    if kind == "protein":
-        return _proteins(recipe, name, reasons)
-    return _sequence(recipe, source, name, kind, reasons)
-
-
-def _sequence(recipe: dict[str, Any], source: Source, name: str, kind: str, reasons: list[str]) -> dict[str, Any]:
-    raws = _some(source, name)
-    total = sum(map(len, raws)) / max(len(raws), 1) * len(source)
-    if kind == "dna":
-        tokenizer: Any = {"kind": "kmer", "k": 1}
-        reasons.append("tokens are single bases: nothing is lost, and bits per base can be read off")
-        length = 512
-    else:
-        size = int(min(8192, max(512, 2 ** round(np.log2(max(total / 300, 1))))))
-        tokenizer = {"kind": "bpe", "size": size}
-        reasons.append(f"byte-pair tokens, {size} of them: about one for every 300 of {total:,.0f} characters")
-        length = 256
-    recipe["streams"][name] |= {"tokenizer": tokenizer, "length": length, "pack": True}
-    block = {"mixer": "attention", "nonlinearity": "swiglu", "norm": "rms"}
-    pattern: Any = [{**block, "mixer": {"kind": "conv", "kernel": 9}}, block] if kind == "dna" else block
-    recipe["trunks"] = {"lm": {"inputs": [name], "mask": {"causal": True}, "position": "rotary", "block": pattern}}
-    recipe["objective"] = {"kind": "next_token"}
-    recipe["train"] = {"batch_tokens": 8192}
-    reasons.append(
-        "the next token is predicted: such a model continues a sequence, and its loss says how well it knows the data"
-    )
-    return recipe
-
-
-def _proteins(recipe: dict[str, Any], name: str, reasons: list[str]) -> dict[str, Any]:
-    recipe["streams"][name] |= {"tokenizer": "residue", "length": 256, "pack": True}
-    block = {"mixer": "attention", "nonlinearity": "gelu", "norm": "layer"}
-    recipe["trunks"] = {"enc": {"inputs": [name], "position": "rotary", "block": block}}
-    recipe["objective"] = {"kind": "masked_token"}
-    recipe["train"] = {"batch_tokens": 8192}
-    reasons.append("hidden residues are filled in from both sides (as ESM-2): what embeddings of proteins are made by")
-    return recipe
-
-
-def _grid(source: Source, name: str) -> tuple[int, int, int]:
-    """(side, patch, channels): patches that make about 64 tokens of a picture."""
-    shapes = [np.asarray(raw).shape for raw in _some(source, name)]
-    if not shapes:
-        raise DataError(f"{source.config.path}: no picture in it can be read")
-    height, width = shapes[0][:2]
-    channels = shapes[0][2] if len(shapes[0]) > 2 else 1
-    common = [size for size in range(1, min(height, width) + 1) if height % size == 0 and width % size == 0]
-    patch = min(common, key=lambda size: abs(np.log((height * width / size**2) / 64)))
-    return max(height, width), patch, channels
-
-
-def _pictures(recipe: dict[str, Any], source: Source, name: str, reasons: list[str]) -> dict[str, Any]:
-    side, patch, channels = _grid(source, name)
-    recipe["streams"][name] |= {"tokenizer": {"kind": "patch", "patch": patch}}
-    reasons.append(f"patches of {patch} x {patch} pixels: about 64 tokens for pictures of side {side}")
-    position = {"kind": "learned", "size": max(16, -(-side // patch))}
-    recipe["trunks"] = {
-        "enc": {"inputs": [name], "class_token": True, "position": position},
-        "dec": {"inputs": ["enc"], "position": position},
-    }
-    recipe["objective"] = {"kind": "mae", "ratio": 0.75 if side // patch >= 6 else 0.5}
-    recipe["train"] = {"batch": 64}
-    reasons.append("hidden patches are rebuilt from the visible ones (masked autoencoding): it needs no labels")
-    return recipe
-
-
-def _pairs(recipe: dict[str, Any], source: Source, image: str, text: str, reasons: list[str]) -> dict[str, Any]:
-    recipe = _pictures(recipe, source, image, reasons)
-    reasons.pop()
-    total = sum(len(str(raw)) for raw in _some(source, text)) / SAMPLES * len(source)
-    size = int(min(8192, max(300, 2 ** round(np.log2(max(total / 300, 1))))))
-    recipe["streams"][text] |= {"tokenizer": {"kind": "bpe", "size": size}}
-    recipe["trunks"] = {
-        "v": recipe["trunks"]["enc"],
-        "t": {"inputs": [text], "position": "rotary"},
-    }
-    recipe["objective"] = {"kind": "infonce", "trunks": ["v", "t"]}
-    reasons.append(
-        "pictures and their words are brought together (contrast, as CLIP): one can then be found by the other"
-    )
-    return recipe
-
-
 # How large, how long
-def _sized(draft: dict[str, Any], source: Source, minutes: float, reasons: list[str]) -> Recipe:
+def _sized(draft: dict[str, Any], tokens: float, minutes: float, reasons: list[str]) -> Recipe:
     device = device_of(None)
-    rate = peak_flops(device, resolve("auto", device, 256))
-    budget = minutes * 60 * rate * UTILISATION
-    tokens = _tokens_of(draft, source)
-    fitting = LADDER[0]
-    for width, depth in LADDER:
-        weights = 12 * width**2 * depth
-        if min(budget / (6 * weights), PASSES * tokens) >= 20 * weights:
-            fitting = width, depth
-    width, depth = fitting
-    if "dec" in draft["trunks"]:
-        width, depth = max(fitting[0], 96), max(fitting[1], 3)
+    width, depth = LADDER[0]
+    for wider, deeper in LADDER:
+        weights = 12 * wider**2 * deeper
+        budget = minutes * 60 * peak_flops(device, resolve("auto", device, wider)) * UTILISATION
+        if min(budget / (6 * weights), PASSES * tokens) >= TOKENS_A_WEIGHT * weights:
+            width, depth = wider, deeper
+    rate = peak_flops(device, resolve("auto", device, width))
+    first = next(iter(draft["trunks"]))
     for name, trunk in draft["trunks"].items():
-        small = name == "dec"
-        trunk |= {"width": max(48, width // 2) if small else width, "depth": max(1, depth // 3) if small else depth}
-        if isinstance(trunk.get("block"), list) and depth % 2:
-            trunk["depth"] = depth + 1
-    draft["train"]["optimizer"] = {"kind": "adamw", "lr": round(2e-3 * (128 / width) ** 0.5, 5)}
+        light = name != first and first in trunk["inputs"]
+        trunk |= {"width": max(48, width // 2) if light else width, "depth": max(1, depth // 3) if light else depth}
+        if isinstance(trunk.get("block"), list):
+            trunk["depth"] = -(-depth // len(trunk["block"])) * len(trunk["block"])
+    draft["train"]["optimizer"] = {"kind": "muon", "lr": round(4e-3 * (128 / width) ** 0.5, 5)}
     reasons.append(
         f"width {width}, depth {depth}: about {12 * width**2 * depth / 1e6:.1f} M weights in blocks, for {tokens / 1e6:.1f} M "
         f"tokens of data and {minutes:g} minutes at {rate / 1e9:.0f} GFLOP/s (measured)"
     )
     return part.decode(Recipe, draft, "plan")
-
-
-def _tokens_of(draft: dict[str, Any], source: Source) -> float:
-    """About how many training tokens the data holds."""
-    total = 0.0
-    for name, stream in draft["streams"].items():
-        raws = _some(source, name)
-        if not raws:
-            continue
-        if stream["kind"] == "image":
-            patch = stream["tokenizer"]["patch"]
-            per_item = float(np.mean([np.asarray(raw).shape[0] * np.asarray(raw).shape[1] / patch**2 for raw in raws]))
-        else:
-            per_item = float(np.mean([len(raw) for raw in raws])) / (3 if stream["kind"] == "text" else 1)
-        total += per_item * len(source)
-    return total
 
 
 def within(recipe: Recipe, minutes: float) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +94,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         chosen = items_of(recipe, source, part_of, modalities, fields, views)
         look_through(chosen, recipe.data.bad_share if views else 1.0)
         items.append(chosen)
-        sets.append(laid_out(recipe, chosen, bad))
+        sets.append(laid_out(recipe, chosen, bad, modalities))
     if any(config.pack for config in recipe.streams.values()):
         bad.size = len(source)
         bad.check(len(source))
@@ -123,14 +123,16 @@ def items_of(
     return Items(source, indices, encoders, recipe.seed, views)
 
 
-def laid_out(recipe: Recipe, items: Items, bad: BadSamples) -> Items | Windows:
+def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[str, Modality]) -> Items | Windows:
     """Items as they are trained on: one by one, or end to end in windows."""
     packed = [name for name, config in recipe.streams.items() if config.pack]
     if not packed:
         return items
     length = recipe.streams[packed[0]].length
     assert length is not None
-    return Windows(items, packed[0], length, items.source.continuous, bad.note)
+    specials = modalities[packed[0]].tokenizer.specials
+    ends = (specials["bos"], specials["eos"]) if recipe.streams[packed[0]].ends else None
+    return Windows(items, packed[0], length, items.source.continuous, bad.note, ends)
 
 
 def _check_early(recipe: Recipe) -> None:

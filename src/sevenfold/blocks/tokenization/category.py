@@ -93,4 +93,8 @@ def label_of(raw: Any) -> str | int:
         return str(raw)
     if isinstance(raw, int | np.integer | np.bool_):
         return int(raw)
-    raise ValueError(f"a label is a word or a whole number, not {type(raw).__name__}")
+    if isinstance(raw, float | np.floating) and float(raw).is_integer():
+        return int(raw)
+    raise ValueError(
+        f"a label is a word or a whole number, not {raw!r}: numbers are learned as a stream of kind number"
+    )
