@@ -150,12 +150,19 @@ class InfoNCE(Objective):
             return []
         batch = self.model.tokenize([{name: sample[name] for name in names} for sample in whole])
         u, v = self.vectors({name: stream.to(self.model.device) for name, stream in batch.items()})
-        best = (u @ v.T).argmax(1).tolist()
+        near = u @ v.T
+        places = (near > near.diagonal()[:, None]).sum(1).add(1).tolist()
         rows: list[list[tuple[str | None, Any]]] = [
-            [(names[0], whole[place][names[0]]), (names[1], whole[found][names[1]])]
-            for place, found in enumerate(best[:10])
+            [
+                (names[0], whole[place][names[0]]),
+                (names[1], whole[found][names[1]]),
+                (names[1], whole[place][names[1]]),
+                (None, f"{places[place]} of {len(whole)}"),
+            ]
+            for place, found in enumerate(near.argmax(1).tolist()[:10])
         ]
-        return [Exhibit(f"the nearest {names[1]} of {len(whole)} held-out ones", names, rows)]
+        columns = [names[0], f"nearest {names[1]}", f"its own {names[1]}", "its own came"]
+        return [Exhibit(f"each {names[0]} looks for its {names[1]} among {len(whole)} held-out ones", columns, rows)]
 
     def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
         matches = [self._matches(whole) for batch in held_out if (whole := self._whole(batch)) is not None]

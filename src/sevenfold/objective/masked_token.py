@@ -152,12 +152,15 @@ class MaskedToken(Objective):
             pieces = [modality.tokenizer.piece(int(id)) for id in row]
             asked = " ".join("_" if hide else piece for piece, hide in zip(pieces, known))
             marked = [
-                f"{modality.tokenizer.piece(int(id))}{'' if ok else '✗'}" for id, ok in zip(filled[known], hit[known])
+                piece if ok else f"{piece}→{modality.tokenizer.piece(int(id))}"
+                for piece, id, ok, hide in zip(pieces, filled, hit, known)
+                if hide
             ]
             rows.append(
                 [(None, asked), (None, " ".join(marked)), (None, f"{int(hit[known].sum())}/{int(known.sum())}")]
             )
-        return [Exhibit("hidden tokens, filled in (held out)", ["seen", "filled in", "right"], rows)]
+        columns = ["seen", "hidden (→ filled in, where wrong)", "right"]
+        return [Exhibit("hidden tokens, filled in (held out)", columns, rows)]
 
     def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
         def ids(batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from sevenfold.training.precision import resolve
 from sevenfold.training.prepare import Ready
 from sevenfold.training.recipe import device_of
+from sevenfold.training.report import beside
 
 VERSION = "0.1.0"
 
@@ -21,8 +22,7 @@ def card(ready: Ready, results: dict[str, Any], folder: Path) -> str:
     recipe = ready.recipe
     streams = ", ".join(f"{name} ({stream.kind}, {stream.tokenizer.kind})" for name, stream in recipe.streams.items())
     device = device_of(recipe.train.device)
-    terms = list(results["held_out"])
-    rows = [("this model", results["held_out"]), *results["baselines"].items()]
+    terms, rows = beside(results)
     table = [
         "| held out | " + " | ".join(terms) + " |",
         "|---|" + "---|" * len(terms),

@@ -8,6 +8,7 @@ from typing import Any
 
 from sevenfold.assembly.model import Model
 from sevenfold.core import notation, part
+from sevenfold.core.rooms import header
 from sevenfold.objective import Exhibit
 from sevenfold.training.prepare import Ready
 
@@ -27,6 +28,7 @@ def report(ready: Ready, log: list[dict[str, Any]], results: dict[str, Any], exh
     way = "".join(pictures[-3:])
     pieces = [
         f"<h1>{escape(str(recipe.objective.kind))} on {escape(', '.join(f'{n} ({s.kind})' for n, s in recipe.streams.items()))}</h1>",
+        f"<p>{escape(header('objective', recipe.objective.kind).partition(chr(10))[0])}</p>",
         f"<p class=quiet>{results['parameters']:,} parameters · {recipe.train.steps} steps of {recipe.train.batch} · "
         f"{results['seconds']:.0f} s in this process · seed {recipe.seed}</p>",
         "<h2>Figures on held-out data</h2>",
@@ -45,8 +47,7 @@ def report(ready: Ready, log: list[dict[str, Any]], results: dict[str, Any], exh
 
 def figures(results: dict[str, Any]) -> str:
     """A table: the model's held-out terms beside those of the baselines."""
-    names = list(results["held_out"])
-    rows = [("this model", results["held_out"]), *results["baselines"].items()]
+    names, rows = beside(results)
     head = "".join(f"<th>{escape(name)}</th>" for name in names)
     body = "".join(
         f"<tr><td>{escape(title)}</td>"
@@ -55,6 +56,14 @@ def figures(results: dict[str, Any]) -> str:
         for title, found in rows
     )
     return f"<table><tr><th></th>{head}</tr>{body}</table>"
+
+
+def beside(results: dict[str, Any]) -> tuple[list[str], list[tuple[str, dict[str, float]]]]:
+    """(terms, rows): the model first, then baselines; a loss that is one of its terms is not said twice."""
+    own = results["held_out"]
+    twice = any(name != "loss" and value == own.get("loss") for name, value in own.items())
+    names = [name for name in own if name != "loss" or not twice]
+    return names, [("this model", own), *results["baselines"].items()]
 
 
 def _number(value: Any) -> str:
@@ -125,6 +134,6 @@ def data_html(ready: Ready, results: dict[str, Any]) -> str:
         raws = [sample[name] for sample in ready.samples(200, held_out=False) if sample.get(name) is not None]
         tokenizer = modality.tokenizer
         size = f"{tokenizer.size} ids" if tokenizer.size is not None else f"vectors of {tokenizer.features}"
-        rows.append((f"{name}: {modality.kind}", f"{tokenizer.kind} tokenizer, {size}"))
-        rows += [(f"{name}: {fact}", str(value)) for fact, value in modality.summary(raws).items()]
+        rows.append((f"{name}: {modality.kind}", f"{tokenizer.kind} tokenizer, {size}; of {len(raws):,} training samples:"))
+        rows += [(f"{name}: {fact}", str(value)) for fact, value in modality.summary(raws).items() if fact != "items"]
     return "<table>" + "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in rows) + "</table>"

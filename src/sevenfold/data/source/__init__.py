@@ -45,6 +45,8 @@ class Source(part.Part):
 
     def __init__(self, config: Any):
         self.config = config
+        self._fields: dict[str, str] = {}
+        self._notes: list[str] = []
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -59,7 +61,7 @@ class Source(part.Part):
     @property
     def fields(self) -> dict[str, str]:
         """Field → the kind of modality that it suggests (`text`, `image`, `dna`, `protein`, `label`, `number`)."""
-        raise NotImplementedError
+        return self._fields
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -83,7 +85,7 @@ class Source(part.Part):
     @property
     def notes(self) -> list[str]:
         """What a person should know about how the files were read (columns left out, images resized), a line each."""
-        return []
+        return self._notes
 
     def key(self, index: int) -> str:
         """A hash of what a sample is about, equal for duplicates: of its images and sequences if it has any, otherwise

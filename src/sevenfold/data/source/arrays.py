@@ -149,14 +149,6 @@ class Arrays(Source):
         np.savez(folder / "shades.npz", image=images, label=labels)
         return cls.Config(path=str(folder / "shades.npz"))
 
-    @property
-    def fields(self) -> dict[str, str]:
-        return self._fields
-
-    @property
-    def notes(self) -> list[str]:
-        return self._notes
-
     def __len__(self) -> int:
         return self._count
 

@@ -94,14 +94,6 @@ class Csv(Source):
                 writer.writerow([f'{count} bottles, or "so"', "many" if count > 9 else "few", count])
         return cls.Config(path=str(folder / "bottles.csv"))
 
-    @property
-    def fields(self) -> dict[str, str]:
-        return self._fields
-
-    @property
-    def notes(self) -> list[str]:
-        return self._notes
-
     def __len__(self) -> int:
         return self._count
 

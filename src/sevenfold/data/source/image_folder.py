@@ -181,10 +181,6 @@ class ImageFolder(Source):
         kinds = {"label": "label", "caption": "text"}
         return {"image": "image", **{name: kinds[name] for name in self._names}}
 
-    @property
-    def notes(self) -> list[str]:
-        return self._notes
-
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -64,14 +64,6 @@ class Jsonl(Source):
         (folder / "bottles.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return cls.Config(path=str(folder / "bottles.jsonl"))
 
-    @property
-    def fields(self) -> dict[str, str]:
-        return self._fields
-
-    @property
-    def notes(self) -> list[str]:
-        return self._notes
-
     def __len__(self) -> int:
         return len(self._lines)
 

@@ -116,14 +116,6 @@ class Parquet(Source):
             return 0.6 * share if share > 0.5 else 0.0
         return super().recognises(path)
 
-    @property
-    def fields(self) -> dict[str, str]:
-        return self._fields
-
-    @property
-    def notes(self) -> list[str]:
-        return self._notes
-
     def __len__(self) -> int:
         return min(self._starts[-1], self.config.limit or self._starts[-1])
 
