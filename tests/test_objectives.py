@@ -257,3 +257,38 @@ def test_only_hidden_places_get_a_gradient():
     ready.model.trunks["lm"].norm.register_full_backward_hook(lambda module, ins, outs: seen.append(outs[0]))
     ready.objective(batch, drawn).total.backward()
     assert ((seen[0].abs().sum(-1) > 0) == drawn["chosen"]).all()
+
+
+def test_drawing_goes_on_from_held_out_beginnings_where_there_is_no_start():
+    sample = [{"text": "somebody wrote a two, and then a three, and then a four, and then a five"}]
+    exhibit = made(text_recipe("next_token")).objective.exhibits(sample)[0]
+    assert exhibit.columns == ["beginning", "drawn", "how it really goes on"]
+    (_, begin), (_, drawn), (_, rest) = exhibit.rows[0]
+    assert begin + rest == sample[0]["text"] and drawn and not drawn.startswith(begin)
+    assert made(text_recipe("next_token", ends=True)).objective.exhibits(sample)[0].columns == ["drawn"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("mask", "random"), [(0.8, 0.1), (1.0, 0.0), (0.7, 0.0), (0.5, 0.5)])
+def test_the_baseline_of_masked_token_knows_what_is_left_at_a_hidden_place(mask, random):
+    ready = made(text_recipe("masked_token", mask=mask, random=random))
+    train, held_out = ready.model.tokenize(CAPTIONS), ready.model.tokenize(["the digit 7", "a two"])
+    size, stays = ready.objective.size, 1 - mask - random
+    p = np.ones(size)
+    np.add.at(p, train["text"].values[train["text"].valid].numpy(), 1)
+    p /= p.sum()
+    total, targets = 0.0, held_out["text"].values[held_out["text"].valid].tolist()
+    for was in targets:
+        total -= mask * math.log(p[was])
+        for seen in range(size):
+            chance = random / size + stays * (seen == was)
+            if chance > 1e-12:
+                total -= chance * math.log(p[was] * chance / (random / size + stays * p[seen]))
+    found = ready.objective.baselines([train], [held_out])["token frequencies (unigram)"]["nats"]
+    assert found == pytest.approx(total / len(targets), rel=1e-9)
+
+
+def test_filled_in_tokens_are_shown_without_padding_and_ends():
+    sample = [{"text": text} for text in CAPTIONS]
+    rows = made(text_recipe("masked_token", ends=True)).objective.exhibits(sample)[0].rows
+    assert [len(seen) for (_, seen), *_ in rows] == [len(text) for text in CAPTIONS]

@@ -40,13 +40,13 @@ class DNA(Modality):
         block = {"nonlinearity": "swiglu", "norm": "rms"}
         pattern = [{**block, "mixer": {"kind": "conv", "kernel": 9}}, block]
         return Suggestion(
-            stream={"kind": "dna", "tokenizer": {"kind": "kmer", "k": 1}, "length": 512, "pack": True},
+            stream={"kind": "dna", "tokenizer": {"kind": "kmer", "k": 1}, "length": 512, "pack": True, "ends": True},
             trunks={"lm": {"inputs": [name], "mask": {"causal": True}, "position": "rotary", "block": pattern}},
             objective={"kind": "next_token"},
             train={"batch_tokens": 8192},
             tokens=mean_length(raws),
             why=[
-                f"{name}: tokens are single bases; nothing is lost, and bits per base can be read off",
+                f"{name}: tokens are single bases, so nothing is lost",
                 f"{name}: the next base is predicted, by convolutions (motifs) and attention (what is far) in turn",
             ],
         )

@@ -122,7 +122,7 @@ class Image(Modality):
                 f"{name}: patches of {patch} x {patch} pixels, {tokens:.0f} tokens for a picture of {height} x {width}",
                 f"{name}: hidden patches are rebuilt from the visible ones (masked autoencoding), which needs no labels",
             ],
-            tower=tower,
+            tower={**tower, "block": {"dropout": 0.1}},
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from sevenfold.modality import Modality, Suggestion
 from sevenfold.modality._strings import facts, mean_length, need_string, shown
 
-CHARACTERS_A_PIECE = 300
+CHARACTERS_A_PIECE = 1000
 """Characters of training text for each byte pair that is learned."""
 
 
@@ -55,5 +55,5 @@ class Text(Modality):
                 f"{name}: byte-pair tokens, {size} of them, for about {letters * items:,.0f} characters",
                 f"{name}: the next token is predicted; such a model continues a text, and its loss says how well it knows it",
             ],
-            tower={"inputs": [name], "position": "rotary"},
+            tower={"inputs": [name], "position": "rotary", "block": {"dropout": 0.1}},
         )

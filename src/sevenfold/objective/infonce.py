@@ -159,7 +159,7 @@ class InfoNCE(Objective):
                 (names[1], whole[place][names[1]]),
                 (None, f"{places[place]} of {len(whole)}"),
             ]
-            for place, found in enumerate(near.argmax(1).tolist()[:10])
+            for place, found in list(enumerate(near.argmax(1).tolist()))[:: -(-len(whole) // 10)]
         ]
         columns = [names[0], f"nearest {names[1]}", f"its own {names[1]}", "its own came"]
         return [Exhibit(f"each {names[0]} looks for its {names[1]} among {len(whole)} held-out ones", columns, rows)]

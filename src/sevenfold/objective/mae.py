@@ -162,7 +162,8 @@ class MAE(Objective):
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
-        raws = [sample[self.stream] for sample in samples if sample.get(self.stream) is not None][:8]
+        raws = [sample[self.stream] for sample in samples if sample.get(self.stream) is not None]
+        raws = raws[:: -(-len(raws) // 8) or 1]
         if not raws or self.config.patch_norm:
             return []
         torch.manual_seed(seed)

@@ -20,7 +20,7 @@ from sevenfold.assembly.flops import model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
-from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_stream, the_trunk, unigram
+from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_stream, the_trunk
 
 
 class MaskedToken(Objective):
@@ -148,9 +148,12 @@ class MaskedToken(Objective):
         hidden = self.model.trunks[self.trunk]({self.stream: seen}).of(self.stream).x
         guess = torch.where(chosen, self.model.head(self.head, hidden).argmax(-1), batch.values)
         rows: list[list[tuple[str | None, Any]]] = []
-        for row, known, filled, hit in zip(batch.values, chosen, guess, guess == batch.values):
+        for row, known, filled, kept in zip(batch.values, chosen, guess, self._eligible(batch)):
+            row, known, filled = row[kept], known[kept], filled[kept]
+            hit = row == filled
             pieces = [modality.tokenizer.piece(int(id)) for id in row]
-            asked = " ".join("_" if hide else piece for piece, hide in zip(pieces, known))
+            between = "" if all(len(piece) == 1 for piece in pieces) else " "
+            asked = between.join("_" if hide else piece for piece, hide in zip(pieces, known))
             marked = [
                 piece if ok else f"{piece}→{modality.tokenizer.piece(int(id))}"
                 for piece, id, ok, hide in zip(pieces, filled, hit, known)
@@ -163,11 +166,28 @@ class MaskedToken(Objective):
         return [Exhibit("hidden tokens, filled in (held out)", columns, rows)]
 
     def baselines(self, train: Sequence[Batch], held_out: Sequence[Batch]) -> dict[str, dict[str, float]]:
-        def ids(batch: Batch) -> Tensor:
-            values = batch[self.stream].values
-            valid = batch[self.stream].valid
-            values = values if valid is None else values[valid]
-            return values[~self.special.cpu()[values]]
+        """What the frequencies of tokens give, with what is left at a hidden place but not its neighbours.
 
-        nats = unigram([ids(batch) for batch in train], [ids(batch) for batch in held_out], self.size)
-        return {"token frequencies (unigram)": {"nats": nats}}
+        P(seen v | was t) = stays [v = t] + swapped;   P(was t | seen v) = p_t P(v | t) / (stays p_v + swapped)
+        """
+
+        def shares(batches: Sequence[Batch], added: float) -> Tensor:
+            counts = torch.full((self.size,), added, dtype=torch.float64)
+            for batch in batches:
+                stream = batch[self.stream]
+                values = stream.values if stream.valid is None else stream.values[stream.valid]
+                counts += torch.bincount(values[~self.special.cpu()[values]], minlength=self.size)
+            return counts / counts.sum()
+
+        p, q = shares(train, 1.0), shares(held_out, 0.0)
+        stays, swapped = max(1 - self.config.mask - self.config.random, 0.0), self.config.random / self.size
+        nats = -self.config.mask * p.log()
+        if stays + swapped > 0:
+            seen = (stays * p + swapped).log()
+            nats -= self.config.random * p.log() + self.size * _xlogx(swapped) - swapped * seen.sum()
+            nats -= stays * (p.log() - seen) + _xlogx(stays + swapped) - _xlogx(swapped)
+        return {"token frequencies (unigram)": {"nats": float((q * nats).sum())}}
+
+
+def _xlogx(x: float) -> float:
+    return x * math.log(x) if x > 0 else 0.0

@@ -24,6 +24,9 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_trunk, unigram
 
+BEGUN = 60
+"""Letters of a held-out item that are given where nothing can be drawn without a beginning."""
+
 
 class NextToken(Objective):
     class Config(Objective.Config):
@@ -176,8 +179,7 @@ class NextToken(Objective):
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
         found = []
         for stream in self.predicted:
-            drawn = self.model.generate(stream=stream, count=4, seed=seed, length=200, temperature=0.8)
-            found.append(Exhibit(f"{stream}, drawn from nothing", ["drawn"], [[(stream, item)] for item in drawn]))
+            found.append(self._drawn(stream, samples, seed))
             for order in self.orders:
                 if order[-1] != stream or len(order) != 2 or not samples:
                     continue
@@ -187,6 +189,21 @@ class NextToken(Objective):
                 rows = [[(other, raw), (stream, item)] for raw, item in zip(raws, made)]
                 found.append(Exhibit(f"{stream} given {other} (held out)", [other, stream], rows))
         return found
+
+    def _drawn(self, stream: str, samples: Sequence[dict[str, Any]], seed: int) -> Exhibit:
+        """Items drawn from nothing; where a stream has no start, held-out beginnings and how they go on."""
+        drawing: dict[str, Any] = {"stream": stream, "seed": seed, "length": 200, "temperature": 0.8}
+        if self.model.trunks[self.trunk].tokens is not None or self.model.modalities[stream].config.ends:
+            drawn = self.model.generate(count=4, **drawing)
+            return Exhibit(f"{stream}, drawn from nothing", ["drawn"], [[(stream, item)] for item in drawn])
+        raws = [sample[stream] for sample in samples if isinstance(sample.get(stream), str)][:4]
+        begun = [raw[:BEGUN] for raw in raws]
+        drawn = self.model.generate(begun, **drawing) if begun else []
+        rows: list[list[tuple[str | None, Any]]] = [
+            [(stream, begin), (stream, item[BEGUN:] if item.startswith(begin) else item), (stream, raw[BEGUN:][:200])]
+            for begin, item, raw in zip(begun, drawn, raws)
+        ]
+        return Exhibit(f"{stream}, gone on with (held out)", ["beginning", "drawn", "how it really goes on"], rows)
 
     def likelihoods(self) -> dict[str, str]:
         return {stream: f"{stream}/nats" if len(self.predicted) > 1 else "nats" for stream in self.predicted}

@@ -40,6 +40,9 @@ TIMED = 2000
 MOST_PASSES = 200
 """More passes over a small set would only learn it by heart."""
 SHARE_OF_TIME = 0.85
+FEWEST_STEPS = 150
+"""With fewer, batches are made smaller; with fewer still, more time is asked for."""
+SMALLEST_BATCH = 8
 """What is left is for the held-out looks, checkpoints and the report."""
 
 
@@ -167,6 +170,7 @@ def _sized(draft: dict[str, Any], tokens: float, minutes: float, reasons: list[s
         trunk |= {"width": max(48, width // 2) if light else width, "depth": max(1, depth // 3) if light else depth}
         if isinstance(trunk.get("block"), list):
             trunk["depth"] = -(-depth // len(trunk["block"])) * len(trunk["block"])
+    draft["train"]["evaluate_batches"] = 2
     draft["train"]["optimizer"] = {"kind": "muon", "lr": round(4e-3 * (128 / width) ** 0.5, 5)}
     reasons.append(
         f"width {width}, depth {depth}: about {12 * width**2 * depth / 1e6:.1f} M weights in blocks, for {tokens / 1e6:.1f} M "
@@ -190,10 +194,16 @@ def _timed(recipe: Recipe, minutes: float, reasons: list[str]) -> tuple[Recipe, 
     """The recipe with as many steps as fit, and the part of it that was timed."""
     ready = prepare(_part_of(recipe))
     steps, second = _time(ready, minutes)
+    batch = ready.batch
+    while steps < FEWEST_STEPS and batch >= 2 * SMALLEST_BATCH:
+        steps, second, batch = 2 * steps, second / 2, batch // 2
     if len(ready.source) < TIMED:
-        steps = min(steps, max(300, round(MOST_PASSES * len(ready.train) / ready.batch)))
-    reasons.append(f"{steps} steps of {ready.batch} items: a step takes {second:.3f} s here")
-    return recipe.replace(train=recipe.train.replace(steps=steps)), ready
+        steps = min(steps, max(300, round(MOST_PASSES * len(ready.train) / batch)))
+    reasons.append(f"{steps} steps of {batch} items: a step takes {second:.3f} s here")
+    if steps < FEWEST_STEPS:
+        reasons.append(f"so few steps teach little: give it {minutes * FEWEST_STEPS / steps:.0f} minutes or more")
+    settings = recipe.train.replace(steps=steps, batch=batch, batch_tokens=None)
+    return recipe.replace(train=settings), ready
 
 
 def _time(ready: Ready, minutes: float) -> tuple[int, float]:
@@ -213,9 +223,11 @@ def _time(ready: Ready, minutes: float) -> tuple[int, float]:
             break
     clock = time.perf_counter()
     evaluate(objective, ready.held_out, settings, 0, 1)
-    looks = 10 * settings.evaluate_batches * (time.perf_counter() - clock)
-    second = float(np.median(times[2:] or times))
-    return max(10, int(max(60 * minutes * SHARE_OF_TIME - looks, second) / second)), second
+    last = len(ready.held_out) / ready.batch
+    looks = (10 * min(settings.evaluate_batches, last) + last) * (time.perf_counter() - clock)
+    second = float(np.percentile(times[2:] or times, 75))
+    budget = 60 * minutes * SHARE_OF_TIME
+    return max(10, int(max(budget - looks, budget / 2) / second)), second
 
 
 # What is said

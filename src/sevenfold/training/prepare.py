@@ -40,14 +40,12 @@ class Ready(NamedTuple):
         return self.objective.model
 
     def samples(self, count: int, held_out: bool = True) -> list[dict[str, Any]]:
-        """A few raw samples, stream → raw item."""
+        """A few raw samples from all over the data (what is near in a file or folder is alike), stream → raw item."""
         items = self.held_out_items if held_out else self.train_items
         found: list[dict[str, Any]] = []
-        for index in items.indices:
-            if len(found) == count:
-                break
+        for place in sorted({i * len(items.indices) // count for i in range(count)} if items.indices else ()):
             try:
-                sample = self.source[index]
+                sample = self.source[items.indices[place]]
             except BadSample:
                 continue
             found.append({stream: sample.get(field) for stream, field in self.fields.items()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from html import escape
 from typing import Any
 
@@ -15,7 +16,7 @@ from sevenfold.training.prepare import Ready
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1c1e21;background:#fff}
 h1{font-size:1.6rem;margin-bottom:0}h2{margin-top:2.2rem;border-bottom:1px solid #d8dbe0;padding-bottom:.2rem}
-table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.25rem .8rem .25rem 0;text-align:left;vertical-align:middle}
+table{border-collapse:collapse;margin:.6rem 0}td,th{padding:.25rem .8rem .25rem 0;text-align:left;vertical-align:top}tr:has(img) td{vertical-align:middle}
 th{font-weight:600;color:#555}td.n{font-variant-numeric:tabular-nums}pre{background:#f5f6f8;padding:1rem;overflow-x:auto;
 font-size:.85rem}code{white-space:pre-wrap;overflow-wrap:anywhere}.quiet{color:#666}svg{max-width:100%;height:auto}
 .gallery{display:flex;flex-wrap:wrap;gap:1.2rem}img{image-rendering:pixelated}
@@ -88,7 +89,7 @@ def curves(log: list[dict[str, Any]]) -> str:
             [r["step"] for r in steps[::thin]], [r["loss"] for r in steps[::thin]], lw=0.8, alpha=0.6, label="training"
         )
         left.plot([r["step"] for r in looks], [r["held_out"]["loss"] for r in looks], "o-", ms=3, label="held out")
-        left.set(xlabel="step", ylabel="loss")
+        left.set(xlabel="step", ylabel="loss", ylim=_limits(steps, looks))
         left.legend(frameon=False)
         right.plot([r["step"] for r in steps[::thin]], [r["grad_norm"] for r in steps[::thin]], lw=0.8, alpha=0.6)
         right.set(xlabel="step", ylabel="gradient norm")
@@ -100,6 +101,16 @@ def curves(log: list[dict[str, Any]]) -> str:
         pyplot.close(figure)
     text = written.getvalue()
     return text[text.index("<svg") :]
+
+
+def _limits(steps: list[dict[str, Any]], looks: list[dict[str, Any]]) -> tuple[float, float] | None:
+    """What the axis of the loss spans: all but the fall of the first twentieth, which would flatten the rest."""
+    settled = [r["loss"] for r in steps[len(steps) // 20 :]] + [r["held_out"]["loss"] for r in looks]
+    settled = [loss for loss in settled if math.isfinite(loss)]
+    if not settled or min(settled) == max(settled):
+        return None
+    margin = 0.08 * (max(settled) - min(settled))
+    return min(settled) - margin, max(settled) + margin
 
 
 def exhibits_html(model: Model, exhibits: list[Exhibit]) -> str:
@@ -134,6 +145,8 @@ def data_html(ready: Ready, results: dict[str, Any]) -> str:
         raws = [sample[name] for sample in ready.samples(200, held_out=False) if sample.get(name) is not None]
         tokenizer = modality.tokenizer
         size = f"{tokenizer.size} ids" if tokenizer.size is not None else f"vectors of {tokenizer.features}"
-        rows.append((f"{name}: {modality.kind}", f"{tokenizer.kind} tokenizer, {size}; of {len(raws):,} training samples:"))
+        rows.append(
+            (f"{name}: {modality.kind}", f"{tokenizer.kind} tokenizer, {size}; of {len(raws):,} training samples:")
+        )
         rows += [(f"{name}: {fact}", str(value)) for fact, value in modality.summary(raws).items() if fact != "items"]
     return "<table>" + "".join(f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in rows) + "</table>"
