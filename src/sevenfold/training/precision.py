@@ -32,8 +32,9 @@ def _cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-NARROW = 256
-"""Trunks narrower than this gain nothing from bf16 on a CPU: casting costs more than the products save."""
+NARROW = 128
+"""Trunks narrower than this gain nothing from bf16 on a CPU: casting costs more than the products save (measured on two
+cores with AMX, 4,096 tokens a step: 1.3 times as fast at width 128, 1.5 at 192, 1.75 at 256, 2.0 at 384)."""
 
 
 def resolve(precision: Precision, device: torch.device, width: int = NARROW) -> Literal["bf16", "fp32"]:
