@@ -9,12 +9,11 @@ from typing import Any
 import numpy
 import torch
 
+from sevenfold.core.version import __version__
 from sevenfold.training.precision import resolve
 from sevenfold.training.prepare import Ready
 from sevenfold.training.recipe import device_of
 from sevenfold.training.report import beside
-
-VERSION = "0.1.0"
 
 
 def card(ready: Ready, results: dict[str, Any], folder: Path) -> str:
@@ -56,7 +55,7 @@ def card(ready: Ready, results: dict[str, Any], folder: Path) -> str:
             f"- {results['parameters']:,} parameters; {recipe.train.steps} steps of {recipe.train.batch}; seed {recipe.seed}",
             f"- Computed in {resolve(recipe.train.precision, device)} on {device.type}, {torch.get_num_threads()} threads, "
             f"{results['seconds']:.0f} s in the last process",
-            f"- sevenfold {VERSION}, torch {torch.__version__}, numpy {numpy.__version__}, Python {platform.python_version()}",
+            f"- sevenfold {__version__}, torch {torch.__version__}, numpy {numpy.__version__}, Python {platform.python_version()}",
             "- Made again by: `sevenfold train recipe.yaml` (in this folder; the same machine and versions give the same weights)",
             "",
             "## Use",
