@@ -8,45 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from sevenfold.core.errors import BadSample, DataError
-from sevenfold.core.types import Tokens
+from numbered import Numbers, items, samples
+from sevenfold.core.errors import DataError
 from sevenfold.data.loader import Items, Order, Windows, load
 from tiny import made, recipe
-
-
-class Numbers:
-    """A source of `size` texts; those in `broken` cannot be read; a new document begins at each of `begins`."""
-
-    def __init__(self, size, broken=(), begins=(), lengths=None):
-        self.size, self.broken, self.begins = size, set(broken), set(begins)
-        self.lengths = lengths or [3] * size
-
-    def __len__(self):
-        return self.size
-
-    def __getitem__(self, index):
-        if index in self.broken:
-            raise BadSample(self.where(index), "is broken")
-        return {"text": index}
-
-    def where(self, index):
-        return f"numbers.txt:line {index + 1}"
-
-    def follows(self, index):
-        return index not in self.begins
-
-    def encode(self, raw, generator):
-        n = self.lengths[raw]
-        return Tokens(1000 * raw + np.arange(n), np.arange(n)[:, None])
-
-
-def items(source, seed=0, views=True):
-    return Items(source, range(len(source)), {"text": ("text", source.encode)}, seed, views)
-
-
-def samples(batches):
-    """The number of each sample, in order."""
-    return [int(row[0]) // 1000 for batch, _, _ in batches for row in batch["text"].values]
 
 
 def test_every_sample_once_an_epoch_and_the_same_order_for_any_number_of_workers():

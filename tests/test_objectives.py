@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from byhand import nats
 from sevenfold.core.types import Stream
 from sevenfold.data.loader import gather
 from tiny import any_to_any, made
@@ -33,18 +34,6 @@ def ready_in_float64(data):
     ready = made(data)
     ready.objective.double()
     return ready
-
-
-def log_softmax(logits):
-    """Of a list of floats, by the book."""
-    top = max(logits)
-    total = math.log(sum(math.exp(value - top) for value in logits)) + top
-    return [value - total for value in logits]
-
-
-def nats(logits, target, smoothing=0.0):
-    logs = log_softmax(logits.tolist())
-    return -(1 - smoothing) * logs[target] - smoothing * sum(logs) / len(logs)
 
 
 # Next token

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
+from byhand import nats
 from sevenfold.data.loader import gather
 from tiny import made
-
-
-def log_softmax(logits):
-    """Of a list of floats, by the book."""
-    top = max(logits)
-    total = math.log(sum(math.exp(value - top) for value in logits)) + top
-    return [value - total for value in logits]
-
-
-def nats(logits, target, smoothing=0.0):
-    logs = log_softmax(logits.tolist())
-    return -(1 - smoothing) * logs[target] - smoothing * sum(logs) / len(logs)
 
 
 def digits_recipe(target, **settings):
