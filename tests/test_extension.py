@@ -82,6 +82,7 @@ import torch
 from torch import nn
 
 from sevenfold.blocks.position import Position
+from sevenfold.core.initial import Constant
 
 
 class LearnedSlope(Position):
@@ -90,7 +91,10 @@ class LearnedSlope(Position):
 
     def __init__(self, config, width, axes):
         super().__init__(config, width, axes)
-        self.slope = nn.Parameter(torch.zeros(()))
+        self.slope = nn.Parameter(torch.empty(()))
+
+    def rules(self):
+        return {"slope": Constant(0.0)}
 
     def bias(self, query, key, heads):
         distance = (query.unsqueeze(2) - key.unsqueeze(1)).abs().sum(-1).float()

@@ -74,11 +74,11 @@ class Block(nn.Module):
         norm, post = self.norms[place], self.config.post_norm
 
         def branch(x: Tensor) -> Tensor:
-            y = part(hidden._replace(x=x if post else norm(x, hidden.condition)))
+            y = part(hidden._replace(x=x if post else norm(x, hidden.condition, hidden.valid)))
             return F.dropout(y, self.config.dropout, self.training) if self.config.dropout else y
 
-        x = self.residuals[place](hidden.x, branch)
-        return hidden._replace(x=norm(x, hidden.condition) if post else x)
+        x = self.residuals[place](hidden.x, branch, hidden.condition)
+        return hidden._replace(x=norm(x, hidden.condition, hidden.valid) if post else x)
 
     def forward(self, hidden: Hidden, mask: Mask) -> Hidden:
         hidden = self._branch(0, hidden, lambda inner: self.mixer(inner, mask))
@@ -87,7 +87,7 @@ class Block(nn.Module):
             hidden = self._branch(1, hidden, lambda inner: cross(inner, mask))
         if self.feed is not None:
             feed = self.feed
-            hidden = self._branch(-1, hidden, lambda inner: feed(inner.x))
+            hidden = self._branch(-1, hidden, lambda inner: feed(inner.x, inner.valid))
         return hidden
 
     def start(self, rows: int, length: int, like: Tensor) -> list[Any]:
@@ -110,7 +110,7 @@ class Block(nn.Module):
             hidden = self._branch(1, hidden, stepping(1, self.cross))
         if self.feed is not None:
             feed = self.feed
-            hidden = self._branch(-1, hidden, lambda inner: feed(inner.x))
+            hidden = self._branch(-1, hidden, lambda inner: feed(inner.x, inner.valid))
         return hidden, after
 
 

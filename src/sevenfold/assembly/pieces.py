@@ -32,15 +32,18 @@ def joined(pieces: Sequence[Hidden], coords: bool = True) -> Hidden:
         _whole([piece.valid for piece in pieces], pieces, True, torch.bool),
         _whole([piece.segments for piece in pieces], pieces, 0, torch.long),
         spans,
+        frames=_whole([piece.frames for piece in pieces], pieces, 0, torch.float32, (4, 3)),
     )
 
 
-def _whole(parts: Sequence[Tensor | None], pieces: Sequence[Hidden], fill: Any, dtype: Any) -> Tensor | None:
+def _whole(
+    parts: Sequence[Tensor | None], pieces: Sequence[Hidden], fill: Any, dtype: Any, shape: tuple[int, ...] = ()
+) -> Tensor | None:
     if all(part is None for part in parts):
         return None
     return torch.cat(
         [
-            torch.full(piece.x.shape[:2], fill, dtype=dtype, device=piece.x.device) if part is None else part
+            torch.full((*piece.x.shape[:2], *shape), fill, dtype=dtype, device=piece.x.device) if part is None else part
             for part, piece in zip(parts, pieces)
         ],
         1,

@@ -175,7 +175,7 @@ class Trunk(nn.Module):
             if added is not None:
                 placeless = extras_of(given) if isinstance(given, Hidden) else 0
                 x = x + F.pad(added[:, placeless:], (0, 0, placeless, 0)).to(x.dtype)
-        return Hidden(x, coords, given.valid, given.segments, {name: (0, x.shape[1])})
+        return Hidden(x, coords, given.valid, given.segments, {name: (0, x.shape[1])}, frames=given.frames)
 
     def extras(self, rows: int, like: Hidden) -> list[Hidden]:
         """The class and register tokens, for `rows` rows."""
@@ -236,7 +236,7 @@ class Trunk(nn.Module):
                 inner = block(inner, mask)
             x = self.blocks[-1].residuals[-1].leave(inner.x)
         if self.norm is not None:
-            x = self.norm(x, hidden.condition)
+            x = self.norm(x, hidden.condition, hidden.valid)
         return hidden._replace(x=x if order is None else take(x, order.argsort(1)))
 
     def _around(self, hidden: Hidden, memory: Hidden | None) -> Hidden:
@@ -280,7 +280,7 @@ class Trunk(nn.Module):
                 after.append(new)
             x = self.blocks[-1].residuals[-1].leave(hidden.x)
         if self.norm is not None:
-            x = self.norm(x, hidden.condition)
+            x = self.norm(x, hidden.condition, hidden.valid)
         return hidden._replace(x=x, angles=None, bias=None, memory=None), TrunkState(after, state.used + seen)
 
 

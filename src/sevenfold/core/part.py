@@ -91,8 +91,12 @@ class Config(BaseModel):
         return self.part.kind
 
     def build(self, *args: Any, **context: Any) -> Any:
-        """The part itself: `Part(config, …)`."""
-        return self.part(self, *args, **context)
+        """The part itself: `Part(config, …)`, its first weights filled by its rules where it has any."""
+        made = self.part(self, *args, **context)
+        begin = getattr(made, "begin", None)
+        if begin is not None:
+            begin()
+        return made
 
     def replace(self, **changes: Any) -> Self:
         """A copy with fields changed, validated again."""

@@ -16,12 +16,18 @@ from torch import Tensor
 
 
 class Tokens(NamedTuple):
-    """One raw item after its tokenizer: `values` [n] ids (int64) or [n p] vectors (float32), `coords` [n c], and the
-    number of the document each token is from, `segments` [n] (int64), where several are packed into one item."""
+    """One raw item after its tokenizer: `values` [n] ids (int64) or [n p] vectors (float32), `coords` [n c] (whole
+    numbers, or reals where tokens stand in space), the number of the document each token is from, `segments` [n]
+    (int64), where several are packed into one item, and `frames` [n 4 3] (float32) where tokens have one (see Hidden)."""
 
     values: np.ndarray
     coords: np.ndarray
     segments: np.ndarray | None = None
+    frames: np.ndarray | None = None
+
+    def slice(self, start: int, stop: int | None) -> Tokens:
+        """Tokens start…stop."""
+        return Tokens._make(None if part is None else part[start:stop] for part in self)
 
 
 class Stream(NamedTuple):
@@ -31,12 +37,14 @@ class Stream(NamedTuple):
     coords    [b n c]: all that a position scheme may look at; c = 1 text, 2 image, 3 points, 0 a set
     valid     [b n] bool, False at padding; None: all are valid
     segments  [b n] int, tokens mix only within one segment (packed documents); None: one segment
+    frames    [b n 4 3] a frame per token (see Hidden); None: tokens have none
     """
 
     values: Tensor
     coords: Tensor
     valid: Tensor | None = None
     segments: Tensor | None = None
+    frames: Tensor | None = None
 
     @property
     def discrete(self) -> bool:
@@ -59,10 +67,7 @@ class Stream(NamedTuple):
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Stream:
         """What `change` makes of each tensor that is there."""
-        valid = None if self.valid is None else change(self.valid)
-        return Stream(
-            change(self.values), change(self.coords), valid, None if self.segments is None else change(self.segments)
-        )
+        return Stream._make(None if part is None else change(part) for part in self)
 
 
 Batch = dict[str, Stream]
@@ -96,7 +101,10 @@ class Hidden(NamedTuple):
     segments   [b n] int or None
     spans      stream or trunk name → (start, stop) of its tokens
     condition  [b d'] what adaptive parts are conditioned on (time, class), or None
-    pair       [b n n d'] pair representation, or None
+    pair       [b n n p] pair representation, or None
+    frames     [b n 4 3] the rotation of each token's frame (rows 0…2; its columns are the axes) and its origin (row 3, in
+               Å for residues); all 0: the token has none. None: no token has
+    grid       (rows, columns) where the tokens are a whole grid, row by row; None otherwise
     angles     rotated width → (cos, sin) [b n width/2], made once by the trunk's position, or None
     bias       the Bias of the trunk's position, or None
     memory     the Hidden that cross mixers read, or None
@@ -109,6 +117,8 @@ class Hidden(NamedTuple):
     spans: dict[str, tuple[int, int]] | None = None
     condition: Tensor | None = None
     pair: Tensor | None = None
+    frames: Tensor | None = None
+    grid: tuple[int, int] | None = None
     angles: dict[int, tuple[Tensor, Tensor]] | None = None
     bias: Bias | None = None
     memory: Any = None
@@ -117,14 +127,17 @@ class Hidden(NamedTuple):
         """The part that came from one stream (or `tokens`: class and register tokens)."""
         start, stop = (self.spans or {})[name]
         cut = self.each(lambda part: part[:, start:stop])
-        return Hidden(cut.x, cut.coords, cut.valid, cut.segments, {name: (0, stop - start)})
+        return Hidden(
+            cut.x, cut.coords, cut.valid, cut.segments, {name: (0, stop - start)}, self.condition, frames=cut.frames
+        )
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Hidden:
-        """With what `change` makes of x, and of coords, valid and segments where they are there."""
+        """With what `change` makes of x, and of coords, valid, segments and frames where they are there."""
         coords = None if self.coords is None else change(self.coords)
         valid = None if self.valid is None else change(self.valid)
         segments = None if self.segments is None else change(self.segments)
-        return self._replace(x=change(self.x), coords=coords, valid=valid, segments=segments)
+        frames = None if self.frames is None else change(self.frames)
+        return self._replace(x=change(self.x), coords=coords, valid=valid, segments=segments, frames=frames)
 
 
 class Loss(NamedTuple):

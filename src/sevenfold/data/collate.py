@@ -27,6 +27,8 @@ def _stack(rows: Sequence[Tokens | None]) -> Stream:
     coords = np.zeros((len(rows), longest, first.coords.shape[1]), first.coords.dtype)
     packed = any(row is not None and row.segments is not None for row in rows)
     segments = np.zeros((len(rows), longest), np.int64) if packed else None
+    framed = any(row is not None and row.frames is not None for row in rows)
+    frames = np.zeros((len(rows), longest, 4, 3), np.float32) if framed else None
     for place, row in enumerate(rows):
         if row is None:
             continue
@@ -34,6 +36,8 @@ def _stack(rows: Sequence[Tokens | None]) -> Stream:
         coords[place, : len(row.values)] = row.coords
         if segments is not None and row.segments is not None:
             segments[place, : len(row.values)] = row.segments
+        if frames is not None and row.frames is not None:
+            frames[place, : len(row.values)] = row.frames
     valid = None
     if min(lengths) < longest:
         valid = torch.arange(longest)[None, :] < torch.tensor(lengths)[:, None]
@@ -42,4 +46,5 @@ def _stack(rows: Sequence[Tokens | None]) -> Stream:
         torch.from_numpy(coords),
         valid,
         None if segments is None else torch.from_numpy(segments),
+        None if frames is None else torch.from_numpy(frames),
     )

@@ -120,7 +120,7 @@ class Modality(part.Part):
         if self.config.ends:
             tokens = self._with_ends(tokens)
         if cut and self.config.length is not None and len(tokens.values) > self.config.length:
-            tokens = Tokens(tokens.values[: self.config.length], tokens.coords[: self.config.length])
+            tokens = tokens.slice(0, self.config.length)
         return tokens
 
     def _with_ends(self, tokens: Tokens) -> Tokens:
@@ -133,6 +133,28 @@ class Modality(part.Part):
     def raw(self, values: np.ndarray, coords: np.ndarray | None = None) -> Any:
         """The raw item back from tokens."""
         return self.tokenizer.decode(np.asarray(values), coords)
+
+    # How its tokenizers are measured (sevenfold tokens)
+    def edits(self, raw: Any, draw: np.random.Generator) -> dict[str, Any]:
+        """The raw item with one small change, in each way that should change few tokens: what was done → the item. Where
+        the change moves tokens without altering them (a reverse complement, a reordering), the name says so."""
+        return {}
+
+    def content(self, raw: Any) -> bytes:
+        """The raw item as plain bytes, uncompressed: what tokens are counted against, and what gzip is given."""
+        raw = self.check(raw)
+        return raw.tobytes() if isinstance(raw, np.ndarray) else str(raw).encode("utf-8", "replace")
+
+    def units(self, raw: Any) -> np.ndarray | None:
+        """Where semantic units begin and end in the raw item, [k 2] in the measure of `Tokenizer.spans` (words, codons,
+        atoms); None where nobody knows."""
+        return None
+
+    def error(self, raw: Any, back: Any) -> float:
+        """How far a decoded item is from the raw one, in `error_unit`: by default the share of items that differ."""
+        return float(not np.array_equal(np.asarray(raw), np.asarray(back)))
+
+    error_unit: ClassVar[str] = "share that differs"
 
     # How it is shown
     def summary(self, raws: Sequence[Any]) -> dict[str, Any]:

@@ -11,18 +11,19 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.linear import Linear
 from sevenfold.core import part
+from sevenfold.core.initial import Ruled
 from sevenfold.core.types import Hidden, Mask
 
 Project = Callable[[int, int], Projection]
 """(width_in, width_out) → a projection."""
 
 
-class Mixer(part.Part, nn.Module):
+class Mixer(part.Part, Ruled):
     """A mixer for tokens of one width. `out` is its last projection (scaled down with depth at initialisation)."""
 
     room = "mixing"
@@ -34,6 +35,13 @@ class Mixer(part.Part, nn.Module):
     """Whether it can work without a causal mask."""
     crosses: ClassVar[bool] = False
     """Whether it reads `hidden.memory` instead of its own tokens."""
+    narrow: ClassVar[bool] = False
+    """Whether it looks at fewer tokens than the mask allows, by a rule of its own (a window, a grid)."""
+    pairs: ClassVar[bool] = False
+    """Whether it mixes a pair representation: x is [b n n p], `width` is p. It belongs in `block.pair`, works without a
+    causal mask and does not step."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What it needs of a Hidden besides tokens: `pair`, `frames`, `grid`. A trunk that has none refuses it."""
     heeds: ClassVar[frozenset[str]] = frozenset()
     """What it heeds of a Mask besides `causal`: `window`, `prefix`. A trunk refuses a mask that its mixers ignore."""
     out: Projection
@@ -77,6 +85,15 @@ class Mixer(part.Part, nn.Module):
 
     def flops(self, tokens: int, attended: int) -> int:
         """Multiply-adds ×2 of one row of `tokens` tokens (attending to `attended`), by formula."""
+        raise NotImplementedError
+
+    def kept(self, tokens: int, attended: int) -> int:
+        """Numbers that the forward pass of one row keeps for the backward pass, beside what is given to it (hidden.x,
+        parameters, angles), by formula; under a causal mask where the part has the choice."""
+        raise NotImplementedError
+
+    def cached(self, tokens: int) -> int:
+        """Numbers of state that one row needs to go on after `tokens` tokens (`start(1, tokens, …)`), by formula."""
         raise NotImplementedError
 
 

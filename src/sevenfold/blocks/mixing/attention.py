@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sevenfold.blocks.mixing import Mixer, Project, allowed, default_heads
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import Hidden, Mask, wide
 
 
@@ -61,6 +62,9 @@ class Attention(Mixer):
         self.out = self.project(self.heads * self.head_width, width)
         self.query_norm = nn.RMSNorm(self.head_width, eps=1e-6) if config.query_key_norm else None
         self.key_norm = nn.RMSNorm(self.head_width, eps=1e-6) if config.query_key_norm else None
+
+    def rules(self) -> dict[str, Rule]:
+        return {name: Constant(1.0) for name in self.own_parameters()}
 
     @property
     def rotated(self) -> int | None:

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.mixing import Mixer, Project
+from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Hidden, Mask
 
 
@@ -30,8 +31,11 @@ class Conv(Mixer):
         super().__init__(config, width, project)
         self.kernel = config.kernel
         self.up = self.project(width, 2 * width)
-        self.taps = nn.Parameter(torch.randn(width, config.kernel) * config.kernel**-0.5)
+        self.taps = nn.Parameter(torch.empty(width, config.kernel))
         self.out = self.project(width, width)
+
+    def rules(self) -> dict[str, Rule]:
+        return {"taps": Normal(self.kernel**-0.5)}
 
     def _mix(self, u: Tensor, reach: tuple[int, int], segments: Tensor | None) -> Tensor:
         """u [b n d], with `reach` taps before and after."""

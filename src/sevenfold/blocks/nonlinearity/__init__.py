@@ -12,15 +12,18 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.linear import Linear
 from sevenfold.core import part
+from sevenfold.core.initial import Ruled
 
 
-class Nonlinearity(part.Part, nn.Module):
-    """forward(x [… d]) → [… d]. `out` is its last projection (scaled down with depth at initialisation)."""
+class Nonlinearity(part.Part, Ruled):
+    """forward(x [… d], valid [b n] or None) → [… d]. `out` is its last projection (scaled down with depth at
+    initialisation). `penalty`, where a part sets it in a training pass, is a scalar that every objective adds to its mean
+    loss (the balance of experts)."""
 
     room = "nonlinearity"
 
@@ -32,6 +35,7 @@ class Nonlinearity(part.Part, nn.Module):
 
     gated: ClassVar[bool] = False
     out: Projection
+    penalty: Tensor | None = None
 
     def __init__(self, config: Any, width: int, project: Callable[[int, int], Projection] | None = None):
         super().__init__()
@@ -50,7 +54,7 @@ class Nonlinearity(part.Part, nn.Module):
         """The pointwise function."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
         if not self.gated:
             return self.out(self.activate(self.up(x)))
         gate, value = self.up(x).chunk(2, dim=-1)
@@ -59,3 +63,7 @@ class Nonlinearity(part.Part, nn.Module):
     def flops(self, tokens: int) -> int:
         """Multiply-adds ×2 of one forward pass over `tokens` vectors, by formula."""
         return 2 * tokens * self.width * self.inner * (3 if self.gated else 2)
+
+    def kept(self, tokens: int) -> int:
+        """Numbers kept for the backward pass over `tokens` tokens, beside what is given to it, by formula."""
+        raise NotImplementedError

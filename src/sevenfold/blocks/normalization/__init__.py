@@ -1,6 +1,7 @@
 """Normalization: keeps the size of activations where kernels and gradients are well.
 
-The contract of this room: forward(x [… d], condition [b d'] or None) → [… d], token by token unless its header says else.
+The contract of this room: forward(x [… d], condition [b d'] or None, valid [b n] or None) → [… d], token by token unless
+its header says else. `condition` is read by adaptive norms, `valid` by those that take statistics over tokens.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from sevenfold.core import part
+from sevenfold.core.initial import Ruled
 
 
-class Norm(part.Part, nn.Module):
+class Norm(part.Part, Ruled):
     """A normalization of vectors of one width."""
 
     room = "normalization"
@@ -26,5 +28,9 @@ class Norm(part.Part, nn.Module):
         super().__init__()
         self.config, self.width = config, width
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
+        raise NotImplementedError
+
+    def kept(self, tokens: int) -> int:
+        """Numbers kept for the backward pass over `tokens` tokens, beside what is given to it, by formula."""
         raise NotImplementedError

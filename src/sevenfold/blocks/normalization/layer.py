@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.blocks.normalization import Norm
+from sevenfold.core.initial import Constant, Rule
 
 
 class Layer(Norm):
@@ -25,8 +26,12 @@ class Layer(Norm):
 
     def __init__(self, config: Any, width: int):
         super().__init__(config, width)
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width)) if config.bias else None
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width)) if config.bias else None
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def rules(self) -> dict[str, Rule]:
+        rules: dict[str, Rule] = {"weight": Constant(1.0)}
+        return rules if self.bias is None else {**rules, "bias": Constant()}
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         return F.layer_norm(x, (self.width,), self.weight, self.bias, self.config.eps)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.blocks.normalization import Norm
+from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import wide
 
 
@@ -24,7 +25,10 @@ class RMS(Norm):
 
     def __init__(self, config: Any, width: int):
         super().__init__(config, width)
-        self.weight = nn.Parameter(torch.ones(width))
+        self.weight = nn.Parameter(torch.empty(width))
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def rules(self) -> dict[str, Rule]:
+        return {"weight": Constant(1.0)}
+
+    def forward(self, x: Tensor, condition: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         return F.rms_norm(wide(x), (self.width,), wide(self.weight), self.config.eps).to(x.dtype)

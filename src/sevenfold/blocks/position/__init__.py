@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.initial import Ruled
 
 
-class Position(part.Part, nn.Module):
+class Position(part.Part, Ruled):
     """A position scheme for coordinates with `axes` columns in a trunk of the given width."""
 
     room = "position"

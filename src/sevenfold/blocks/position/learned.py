@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sevenfold.blocks.position import Position
 from sevenfold.core.errors import ConfigError, DataError
+from sevenfold.core.initial import Normal, Rule
 
 
 class Learned(Position):
@@ -31,7 +32,9 @@ class Learned(Position):
         if axes < 1:
             raise ConfigError("position 'learned' needs tokens with coordinates; these have none: choose none")
         self.tables = nn.Parameter(torch.empty(axes, config.size, width))
-        nn.init.normal_(self.tables, std=0.02)
+
+    def rules(self) -> dict[str, Rule]:
+        return {"tables": Normal(0.02)}
 
     @property
     def reach(self) -> int:

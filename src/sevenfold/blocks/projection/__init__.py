@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from sevenfold.core import part
+from sevenfold.core.initial import Ruled
 
 
-class Projection(part.Part, nn.Module):
+class Projection(part.Part, Ruled):
     """forward(x [… width_in]) → [… width_out]. `weight` is its matrix, [width_out width_in] (of one that reads ids
     [width_in width_out]; one that reads a table has none of its own)."""
 

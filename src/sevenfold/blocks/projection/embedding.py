@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.blocks.projection import Projection
+from sevenfold.core.initial import Normal, Rule
 
 
 class Embedding(Projection):
@@ -27,7 +28,9 @@ class Embedding(Projection):
     def __init__(self, config: Any, width_in: int, width_out: int):
         super().__init__(config, width_in, width_out)
         self.weight = nn.Parameter(torch.empty(width_in, width_out))
-        nn.init.normal_(self.weight, std=config.std or 0.02)
+
+    def rules(self) -> dict[str, Rule]:
+        return {"weight": Normal(self.config.std or 0.02, decays=True)}
 
     @torch.no_grad()
     def start_from(self, vectors: Tensor) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.blocks.projection import Projection
+from sevenfold.core.initial import Constant, Normal, Rule
 
 
 class Linear(Projection):
@@ -28,8 +29,11 @@ class Linear(Projection):
     def __init__(self, config: Any, width_in: int, width_out: int):
         super().__init__(config, width_in, width_out)
         self.weight = nn.Parameter(torch.empty(width_out, width_in))
-        nn.init.normal_(self.weight, std=config.std or min(0.02, width_in**-0.5))
-        self.bias = nn.Parameter(torch.zeros(width_out)) if config.bias else None
+        self.bias = nn.Parameter(torch.empty(width_out)) if config.bias else None
+
+    def rules(self) -> dict[str, Rule]:
+        weight: Rule = Normal(self.config.std or min(0.02, self.width_in**-0.5), decays=True)
+        return {"weight": weight} | ({} if self.bias is None else {"bias": Constant()})
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.blocks.projection import Projection
+from sevenfold.core.initial import Constant, Rule
 
 
 class Tied(Projection):
@@ -28,7 +29,10 @@ class Tied(Projection):
 
     def __init__(self, config: Any, width_in: int, width_out: int):
         super().__init__(config, width_in, width_out)
-        self.bias = nn.Parameter(torch.zeros(width_out)) if config.bias else None
+        self.bias = nn.Parameter(torch.empty(width_out)) if config.bias else None
+
+    def rules(self) -> dict[str, Rule]:
+        return {} if self.bias is None else {"bias": Constant()}
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
         return F.linear(x, table, self.bias)

@@ -16,5 +16,5 @@ class Add(Residual):
     class Config(Residual.Config):
         pass
 
-    def forward(self, x: Tensor, branch: Branch) -> Tensor:
+    def forward(self, x: Tensor, branch: Branch, condition: Tensor | None = None) -> Tensor:
         return x + branch(x)

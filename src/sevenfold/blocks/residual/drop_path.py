@@ -21,7 +21,7 @@ class DropPath(Residual):
 
     variants = ({"drop": 0.5},)
 
-    def forward(self, x: Tensor, branch: Branch) -> Tensor:
+    def forward(self, x: Tensor, branch: Branch, condition: Tensor | None = None) -> Tensor:
         y = branch(x)
         drop = self.config.drop * (self.index + 1) / self.depth
         if not self.training or drop == 0:

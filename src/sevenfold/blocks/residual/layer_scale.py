@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.residual import Branch, Residual
+from sevenfold.core.initial import Constant, Rule
 
 
 class LayerScale(Residual):
@@ -23,7 +24,10 @@ class LayerScale(Residual):
 
     def __init__(self, config: Any, width: int, index: int = 0, depth: int = 1):
         super().__init__(config, width, index, depth)
-        self.weight = nn.Parameter(torch.full((width,), float(config.initial)))
+        self.weight = nn.Parameter(torch.empty(width))
 
-    def forward(self, x: Tensor, branch: Branch) -> Tensor:
+    def rules(self) -> dict[str, Rule]:
+        return {"weight": Constant(self.config.initial)}
+
+    def forward(self, x: Tensor, branch: Branch, condition: Tensor | None = None) -> Tensor:
         return x + self.weight * branch(x)

@@ -22,6 +22,6 @@ class Scaled(Residual):
 
     variants = ({"alpha": 2.0, "beta": 0.5},)
 
-    def forward(self, x: Tensor, branch: Branch) -> Tensor:
+    def forward(self, x: Tensor, branch: Branch, condition: Tensor | None = None) -> Tensor:
         beta = self.config.beta or (2 * self.depth) ** -0.5
         return self.config.alpha * x + beta * branch(x)

@@ -70,6 +70,11 @@ class Tokenizer(part.Part):
         """The raw item back from ids or vectors (special tokens are dropped), exactly or nearly (`lossless`)."""
         raise NotImplementedError
 
+    def spans(self, raw: Any) -> np.ndarray | None:
+        """Which part of the raw item each token of `encode(raw)` stands for: [n 2], begin and end, counted in characters
+        (text), letters (DNA, protein), samples (series); None where tokens are no pieces of a line."""
+        return None
+
     def layout(self) -> np.ndarray | None:
         """Coordinates [n axes] of a whole item's tokens in their order, where all items have the same (pictures of one
         size); None where length is free."""

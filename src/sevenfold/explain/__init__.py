@@ -1,0 +1,1 @@
+"""Seeing inside: what a tokenizer, a position or a model does, computed by the real parts and drawn."""
