@@ -118,7 +118,7 @@ class AnglesInFloat32(Rotary):
 class Shrinks(Rotary):
     def angles(self, coords, width):
         cos, sin = super().angles(coords, width)
-        return cos * 0.99, sin * 0.99
+        return cos * 0.99, sin
 
 
 class Absolute(Alibi):
@@ -147,7 +147,7 @@ class Linear(GELU):
 
 
 class DropsWithoutScale(DropPath):
-    def forward(self, x, branch):
+    def forward(self, x, branch, condition=None):
         y = super().forward(x, branch)
         return x + (y - x) * 0.9 if self.training else y
 

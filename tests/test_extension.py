@@ -68,6 +68,12 @@ class RunningMean(Mixer):
 
     def flops(self, tokens, attended):
         return 4 * tokens * self.width**2 + 2 * tokens * attended * self.width
+
+    def kept(self, tokens, attended):
+        return tokens * self.width + tokens * attended
+
+    def cached(self, tokens):
+        return tokens * self.width
 '''
 
 POSITION = '''
@@ -89,8 +95,8 @@ class LearnedSlope(Position):
     class Config(Position.Config):
         pass
 
-    def __init__(self, config, width, axes):
-        super().__init__(config, width, axes)
+    def __init__(self, config, width, axes, heads=None):
+        super().__init__(config, width, axes, heads)
         self.slope = nn.Parameter(torch.empty(()))
 
     def rules(self):
@@ -140,6 +146,7 @@ import torch
 from torch import nn
 
 from sevenfold.assembly.pool import pool
+from sevenfold.core.initial import Constant, Normal
 from sevenfold.core.types import Loss
 from sevenfold.objective import Objective, rows_with, the_trunk
 
@@ -153,6 +160,9 @@ class Counting(Objective):
         super().__init__(config, model)
         self.trunk = the_trunk(config, model.config, config.trunk)
         self.count = nn.Linear(model.config.trunks[self.trunk].width, 1)
+
+    def rules(self):
+        return {"count.weight": Normal(0.1, decays=True), "count.bias": Constant()}
 
     def forward(self, batch, drawn=None):
         name = self.model.config.trunks[self.trunk].inputs[0]

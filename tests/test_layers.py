@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sevenfold.blocks.mixing.min_gru import scan
+from sevenfold.blocks.mixing._scan import scan
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import find
 from sevenfold.core.types import Hidden, Mask
@@ -211,7 +211,7 @@ def test_scan_with_strong_decay(n):
     for t in range(n):
         h = keep[:, t] * h + new[:, t]
         found.append(h)
-    torch.testing.assert_close(scan(keep, new), torch.stack(found, 1), atol=1e-5, rtol=0)
+    torch.testing.assert_close(scan(keep, new, torch.zeros(2, 3)), torch.stack(found, 1), atol=1e-5, rtol=0)
 
 
 # Positions

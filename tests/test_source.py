@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sevenfold.core.cell import Cell, Micrograph
 from sevenfold.core.errors import BadSample, DataError, MissingExtra
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
@@ -22,6 +23,8 @@ from sevenfold.data.source import Source, content_key
 ALL = kinds("source")
 OF_FILES = [kind for kind in ALL if find("source", kind).suffixes or kind == "image_folder"]
 CLASSES = {"text": str, "label": str, "caption": str, "dna": str, "protein": str, "number": float, "array": np.ndarray}
+CLASSES |= {"cells": Cell, "structure": np.ndarray, "molecule": str, "table": dict}
+CLASSES |= dict.fromkeys(("audio", "points", "series", "actions"), np.ndarray) | {"microscopy": Micrograph}
 
 
 def make(kind, **config) -> Source:

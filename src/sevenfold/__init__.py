@@ -18,7 +18,8 @@ from sevenfold.core.version import __version__
 
 _HOME = {
     "train": "sevenfold.training.run:train",
-    "pretrain": "sevenfold.training.plan:pretrain",
+    "pretrain": "sevenfold.training.pretrain:pretrain",
+    "plan": "sevenfold.training.plan:plan",
     "load": "sevenfold.training.run:load",
     "evaluate": "sevenfold.evaluation:evaluate_run",
     "recognise": "sevenfold.data.recognise:recognise",
@@ -29,6 +30,7 @@ _HOME = {
     "read_recipe": "sevenfold.training.recipe:read_recipe",
     "prepare": "sevenfold.training.prepare:prepare",
     "fit": "sevenfold.training.fit:fit",
+    "tokens": "sevenfold.explain.lab:tokens",
     "SevenfoldError": "sevenfold.core.errors:SevenfoldError",
 }
 """Name → where it is defined, module:name."""
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
     from sevenfold.core.errors import SevenfoldError
     from sevenfold.data.recognise import recognise, survey
     from sevenfold.evaluation import evaluate_run as evaluate
+    from sevenfold.explain.lab import tokens
     from sevenfold.training.fit import fit
-    from sevenfold.training.plan import pretrain
+    from sevenfold.training.plan import plan
     from sevenfold.training.prepare import prepare
+    from sevenfold.training.pretrain import pretrain
     from sevenfold.training.recipe import Recipe, read_recipe
     from sevenfold.training.run import Run, load, train
 

@@ -12,7 +12,7 @@ from sevenfold.core import notation
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.data.source.digits import Digits
-from sevenfold.training.plan import plan
+from sevenfold.training.pretrain import planned as plan
 from sevenfold.training.recipe import read_recipe
 
 WORDS = [
@@ -109,6 +109,6 @@ def test_bad_input_is_told(tmp_path, capsys) -> None:
     with pytest.raises(ConfigError, match="minutes"):
         plan(few, minutes=-1)
     numbers = tmp_path / "numbers.csv"
-    numbers.write_text("a,b\n" + "".join(f"{i}.5,{i * 3}.25\n" for i in range(50)))
+    numbers.write_text("a\n" + "".join(f"{i}.5\n" for i in range(50)))
     assert main(["pretrain", str(numbers)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
+from sevenfold.assembly.pair import PairUpdates, fitted, updates_of
 from sevenfold.blocks.mixing import Mixer
 from sevenfold.blocks.nonlinearity import Nonlinearity
 from sevenfold.blocks.normalization import Norm
@@ -20,16 +21,17 @@ from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.residual import Residual
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.initial import Ruled
 from sevenfold.core.modules import ModuleList
 from sevenfold.core.types import Hidden, Mask
 
 
-class Block(nn.Module):
+class Block(Ruled):
     """Hidden → the stream after it, x [b n d]."""
 
     class Config(part.Config):
-        mixer: Mixer.Config = part.default("attention")
-        """How tokens learn of each other."""
+        mixer: Mixer.Config | None = part.default("attention")
+        """How tokens learn of each other; null for none (they only read another trunk)."""
         cross: Mixer.Config | None = None
         """How tokens read the trunk named in cross_attends; by default `cross` where there is one."""
         nonlinearity: Nonlinearity.Config | None = part.default("gelu")
@@ -44,31 +46,57 @@ class Block(nn.Module):
         """Normalize after each residual instead of before each part."""
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of each part's output dropped in training."""
+        pair: tuple[Mixer.Config, ...] = ()
+        """What updates the pair representation before the mixer reads it, in turn; the trunk needs a `pair`."""
+        pair_nonlinearity: Nonlinearity.Config | None = None
+        """The feed-forward part of the pair, after its other updates; null for none."""
+        pair_residual: Residual.Config = part.default("add")
+        """How each update joins the pair."""
 
-    def __init__(self, config: Any, width: int, index: int = 0, depth: int = 1):
+    def __init__(
+        self,
+        config: Any,
+        width: int,
+        index: int = 0,
+        depth: int = 1,
+        condition: int | None = None,
+        pair: int | None = None,
+    ):
         super().__init__()
         self.config = config
         if config.projection.part.reads_ids or config.projection.part.reads_table:
             raise ConfigError(f"block.projection: {config.projection.kind!r} does not map vectors: choose linear")
         project = config.projection.build
-        self.mixer: Mixer = config.mixer.build(width, project)
-        if self.mixer.crosses:
-            raise ConfigError(f"block.mixer: {config.mixer.kind!r} reads another trunk; it belongs in block.cross")
+        self.mixer: Mixer | None = config.mixer.build(width, project) if config.mixer else None
+        if self.mixer is not None and self.mixer.crosses:
+            raise ConfigError(f"block.mixer: {self.mixer.kind!r} reads another trunk; it belongs in block.cross")
+        if self.mixer is not None and self.mixer.pairs:
+            raise ConfigError(f"block.mixer: {self.mixer.kind!r} updates a pair; it belongs in block.pair")
         self.cross: Mixer | None = config.cross.build(width, project) if config.cross else None
         if self.cross is not None and not self.cross.crosses:
             raise ConfigError(
                 f"block.cross: {config.cross.kind!r} does not read another trunk; it belongs in block.mixer"
             )
         self.feed: Nonlinearity | None = config.nonlinearity.build(width, project) if config.nonlinearity else None
-        branches = 1 + (self.cross is not None) + (self.feed is not None)
-        self.norms: ModuleList[Norm] = ModuleList(config.norm.build(width) for _ in range(branches))
+        branches = len(self.mixers) + (self.feed is not None)
+        if not branches:
+            raise ConfigError("block: has neither a mixer nor a nonlinearity: it does nothing")
+        self.norms: ModuleList[Norm] = ModuleList(config.norm.build(width, condition) for _ in range(branches))
         self.residuals: ModuleList[Residual] = ModuleList(
-            config.residual.build(width, index, depth) for _ in range(branches)
+            config.residual.build(width, index, depth, place, condition) for place in range(branches)
         )
+        self.pair: PairUpdates | None = updates_of(config, pair, index, depth, project, condition)
 
-    def outputs(self) -> list[Projection]:
-        """The last projection of each branch, which initialisation scales down with depth."""
-        return [branch.out for branch in (self.mixer, self.cross, self.feed) if branch is not None]
+    @property
+    def mixers(self) -> list[Mixer]:
+        """What it mixes with, in turn: its mixer and its cross mixer, those that it has."""
+        return [mixer for mixer in (self.mixer, self.cross) if mixer is not None]
+
+    def outputs(self) -> list[list[Projection]]:
+        """The last projections of each branch, which initialisation scales down with depth."""
+        mixers = [[mixer.out] for mixer in self.mixers]
+        pair = [] if self.pair is None else self.pair.outputs()
+        return [*mixers, *([] if self.feed is None else [self.feed.outputs()]), *pair]
 
     def _branch(self, place: int, hidden: Hidden, part: Callable[[Hidden], Tensor]) -> Hidden:
         norm, post = self.norms[place], self.config.post_norm
@@ -81,45 +109,53 @@ class Block(nn.Module):
         return hidden._replace(x=norm(x, hidden.condition, hidden.valid) if post else x)
 
     def forward(self, hidden: Hidden, mask: Mask) -> Hidden:
-        hidden = self._branch(0, hidden, lambda inner: self.mixer(inner, mask))
-        if self.cross is not None:
-            cross = self.cross
-            hidden = self._branch(1, hidden, lambda inner: cross(inner, mask))
-        if self.feed is not None:
-            feed = self.feed
-            hidden = self._branch(-1, hidden, lambda inner: feed(inner.x, inner.valid))
-        return hidden
+        if self.pair is not None:
+            updated = self.pair(hidden._replace(x=self.residuals[0].leave(hidden.x)), mask)
+            hidden = hidden._replace(pair=updated.pair)
+        for place, mixer in enumerate(self.mixers):
+
+            def mix(inner: Hidden, mixer: Mixer = mixer) -> Tensor:
+                return mixer(inner, mask)
+
+            hidden = self._branch(place, hidden, mix)
+        return self._feed(hidden)
+
+    def _feed(self, hidden: Hidden) -> Hidden:
+        feed = self.feed
+        return hidden if feed is None else self._branch(-1, hidden, lambda inner: feed(inner.x, inner.valid))
 
     def start(self, rows: int, length: int, like: Tensor) -> list[Any]:
         """The state of generation before any token."""
-        return [part.start(rows, length, like) for part in (self.mixer, self.cross) if part is not None]
+        return [mixer.start(rows, length, like) for mixer in self.mixers]
 
     def step(self, hidden: Hidden, state: list[Any], mask: Mask) -> tuple[Hidden, list[Any]]:
         """The next tokens of a sequence after `state` → (Hidden, the new state)."""
         after = list(state)
+        for place, mixer in enumerate(self.mixers):
 
-        def stepping(place: int, mixer: Mixer) -> Callable[[Hidden], Tensor]:
-            def run(inner: Hidden) -> Tensor:
+            def step(inner: Hidden, place: int = place, mixer: Mixer = mixer) -> Tensor:
                 y, after[place] = mixer.step(inner, state[place], mask)
                 return y
 
-            return run
-
-        hidden = self._branch(0, hidden, stepping(0, self.mixer))
-        if self.cross is not None:
-            hidden = self._branch(1, hidden, stepping(1, self.cross))
-        if self.feed is not None:
-            feed = self.feed
-            hidden = self._branch(-1, hidden, lambda inner: feed(inner.x, inner.valid))
-        return hidden, after
+            hidden = self._branch(place, hidden, step)
+        return self._feed(hidden), after
 
 
-def block_of(config: Block.Config, width: int, index: int, depth: int, memory: int | None = None) -> Block:
-    """Block `index` of `depth`, reading a memory of that width; an error in it says that it is the block's."""
+def block_of(
+    config: Block.Config,
+    width: int,
+    index: int,
+    depth: int,
+    memory: int | None = None,
+    condition: int | None = None,
+    pair: int | None = None,
+) -> Block:
+    """Block `index` of `depth`, reading a memory, a condition and a pair of these widths; an error in it says that it is the
+    block's."""
     cross = config.cross
     if cross is not None and "memory_width" in type(cross).model_fields and memory not in (None, width):
         config = config.replace(cross=cross.replace(memory_width=memory))
     try:
-        return Block(config, width, index, depth)
+        return Block(fitted(config, width, pair), width, index, depth, condition, pair)
     except ConfigError as error:
         raise ConfigError(f"block: {error}") from None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -86,6 +86,9 @@ def generate(
         items = [{other: raws[row] for other, raws in given.items()} for row in range(rows) for _ in range(count)]
         batch = {other: tokens.to(model.device) for other, tokens in model.tokenize(items).items()} if given else {}
         pieces, memory = conditions(model, place, batch, guided)
+        told = trunk.condition(batch, total)
+        if told is not None and guided:
+            told = torch.cat([told, cast(Tensor, trunk.condition({}, total))])
         if begun is not None:
             tokens = trunk.embed(stream, begun.to(model.device))
             pieces.append(tokens if not guided else twice(tokens))
@@ -112,6 +115,7 @@ def generate(
             stream,
             hidden,
             memory,
+            told,
             first,
             longest,
             guided,
@@ -135,6 +139,7 @@ def _loop(
     stream: str,
     hidden: Hidden,
     memory: Hidden | None,
+    told: Tensor | None,
     first: Tensor | None,
     longest: int,
     guided: bool,
@@ -153,7 +158,7 @@ def _loop(
     if stop is None and "eos" in specials:
         never.append(specials["eos"])
     generator = torch.Generator(model.device).manual_seed(seed)
-    state = trunk.start(len(hidden.x), hidden.x.shape[1] + longest)
+    state = trunk.start(len(hidden.x), hidden.x.shape[1] + longest, told)
     total = len(hidden.x) // (2 if guided else 1)
     lengths = torch.zeros(total, dtype=torch.long, device=model.device)
     if begun is not None:

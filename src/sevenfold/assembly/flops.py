@@ -1,28 +1,64 @@
-"""Parameters and FLOPs of every part, by formula: what `show` prints, what utilisation is computed from.
+"""Parameters, FLOPs and memory of every part, by formula: what `show`, the planner and utilisation are computed from.
 
 Only products of matrices are counted (2 per multiply-add), as PyTorch's FlopCounterMode does: no norms, no softmax, no
-pointwise functions. Attention is counted in full whatever the mask, as the counter does.
+pointwise functions. Attention is counted in full whatever the mask, as the counter does. A product takes as much again for
+the gradient of each of its two factors that needs one. `kept` is what autograd keeps for the backward pass, each tensor
+once: the stream with the norm that reads it, a part's input with the part. In the line of Korthikanti 2022,
+arXiv:2205.05198 section 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
 if TYPE_CHECKING:
+    from sevenfold.assembly.block import Block
     from sevenfold.assembly.model import Model
     from sevenfold.assembly.trunk import Trunk
+    from sevenfold.blocks.mixing import Mixer
 
 
 class Row(NamedTuple):
-    """One part of a model: where it is, what it is, its parameters, and the FLOPs of one row through it."""
+    """One part of a model: where and what it is, and what one row of the batch takes in it."""
 
     place: str
     kind: str
     parameters: int
     flops: int
+    """Forward."""
+    trained: int = 0
+    """Of its parameters, those that learn."""
+    backward: int = 0
+    """FLOPs of the backward pass."""
+    kept: int = 0
+    """Numbers kept for the backward pass."""
+    wide: bool = False
+    """Whether these stay in float32 where products run in bf16."""
+    scratch: int = 0
+    """Numbers that it needs for a moment, beside what is kept."""
+    exact: bool = False
+    """Whether these are in float32 where products run in bf16."""
+    outputs: int = 0
+    """Of a head: the numbers that it gives."""
+    once: int = 0
+    """FLOPs of a forward pass that a batch takes once, however many rows it has."""
+    cached: tuple[int, int] = (0, 0)
+    """Numbers of state that generation carries, after all of the tokens and after all but one."""
+
+
+class Told(NamedTuple):
+    """What the formulas need to know of a trunk's passes: tokens and those of the memory, whether rows have masks of
+    their own (padding, several documents in a window), whether gradients are kept, whether the stream stays in float32
+    where products run in bf16 (it does where ids are embedded; what a product gives is bf16)."""
+
+    tokens: int
+    memory: int
+    masked: bool
+    learns: bool
+    wide: bool
 
 
 def parameters(module: nn.Module) -> int:
@@ -30,32 +66,162 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def trunk_rows(trunk: Trunk, name: str, lengths: Mapping[str, int], memory: int = 0) -> list[Row]:
-    """One row of the batch through a trunk; `lengths` are the tokens of each input."""
-    rows = []
-    extra = 0 if trunk.tokens is None else len(trunk.tokens)
+def trained(module: nn.Module) -> int:
+    """Number of parameters that learn."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def _row(
+    place: str, kind: Any, modules: Iterable[nn.Module], flops: int, flows: bool, learns: bool, **more: Any
+) -> Row:
+    """A row of modules; `flows`: whether what they are given needs a gradient."""
+    modules = list(modules)
+    counts, own = sum(parameters(module) for module in modules), sum(trained(module) for module in modules)
+    if not (own or flows) or not learns:
+        more |= {"kept": 0}
+    return Row(place, str(kind), counts, flops, own, flops * (bool(own) + flows) if learns else 0, **more)
+
+
+def trunk_rows(
+    trunk: Trunk,
+    name: str,
+    lengths: Mapping[str, int],
+    memory: int = 0,
+    masked: bool = False,
+    flows: Mapping[str, bool] | None = None,
+) -> list[Row]:
+    """One row of the batch through a trunk; `lengths` are the tokens of each input.
+
+    masked   whether rows have masks of their own: padding, or several documents in a window
+    flows    which inputs (and the memory) need a gradient
+    """
+    flows, width = flows or {}, int(trunk.config.width)
+    learns = bool(trained(trunk)) or any(flows.values())
+    wide = any(not isinstance(embed, nn.Identity) and embed.reads_ids for embed in trunk.embeds.values())
+    rows, begun = [], any(flows.values()) or bool(trained(trunk))
     for given, embed in trunk.embeds.items():
         tokens = lengths.get(given, 0)
-        kind, flops = ("identity", 0) if isinstance(embed, nn.Identity) else (str(embed.kind), embed.flops(tokens))
-        rows.append(Row(f"{name}.embeds.{given}", kind, parameters(embed), flops))
-    beside = sum(p.numel() for p in (trunk.marks or {}).values())
-    if extra or beside:
-        beside += 0 if trunk.tokens is None else trunk.tokens.numel()
-        rows.append(Row(f"{name}.tokens", "class and registers", beside, 0))
-    rows.append(Row(f"{name}.position", str(trunk.position.kind), parameters(trunk.position), 0))
-    tokens = extra + sum(lengths.get(given, 0) for given in trunk.embeds)
+        if isinstance(embed, nn.Identity):
+            rows.append(Row(f"{name}.embeds.{given}", "identity", 0, 0))
+            continue
+        kept = embed.kept(tokens) + (tokens * embed.width_in if given in flows else 0)
+        made = 2 * tokens * width
+        rows.append(
+            _row(
+                f"{name}.embeds.{given}", embed.kind, [embed], embed.flops(tokens), flows.get(given, False), learns,
+                kept=kept, scratch=made,
+            )
+        )  # fmt: skip
+    beside = list((trunk.marks or {}).values())
+    if trunk.conditioner is not None:
+        told = trunk.conditioner
+        flops = told.embed.flops(lengths.get(told.name, 1))
+        rows.append(_row(f"{name}.condition", str(told.embed.kind), [told], flops, False, learns))
+    beside += [] if trunk.tokens is None else [trunk.tokens]
+    if beside:
+        numbers = sum(p.numel() for p in beside)
+        own = sum(p.numel() for p in beside if p.requires_grad)
+        rows.append(Row(f"{name}.tokens", "class and registers", numbers, 0, own))
+    tokens = trunk_tokens(trunk, lengths)
+    widths = {mixer.rotated for block in trunk.blocks for mixer in block.mixers if mixer.rotated}
+    turned = widths if trunk.position.turns else set()
+    noise = tokens * width if trunk.config.dropout else 0
+    rows.append(
+        _row(
+            f"{name}.position", trunk.position.kind, [trunk.position], 0, True, learns,
+            kept=noise + sum(tokens * turn for turn in turned), wide=True,
+        )
+    )  # fmt: skip
+    side = tokens if trunk.grid is None else trunk.grid[1]
+    if trunk.pair is not None:
+        made = trunk.pair.flops(side)
+        rows.append(_row(f"{name}.pair", "pair", [trunk.pair], made, begun, learns, kept=2 * tokens * width))
+    if trunk.input_norm is not None:
+        rows.append(_normed(f"{name}.input_norm", trunk.input_norm, tokens, learns, wide))
+    passes = Told(tokens, memory, masked, learns, wide)
     for index, block in enumerate(trunk.blocks):
-        place, mixer, cross, feed = f"{name}.blocks.{index}", block.mixer, block.cross, block.feed
-        rows.append(Row(f"{place}.mixer", str(mixer.kind), parameters(mixer), mixer.flops(tokens, tokens)))
-        if cross is not None:
-            rows.append(Row(f"{place}.cross", str(cross.kind), parameters(cross), cross.flops(tokens, memory)))
-        if feed is not None:
-            rows.append(Row(f"{place}.feed", str(feed.kind), parameters(feed), feed.flops(tokens)))
-        around = parameters(block.norms) + parameters(block.residuals)
-        rows.append(Row(f"{place}.norms", str(block.norms[0].kind), around, 0))
-    for place, norm in (("input_norm", trunk.input_norm), ("norm", trunk.norm)):
-        if norm is not None:
-            rows.append(Row(f"{name}.{place}", str(norm.kind), parameters(norm), 0))
+        rows += _block(trunk, block, f"{name}.blocks.{index}", passes, side)
+    if trunk.norm is not None:
+        rows.append(_normed(f"{name}.norm", trunk.norm, tokens, learns, wide))
+    return rows
+
+
+def _normed(place: str, norm: Any, tokens: int, learns: bool, wide: bool) -> Row:
+    given = tokens * norm.width
+    return _row(
+        place, norm.kind, [norm], norm.flops(tokens), True, learns,
+        kept=given + norm.kept(tokens), wide=wide, scratch=2 * given,
+    )  # fmt: skip
+
+
+def _mixer(trunk: Trunk, mixer: Mixer, place: str, told: Told) -> Row:
+    """How the trunk's own tokens are mixed."""
+    tokens = told.tokens
+    attended = mixer.attended(tokens, trunk.grid)
+    kept = tokens * int(trunk.config.width) + mixer.kept(tokens, attended)
+    if trunk.position.turns and mixer.rotated:
+        kept += mixer.turned(tokens)
+    if mixer.heads and trunk.position.biased:
+        kept += tokens * attended * mixer.heads * (1 + 2 * bool(trained(trunk.position)))
+    elif mixer.heads and told.masked and not mixer.narrow:
+        kept += tokens * attended
+    cached = (mixer.cached(tokens), mixer.cached(tokens - 1)) if trunk.config.mask.causal and tokens > 1 else (0, 0)
+    row = _row(
+        place, mixer.kind, [mixer], mixer.flops(tokens, attended), True, told.learns,
+        kept=kept, scratch=mixer.scratch(tokens, attended), cached=cached, once=mixer.flops_once(tokens), exact=mixer.exact,
+    )  # fmt: skip
+    return row._replace(backward=row.backward + mixer.again(tokens, attended) * told.learns)
+
+
+def _block(trunk: Trunk, block: Block, place: str, told: Told, side: int) -> list[Row]:
+    """The parts of a block. Its norms stand first: they keep the stream, and every part its own input."""
+    tokens, learns, width = told.tokens, told.learns, int(trunk.config.width)
+    mixer, cross, feed, noise = block.mixer, block.cross, block.feed, bool(block.config.dropout)
+    streams, given = block.residuals[0].streams, tokens * width
+    between = sum(norm.kept(tokens) + given * streams for norm in block.norms)
+    wider = 0 if streams == 1 else streams + 1 + (streams - 1) * block.config.post_norm  # the branch reads a part of it
+    between += sum(part.kept(tokens) + given * (noise + wider) for part in block.residuals)
+    around, moment = [*block.norms, *block.residuals], 2 * given * streams
+    flops, made = sum(part.flops(tokens) for part in around), {"kept": between, "wide": told.wide, "scratch": moment}
+    rows = [_row(f"{place}.norms", block.norms[0].kind, around, flops, True, learns, **made)]
+    if block.pair is not None:
+        rows += _pair(block, place, told, side)
+    if mixer is not None:
+        rows.append(_mixer(trunk, mixer, f"{place}.mixer", told))
+    if cross is not None:
+        kept = given + cross.kept(tokens, told.memory)
+        rows.append(
+            _row(
+                f"{place}.cross", cross.kind, [cross], cross.flops(tokens, told.memory), True, learns,
+                kept=kept, scratch=cross.scratch(tokens, told.memory), cached=(cross.cached(told.memory),) * 2,
+            )
+        )  # fmt: skip
+    if feed is not None:
+        made = {"kept": given + feed.kept(tokens), "scratch": feed.scratch(tokens)}
+        rows.append(_row(f"{place}.feed", feed.kind, [feed], feed.flops(tokens), True, learns, **made))
+    return rows
+
+
+def _pair(block: Block, place: str, told: Told, side: int) -> list[Row]:
+    """What a block does to the pair, side × side vectors."""
+    pair, rows, learns = block.pair, [], told.learns
+    assert pair is not None
+    cells = side * side
+    parts: list[tuple[str, Any, int, int]] = [
+        (str(number), item, item.flops(told.tokens, side), item.kept(told.tokens, side))
+        for number, item in enumerate(pair.parts)
+    ]
+    if pair.feed is not None:
+        parts.append(("feed", pair.feed, pair.feed.flops(cells), pair.feed.kept(cells)))
+    for name, item, flops, kept in parts:
+        given = cells * item.width
+        rows.append(
+            _row(f"{place}.pair.{name}", item.kind, [item], flops, True, learns, kept=kept + given, scratch=4 * given)
+        )
+    between = sum(norm.kept(cells) + cells * norm.width for norm in pair.norms.values())
+    between += sum(part.kept(cells) for part in pair.residuals)
+    around = [pair.norms, pair.residuals]
+    rows.append(_row(f"{place}.pair.norms", block.config.norm.kind, around, 0, True, learns, kept=between, wide=True))
     return rows
 
 
@@ -78,25 +244,52 @@ def full_lengths(model: Model, otherwise: int = 256) -> dict[str, int]:
     for name, modality in model.modalities.items():
         layout = modality.tokenizer.layout()
         free = modality.config.length or otherwise
-        found[name] = len(layout) if layout is not None else 1 if modality.tokenizer.axes == 0 else free
+        found[name] = len(layout) if layout is not None else free
     return found
 
 
-def model_rows(model: Model, lengths: Mapping[str, int]) -> list[Row]:
-    """One row of the batch through every trunk and head. `lengths`: stream → tokens."""
-    known, rows = known_tokens(model, lengths), []
+def model_rows(
+    model: Model,
+    lengths: Mapping[str, int],
+    masked: Iterable[str] = (),
+    asked: Mapping[str, int] | None = None,
+) -> list[Row]:
+    """One row of the batch through every trunk and head.
+
+    lengths   stream → tokens
+    masked    streams whose rows have masks of their own
+    asked     head → how many tokens it is asked about, where these are not all of its stream
+    """
+    known, rows, shaded = known_tokens(model, lengths), [], set(masked)
+    flowing: dict[str, bool] = {}
     for name, trunk in model.trunks.items():
-        memory = known.get(trunk.config.cross_attends or "", 0)
-        rows += trunk_rows(trunk, name, known, memory)
+        config, memory = trunk.config, trunk.config.cross_attends or ""
+        reads = {given: flowing[given] for given in (*config.inputs, memory) if given in flowing}
+        hides = any(given in shaded for given in config.inputs)
+        rows += trunk_rows(trunk, name, known, known.get(memory, 0), hides, reads)
+        flowing[name] = bool(trained(trunk)) or any(reads.values())
+        shaded |= {name} if hides else set()
     for name, head in model.heads.items():
-        width = model.config.trunks[head.config.trunk].width
-        if head.config.pool != "none":
-            tokens = 1
-        else:
-            tokens = known.get(head.config.stream or "", known[head.config.trunk])
-        flops = 2 * tokens * width * head.outputs + (2 * tokens * width**2 if head.dense is not None else 0)
-        rows.append(Row(f"heads.{name}", head.config.projection.kind, parameters(head), flops))
+        config = head.config
+        number = 1 if config.pool != "none" else known.get(config.stream or "", known[config.trunk])
+        rows.append(head_row(model, name, (asked or {}).get(name, number), flowing[config.trunk]))
     return rows
+
+
+def head_row(model: Model, name: str, tokens: int, flows: bool = True) -> Row:
+    """A head that is asked about so many tokens: it keeps what it is given, its outputs' softmax or their difference from
+    what was wanted is kept by the loss."""
+    head = model.heads[name]
+    width = int(model.config.trunks[head.config.trunk].width)
+    flops = 2 * tokens * width * head.outputs + (2 * tokens * width**2 if head.dense is not None else 0)
+    given = tokens * width * (4 if head.dense is not None else 1)
+    learns = flows or bool(trained(head))
+    row = _row(f"heads.{name}", head.config.projection.kind, [head], flops, flows, learns, kept=given)
+    if head.config.projection.part.reads_table and learns:
+        table = model.trunks[head.config.trunk].embeds[head.config.stream or ""]
+        own = sum(parameter.requires_grad for parameter in table.parameters())
+        row = row._replace(backward=flops * (bool(own) + flows))
+    return row._replace(outputs=tokens * head.outputs)
 
 
 def forward_flops(model: Model, lengths: Mapping[str, int]) -> int:

@@ -40,13 +40,27 @@ def mask_of(config: MaskConfig, hidden: Hidden) -> Mask:
 
 def check_blocks(config: Any, blocks: Iterable[Block]) -> None:
     """ConfigError for blocks that cannot work under a trunk's mask, or read a memory that it does not name."""
+    blocks = list(blocks)
+    streams = {residual.streams for block in blocks for residual in block.residuals}
+    if len(streams) > 1:
+        raise ConfigError(
+            f"block: residuals of {sorted(streams)} streams do not stand in one trunk: give all blocks one"
+        )
     mask = config.mask
     asked = {name for name, given in (("window", mask.window), ("prefix", mask.prefix)) if given}
     for index, block in enumerate(blocks):
-        mixer = block.mixer
-        if not mask.causal and not mixer.bidirectional:
-            raise ConfigError(f"block {index}: {mixer.kind!r} only works forward: set mask.causal")
-        for name in sorted(asked - mixer.heeds):
-            raise ConfigError(f"block {index}: {mixer.kind!r} does not heed mask.{name}: leave it out")
-        if block.cross is not None and config.cross_attends is None:
-            raise ConfigError(f"block {index}: {block.cross.kind!r} reads another trunk: set cross_attends")
+        for mixer in block.mixers:
+            what = f"block {index}: {mixer.kind!r}"
+            if not mask.causal and not mixer.bidirectional:
+                raise ConfigError(f"{what} only works forward: set mask.causal")
+            if mask.causal and not mixer.continues:
+                raise ConfigError(f"{what} does not work forward only: leave mask.causal out")
+            if "streams" in mixer.needs and len(config.inputs) < 2:
+                raise ConfigError(f"{what} lets streams look at each other: join two or more in inputs")
+            if mixer.crosses and config.cross_attends is None:
+                raise ConfigError(f"{what} reads another trunk: set cross_attends")
+            for name in sorted(asked - mixer.heeds):
+                if not mixer.crosses:
+                    raise ConfigError(f"{what} does not heed mask.{name}: leave it out")
+    if not config.inputs and (mask.causal or mask.prefix or mask.window or config.index):
+        raise ConfigError("a trunk of latents (inputs: []) has no order: leave mask and index out")

@@ -23,12 +23,14 @@ from torch import Tensor, nn
 
 from sevenfold.assembly.block import Block
 from sevenfold.assembly.decode import generate
+from sevenfold.assembly.initialisation import Initialisation
 from sevenfold.assembly.pool import POOLS, pool
 from sevenfold.assembly.trunk import Trunk
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.projection import Projection
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, DataError, did_you_mean
+from sevenfold.core.initial import Ruled, ruled
 from sevenfold.core.modules import ModuleDict
 from sevenfold.core.types import Batch, Hidden
 from sevenfold.data.collate import collate
@@ -52,7 +54,7 @@ class HeadConfig(part.Config):
     """A dense layer with GELU and a norm before it (BERT)."""
 
 
-class Head(nn.Module):
+class Head(Ruled):
     """x [… d] → [… outputs]."""
 
     Config = HeadConfig
@@ -67,10 +69,13 @@ class Head(nn.Module):
         if projection.kind == "linear" and projection.std is None:
             projection = projection.replace(std=0.02)
         self.projection = projection.build(width, outputs)
+        self.scale = 1.0  # of x before the last map; an initialisation may set it
 
     def forward(self, x: Tensor, table: Tensor | None = None) -> Tensor:
         if self.dense is not None and self.norm is not None:
             x = self.norm(nn.functional.gelu(self.dense(x)))
+        if self.scale != 1:
+            x = x * self.scale
         return self.projection(x) if table is None else self.projection(x, table)
 
 
@@ -83,9 +88,11 @@ class ModelConfig(part.Config):
     """Name → trunk, in order: a trunk reads streams and earlier trunks."""
     heads: dict[str, HeadConfig] = {}
     """Name → head. The objective adds those that it needs."""
+    init: Initialisation.Config = part.default("standard")
+    """The scheme of the first weights."""
 
 
-class Model(nn.Module):
+class Model(Ruled):
     """Streams in, representations out. Its modalities must be ready (fitted) before it is built."""
 
     Config = ModelConfig
@@ -104,7 +111,12 @@ class Model(nn.Module):
         for name, head in config.heads.items():
             trunk = config.trunks[head.trunk]
             norm = (trunk.blocks or [Block.Config()])[-1].norm
+            if trunk.condition is not None:  # a head reads none
+                norm = part.find("normalization", "layer").Config()
             self.heads[name] = Head(head, trunk.width, self._outputs(name, head), norm)
+        self.rates: dict[str, float] = config.init.build().apply(self)
+        for _ in ruled(self):  # every parameter has a rule
+            pass
 
     def _outputs(self, name: str, head: HeadConfig) -> int:
         if head.outputs is not None:
@@ -138,7 +150,8 @@ class Model(nn.Module):
             if name == stop:
                 break
             memory = trunk.config.cross_attends
-            fed = any(given in batch or given in done for given in trunk.config.inputs)
+            inputs = trunk.config.inputs
+            fed = not inputs or any(given in batch or given in done for given in inputs)
             if fed and (memory is None or memory in done):
                 done[name] = trunk(batch, done)
         return done
@@ -251,6 +264,17 @@ def check_wiring(config: ModelConfig) -> None:
                     )
                 known = [*(config.streams if field == "inputs" else ()), *earlier]
                 raise ConfigError(f"trunks.{name}.{field}: there is no {given!r}{did_you_mean(given, known)}")
+        told = trunk.condition
+        if told is not None and told not in config.streams:
+            raise ConfigError(
+                f"trunks.{name}.condition: there is no stream {told!r}{did_you_mean(told, config.streams)}"
+            )
+        if told in trunk.inputs:
+            raise ConfigError(f"trunks.{name}.condition: {told!r} is among its inputs already: take it out of one")
+        if not trunk.inputs and not (trunk.registers and trunk.cross_attends and not trunk.class_token):
+            raise ConfigError(
+                f"trunks.{name}.inputs: without any, a trunk is of latents: give it registers and cross_attends, no class_token"
+            )
         if len(set(trunk.inputs)) != len(trunk.inputs):
             raise ConfigError(f"trunks.{name}.inputs: an input is named twice: {list(trunk.inputs)}")
         earlier.append(name)

@@ -33,6 +33,7 @@ def joined(pieces: Sequence[Hidden], coords: bool = True) -> Hidden:
         _whole([piece.segments for piece in pieces], pieces, 0, torch.long),
         spans,
         frames=_whole([piece.frames for piece in pieces], pieces, 0, torch.float32, (4, 3)),
+        streams=_whole([piece.streams for piece in pieces], pieces, -1, torch.long),
     )
 
 
@@ -52,7 +53,15 @@ def _whole(
 
 def moved(hidden: Hidden, order: Tensor) -> Hidden:
     """The tokens in another order [b n]; spans are lost."""
-    return hidden.each(lambda part: take(part, order))._replace(spans=None)
+    return hidden.each(lambda part: take(part, order))._replace(spans=None, pair=pair_in_order(hidden.pair, order))
+
+
+def pair_in_order(pair: Tensor | None, order: Tensor) -> Tensor | None:
+    """A pair [b n n p] of tokens in another order [b n]."""
+    if pair is None:
+        return None
+    rows = torch.arange(len(order), device=order.device)[:, None, None]
+    return pair[rows, order[:, :, None], order[:, None, :]]
 
 
 def placed(coords: Tensor, columns: Sequence[int], axes: int) -> Tensor:
@@ -72,9 +81,9 @@ def streams_in(hidden: Hidden) -> list[str]:
 
 def extent(modality: Modality) -> int | None:
     """The most tokens of an item on the longest of its axes (one more than its largest coordinate), if that is fixed."""
-    grid = modality.tokenizer.layout()
-    if grid is not None:
-        return int(grid.max()) + 1 if grid.size else None
+    reach = modality.tokenizer.reach()
+    if reach is not None:
+        return reach
     return modality.config.length if modality.tokenizer.axes == 1 else None
 
 
@@ -110,6 +119,17 @@ def projection_of(name: str, modality: Modality) -> Any:
         has = "ids: choose embedding" if ids else "vectors: choose patch_embed"
         raise ConfigError(f"streams.{name}.projection: {given.kind!r} does not fit tokens that are {has}")
     return given
+
+
+def embedding_of(name: str, modality: Modality, width: int) -> Projection:
+    """What takes a modality's tokens to a width, begun from what ids stand for where the tokenizer knows it."""
+    embed: Projection = projection_of(name, modality).build(
+        modality.tokenizer.size or modality.tokenizer.features, width
+    )
+    vectors = modality.tokenizer.vectors()
+    if vectors is not None:
+        embed.start_from(torch.from_numpy(vectors))
+    return embed
 
 
 def bridge(width_in: int, width_out: int) -> Projection | nn.Identity:

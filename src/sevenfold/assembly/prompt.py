@@ -95,7 +95,7 @@ def reads(model: Model, trunk: str) -> list[str]:
     """The streams that reach a trunk, directly or through earlier trunks."""
     found: list[str] = []
     config = model.config.trunks[trunk]
-    for name in (*config.inputs, *((config.cross_attends,) if config.cross_attends else ())):
+    for name in (*config.inputs, *(given for given in (config.cross_attends, config.condition) if given)):
         found += reads(model, name) if name in model.trunks else [name]
     return list(dict.fromkeys(found))
 

@@ -17,37 +17,47 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from sevenfold.assembly.block import Block, block_of
+from sevenfold.assembly.condition import Condition
 from sevenfold.assembly.mask import MaskConfig, check_blocks, mask_of
+from sevenfold.assembly.pair import PairConfig, PairEmbed, check_needs, framed, grid_of, with_pair
 from sevenfold.assembly.pieces import (
     bridge,
     check_reach,
+    embedding_of,
     joined,
     longest,
     moved,
+    pair_in_order,
     placed,
-    projection_of,
     streams_in,
     trunk_axes,
 )
 from sevenfold.assembly.pool import extras_of
+from sevenfold.assembly.stepping import Stepping
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.position import Position
 from sevenfold.blocks.projection import Projection
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.modules import ModuleDict, ModuleList
-from sevenfold.core.types import Batch, Bias, Hidden, Mask, Stream, take
+from sevenfold.core.types import Batch, Bias, Hidden, Stream, take
 from sevenfold.modality import Modality
 
 
-class Trunk(nn.Module):
+class Trunk(Stepping):
     """Batch (and the Hidden of earlier trunks) → Hidden."""
 
     class Config(part.Config):
-        inputs: tuple[str, ...] = Field(min_length=1)
-        """Streams and earlier trunks, joined along the token axis in this order."""
+        inputs: tuple[str, ...]
+        """Streams and earlier trunks, joined along the token axis in this order. None (`[]`): its tokens are its registers
+        alone, latents that read the trunk of cross_attends (a resampler)."""
         cross_attends: str | None = None
         """An earlier trunk that every block reads by cross-attention."""
+        condition: str | None = None
+        """A stream that adaptive norms and residuals read: the mean of its embedded tokens; it is not among the inputs."""
+        condition_dropout: float = Field(0.0, ge=0, lt=1)
+        """Share of rows whose condition is hidden in training, so that it can be guided (classifier-free)."""
         width: int = Field(256, ge=1, le=1 << 16)
         """Channels of a token."""
         depth: int = Field(4, ge=0, le=4096)
@@ -74,6 +84,8 @@ class Trunk(nn.Module):
         """Share of the embedded tokens' channels dropped in training."""
         frozen: bool = False
         """Never trained."""
+        pair: PairConfig | None = None
+        """A pair representation beside the tokens, which blocks read and update; null for none."""
 
         @field_validator("block", mode="before")
         @classmethod
@@ -112,45 +124,46 @@ class Trunk(nn.Module):
             self.axes = ("index",)
         self.embeds: ModuleDict[Projection | nn.Identity] = ModuleDict()
         for name in config.inputs:
-            if name in streams:
-                modality = streams[name]
-                size = modality.tokenizer.size or modality.tokenizer.features
-                embed: Projection = projection_of(name, modality).build(size, width)
-                vectors = modality.tokenizer.vectors()
-                if vectors is not None:
-                    embed.start_from(torch.from_numpy(vectors))
-                self.embeds[name] = embed
-            else:
-                self.embeds[name] = bridge(earlier[name].config.width, width)
-        self.position: Position = config.position.build(width, len(self.axes))
+            given = streams.get(name)
+            bridged = None if given is not None else bridge(earlier[name].config.width, width)
+            self.embeds[name] = bridged or embedding_of(name, streams[name], width)
         extra = int(config.class_token) + config.registers
-        self.tokens = nn.Parameter(torch.randn(extra, width) * 0.02) if extra else None
+        self.tokens = nn.Parameter(torch.empty(extra, width)) if extra else None
         self.marks = (
-            nn.ParameterDict({name: nn.Parameter(torch.randn(width) * 0.02) for name in config.inputs})
+            nn.ParameterDict({name: nn.Parameter(torch.empty(width)) for name in config.inputs})
             if config.stream_embedding
             else None
         )
+        self.conditioner: Condition | None = None
+        if config.condition is not None:
+            self.conditioner = Condition(config.condition, streams[config.condition], width, config.condition_dropout)
+        self.begin()
         self.memory_width = earlier[config.cross_attends].config.width if config.cross_attends else None
+        condition = None if config.condition is None else width
+        self.pair = PairEmbed(config.pair, width) if config.pair else None
+        pair = config.pair.width if config.pair else None
         self.blocks: ModuleList[Block] = ModuleList(
-            block_of(block, width, index, config.depth, self.memory_width) for index, block in enumerate(config.blocks)
+            block_of(block, width, index, config.depth, self.memory_width, condition, pair)
+            for index, block in enumerate(config.blocks)
         )
+        heads = max((mixer.heads or 0 for block in self.blocks for mixer in block.mixers), default=0)
+        self.position: Position = config.position.build(width, len(self.axes), heads or None)
         norm: Norm.Config = (config.blocks or [Block.Config()])[-1].norm
-        self.input_norm = norm.build(width) if config.input_norm else None
-        self.norm = norm.build(width) if config.final_norm else None
-        self._scale_outputs()
+        self.input_norm = norm.build(width, condition) if config.input_norm else None
+        self.norm = norm.build(width, condition) if config.final_norm else None
         self.longest = longest(config, streams, earlier)
         check_blocks(config, self.blocks)
+        self.grid, self.framed = grid_of(config, self.blocks, streams, earlier), framed(config, streams, earlier)
+        check_needs(config, self.blocks, self.grid, self.framed)
         self._around(Hidden(torch.zeros(1, 1, width), torch.zeros(1, 1, len(self.axes))), None)  # may refuse too
         check_reach(config, self.position, streams, self.longest)
         if config.frozen:
             self.requires_grad_(False)
 
-    @torch.no_grad()
-    def _scale_outputs(self) -> None:
-        branches = sum(len(block.outputs()) for block in self.blocks)
-        for block in self.blocks:
-            for out in block.outputs():
-                out.weight.mul_(branches**-0.5)
+    def rules(self) -> dict[str, Rule]:
+        """Of the class and register tokens, and the marks of streams. Latents begin as large as vectors are."""
+        own = [name for name in self.own_parameters() if name.partition(".")[0] in ("tokens", "marks")]
+        return {name: Normal(0.02 if self.config.inputs else 1.0) for name in own}
 
     def train(self, mode: bool = True) -> Trunk:
         return super().train(mode and not self.config.frozen)
@@ -175,7 +188,11 @@ class Trunk(nn.Module):
             if added is not None:
                 placeless = extras_of(given) if isinstance(given, Hidden) else 0
                 x = x + F.pad(added[:, placeless:], (0, 0, placeless, 0)).to(x.dtype)
-        return Hidden(x, coords, given.valid, given.segments, {name: (0, x.shape[1])}, frames=given.frames)
+        streams = None
+        if len(self.config.inputs) > 1:
+            streams = torch.full(x.shape[:2], self.config.inputs.index(name), device=x.device)
+        spans = {name: (0, x.shape[1])}
+        return Hidden(x, coords, given.valid, given.segments, spans, frames=given.frames, streams=streams)
 
     def extras(self, rows: int, like: Hidden) -> list[Hidden]:
         """The class and register tokens, for `rows` rows."""
@@ -185,6 +202,12 @@ class Trunk(nn.Module):
         coords = None if like.coords is None else like.coords.new_zeros(rows, x.shape[1], like.coords.shape[-1])
         first = int(self.config.class_token)
         return [Hidden(x, coords, spans={"class": (0, first), "registers": (first, x.shape[1])})]
+
+    def latents(self, memory: Hidden) -> Hidden:
+        """The tokens of a trunk without inputs, as many rows as what it reads; they stand nowhere."""
+        rows, x = len(memory.x), cast(Tensor, self.tokens)
+        coords = torch.zeros(rows, len(x), 0, device=x.device)
+        return Hidden(x.to(memory.x.dtype).repeat(rows, 1, 1), coords, spans={"latents": (0, len(x))})
 
     def join(self, pieces: Sequence[Hidden], extras: bool = True) -> Hidden:
         """Pieces from `embed`, joined along the token axis behind the class and register tokens."""
@@ -205,7 +228,7 @@ class Trunk(nn.Module):
             added = self.position.embed(coords)
             x = x if added is None else x + added.to(x.dtype)
         if self.input_norm is not None:
-            x = self.input_norm(x)
+            x = self.input_norm(x, hidden.condition, hidden.valid)
         return hidden._replace(x=F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x)
 
     # Running
@@ -217,18 +240,27 @@ class Trunk(nn.Module):
         names = [name for name in (order or self.config.inputs) if name in batch or name in earlier]
         pieces = [self.embed(name, batch[name] if name in batch else earlier[name]) for name in names]
         memory = earlier[self.config.cross_attends] if self.config.cross_attends else None
-        return self.mix(self.join(pieces), memory)
+        hidden = self.join(pieces) if self.config.inputs else self.latents(cast(Hidden, memory))
+        return self.mix(hidden._replace(condition=self.condition(batch, len(hidden.x))), memory)
+
+    def condition(self, batch: Batch, rows: int) -> Tensor | None:
+        """What adaptive parts read, [rows width]: the mean of the condition's embedded tokens, a learned vector where a
+        row has none. None for a trunk without a condition."""
+        return None if self.conditioner is None else self.conditioner(batch, rows)
 
     def mix(self, hidden: Hidden, memory: Hidden | None = None) -> Hidden:
         """Joined tokens through the blocks and the final norm.
 
         Padding between streams is moved to the end of a row first: neighbours are neighbours whatever was padded.
         """
+        if self.conditioner is not None and hidden.condition is None:
+            raise ConfigError(f"trunk: the condition {self.config.condition!r} was not handed on: see Trunk.condition")
         hidden = self._finish(hidden)
         order = None
         if hidden.valid is not None and len(streams_in(hidden)) > 1:
             order = (~hidden.valid).byte().argsort(dim=1, stable=True)
         inner = self._around(hidden if order is None else moved(hidden, order), memory)
+        inner = with_pair(self.pair, inner, self.grid)
         mask, x = mask_of(self.config.mask, hidden), inner.x
         if self.blocks:
             inner = inner._replace(x=self.blocks[0].residuals[0].enter(x))
@@ -236,13 +268,16 @@ class Trunk(nn.Module):
                 inner = block(inner, mask)
             x = self.blocks[-1].residuals[-1].leave(inner.x)
         if self.norm is not None:
-            x = self.norm(x, hidden.condition, hidden.valid)
-        return hidden._replace(x=x if order is None else take(x, order.argsort(1)))
+            x = self.norm(x, inner.condition, inner.valid)
+        if order is None:
+            return hidden._replace(x=x, pair=inner.pair, grid=inner.grid)
+        back = order.argsort(1)
+        return hidden._replace(x=take(x, back), pair=pair_in_order(inner.pair, back))
 
     def _around(self, hidden: Hidden, memory: Hidden | None) -> Hidden:
         """What mixers need beside the tokens: rotations, the bias of the position, the memory (padding if it is absent)."""
         angles = {}
-        for width in dict.fromkeys(block.mixer.rotated for block in self.blocks):
+        for width in dict.fromkeys(mixer.rotated for block in self.blocks for mixer in block.mixers):
             if width is not None and hidden.coords is not None:
                 turned = self.position.angles(hidden.coords, width)
                 if turned is not None:
@@ -252,40 +287,3 @@ class Trunk(nn.Module):
             x = hidden.x.new_zeros(len(hidden.x), 1, self.memory_width)
             memory = Hidden(x, valid=torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device))
         return hidden._replace(angles=angles or None, bias=bias, memory=memory)
-
-    # Generation
-    def start(self, rows: int, length: int) -> TrunkState:
-        """The state before any token, for at most `length` tokens (class and register tokens included)."""
-        if not self.config.mask.causal:
-            raise ConfigError("this trunk is not causal, so it cannot continue a sequence: set mask.causal")
-        like = next(self.parameters())
-        return TrunkState([block.start(rows, length, like) for block in self.blocks], 0)
-
-    def step(
-        self, hidden: Hidden, state: TrunkState, memory: Hidden | None = None, prefix: Tensor | None = None
-    ) -> tuple[Hidden, TrunkState]:
-        """The next tokens (from `embed`, joined, padding in front of them) after `state` → (Hidden, the new state).
-
-        `prefix` [b]: that many places of the first step see each other in both directions (mask.prefix).
-        """
-        mask = Mask(self.config.mask.causal, self.config.mask.window, prefix)
-        seen = hidden.x.shape[1] if hidden.valid is None else hidden.valid.long().sum(1, keepdim=True)
-        hidden = self._around(self._finish(hidden, state.used), memory)
-        after = []
-        x = hidden.x
-        if self.blocks:
-            hidden = hidden._replace(x=self.blocks[0].residuals[0].enter(x))
-            for block, block_state in zip(self.blocks, state.blocks):
-                hidden, new = block.step(hidden, block_state, mask)
-                after.append(new)
-            x = self.blocks[-1].residuals[-1].leave(hidden.x)
-        if self.norm is not None:
-            x = self.norm(x, hidden.condition, hidden.valid)
-        return hidden._replace(x=x, angles=None, bias=None, memory=None), TrunkState(after, state.used + seen)
-
-
-class TrunkState:
-    """What a trunk remembers between steps: the state of each block, and how many tokens each row has seen."""
-
-    def __init__(self, blocks: list[Any], used: int | Tensor):
-        self.blocks, self.used = blocks, used

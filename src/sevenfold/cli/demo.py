@@ -30,8 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sevenfold.training.plan import within
     from sevenfold.training.prepare import prepare
+    from sevenfold.training.pretrain import within
     from sevenfold.training.recipe import read_recipe
     from sevenfold.training.run import train
 

@@ -43,6 +43,7 @@ def facts() -> dict[str, dict[str, str]]:
         "versions": _versions(),
         "compute": _compute(),
         "kernels of the mixers": _kernels(),
+        "engines": _engines(),
         "extras": _extras(),
         "disk": _disk(),
     }
@@ -56,6 +57,13 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "missing: pip install sevenfold again"
     return found
+
+
+def _engines() -> dict[str, str]:
+    """What encodes byte pairs: the extra `fast` brings a faster engine, used where it gives the same ids."""
+    from sevenfold.blocks.tokenization._fast import engine_name
+
+    return {"byte pairs": engine_name()}
 
 
 def _compute() -> dict[str, str]:
@@ -85,10 +93,17 @@ def _kernels() -> dict[str, str]:
 
     found = {}
     for kind in kinds("mixing"):
+        mixer: Any = find("mixing", kind)
         try:
-            found[kind] = _kernel(find("mixing", kind))
+            found[kind] = _kernel(mixer)
         except Exception as error:  # a part of another package may need anything
-            found[kind] = f"cannot be tried here: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            if mixer.needs:
+                found[kind] = (
+                    f"not tried: works only with the {' and the '.join(sorted(mixer.needs))} that a trunk gives"
+                )
+            else:
+                found[kind] = f"cannot be tried here: {why}"
     return found
 
 
@@ -117,7 +132,9 @@ def _kernel(mixer: Any) -> str:
     fused = [name.strip("_") for name in seen if "scaled_dot_product" in name or "flash" in name]
     if fused:
         return f"fused: {fused[0]}"
-    return "PyTorch: " + ", ".join(name for name in seen if any(word in name for word in ("mm", "conv", "fft", "scan")))
+    return "PyTorch: " + ", ".join(
+        name for name in seen if any(word in name for word in ("mm", "conv", "fft", "scan", "solve"))
+    )
 
 
 def _extras() -> dict[str, str]:

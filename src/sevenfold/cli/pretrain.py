@@ -25,13 +25,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sevenfold.training.plan import plan, pretrain
+    from sevenfold.training.pretrain import planned, pretrain
 
     if args.dry_run:
         from sevenfold.core.notation import write
         from sevenfold.core.part import encode
 
-        made = plan(args.path, args.minutes, seed=args.seed)
+        made = planned(args.path, args.minutes, seed=args.seed)
         print("\n".join(["# " + line for line in (*made.found, *made.reasons)]))
         print(write(encode(made.recipe)), end="")
         return 0

@@ -1,10 +1,11 @@
-"""Draw a recipe or a run: its trunks, its parameters and FLOPs by part, the memory that training it needs.
+"""Draw a recipe or a run: its trunks, and part by part what training it needs; with a budget, the model that fits.
 
 sevenfold show recipes/gpt.yaml data.path=speeches/
+sevenfold show gpt data.path=speeches/ --budget 2h --memory 8GB --hardware h200
 sevenfold show runs/gpt --recipe
 
-FLOPs are those of one item of full length, forward (2 per multiply-add, matrix products only); a training step costs
-about three times as much. Everything is by formula: nothing is run.
+FLOPs are those of one item, forward and backward (2 per multiply-add, matrix products only); memory and seconds are those
+of one step. Everything is by formula: nothing is run but a second of measuring this machine.
 """
 
 from __future__ import annotations
@@ -19,41 +20,56 @@ from sevenfold.cli._table import mebibytes, short, table
 from sevenfold.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sevenfold.assembly.flops import Row
     from sevenfold.objective import Objective
-    from sevenfold.training.recipe import Recipe
+    from sevenfold.training.plan import Plan
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="RECIPE|RUN", help="a recipe (file or name), or a run folder")
     parser.add_argument("overrides", nargs="*", metavar="field=value", help="dotted fields of the recipe to change")
+    parser.add_argument("--budget", metavar="TIME", help="find the largest model for so much time: 90s, 30m, 2h, 1d")
+    parser.add_argument("--memory", metavar="SIZE", help="find the largest model for so much memory: 500MB, 8GB, 8GiB")
+    parser.add_argument("--hardware", metavar="NAME", default="here", help="a100, h100, h200, or here (default)")
     parser.add_argument("--recipe", action="store_true", help="print the recipe too, with every default written out")
 
 
 def run(args: argparse.Namespace) -> int:
     from sevenfold.core import notation, part
 
-    recipe, objective = _made(args.what, args.overrides)
+    plan, objective = _planned(args)
     _trunks(objective)
-    _parts(objective)
-    _memory(recipe, objective)
+    _parts(plan)
+    _memory(plan)
+    _told(plan, args)
     if args.recipe:
-        print("\n" + notation.write(part.encode(recipe)), end="")
+        print("\n" + notation.write(part.encode(plan.recipe)), end="")
     return 0
 
 
-def _made(what: str, overrides: list[str]) -> tuple[Recipe, Objective]:
-    """The complete recipe and its objective: of a run as it is, of a recipe with its tokenizers fitted."""
+def _planned(args: argparse.Namespace) -> tuple[Plan, Objective]:
+    """The plan and its objective: of a run as it is, of a recipe with its tokenizers fitted."""
+    from sevenfold.training.hardware import Hardware
+    from sevenfold.training.plan import of_run, on_meta, plan_of
     from sevenfold.training.prepare import prepare
     from sevenfold.training.recipe import read_recipe
     from sevenfold.training.run import load_objective
+    from sevenfold.training.units import bytes_of, seconds_of
 
-    if Path(what).is_dir():
-        if overrides:
-            raise ConfigError(f"{overrides[0]!r}: a run is shown as it is; to change its recipe, show its recipe.yaml")
-        return read_recipe(what), load_objective(what)
-    ready = prepare(read_recipe(what, overrides), note=lambda line: print(line, file=sys.stderr))
-    return ready.recipe, ready.objective
+    seconds = None if args.budget is None else seconds_of(args.budget)
+    memory = None if args.memory is None else bytes_of(args.memory)
+    if Path(args.what).is_dir():
+        if args.overrides:
+            raise ConfigError(
+                f"{args.overrides[0]!r}: a run is shown as it is; to change its recipe, show its recipe.yaml"
+            )
+        if seconds is not None or memory is not None:
+            raise ConfigError(f"{args.what}: a run has its size; to plan another, show its recipe.yaml")
+        objective = load_objective(args.what)
+        return of_run(read_recipe(args.what), objective, Hardware.named(args.hardware)), objective
+    recipe, hardware = read_recipe(args.what, args.overrides), Hardware.named(args.hardware)
+    ready = prepare(recipe, note=lambda line: print(line, file=sys.stderr))
+    plan = plan_of(ready, hardware, recipe.train.precision, seconds, memory)
+    return plan, on_meta(plan.recipe, ready.model.modalities) if plan.traded else ready.objective
 
 
 def _trunks(objective: Objective) -> None:
@@ -101,47 +117,62 @@ def _mask(mask: Any) -> str:
     return ", ".join(said + (["prefix"] if mask.prefix else []))
 
 
-def _parts(objective: Objective) -> None:
-    from sevenfold.assembly.flops import Row, full_lengths, model_rows
-
-    rows = model_rows(objective.model, full_lengths(objective.model))
-    inside = {id(parameter) for parameter in objective.model.parameters()}
-    own = sum(parameter.numel() for parameter in objective.parameters() if id(parameter) not in inside)
-    if own:
-        rows.append(Row("objective", str(objective.kind), own, 0))
-    drawn = [[row.place, row.kind, f"{row.parameters:,}", short(row.flops)] for row in gathered(rows)]
-    total = sum(row.flops for row in rows)
-    drawn.append(["total", "", f"{sum(row.parameters for row in rows):,}", short(total)])
-    table(["part", "kind", "parameters", "FLOPs"], drawn, left=2)
+def _parts(plan: Plan) -> None:
+    drawn = []
+    for row in gathered(plan.rows):
+        drawn.append(
+            [row["part"], row["kind"], f"{row['parameters']:,}", short(row["forward"]), short(row["backward"])]
+        )
+        drawn[-1] += [
+            mebibytes(row["kept"]),
+            mebibytes(row["cache"]) if row["cache"] else "",
+            f"{1e3 * row['seconds']:.3g}",
+        ]
+    found = plan.estimate
+    forward, backward = (sum(row[way] for row in plan.rows) for way in ("forward", "backward"))
+    kept, cache = sum(row["kept"] for row in plan.rows), 4 * found.cache[0]
+    total = ["total", "", f"{found.parameters:,}", short(forward), short(backward), mebibytes(kept)]
+    drawn.append([*total, mebibytes(cache) if cache else "", f"{1e3 * (found.seconds or 0):.3g}"])
+    columns = ["part", "kind", "parameters", "FLOPs", "backward", "kept", "cache", "ms a step"]
+    table(columns, drawn, left=2)
     print()
 
 
-def gathered(rows: list[Row]) -> list[Row]:
+def gathered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows of the blocks of a trunk as one row per role and kind, the others as they are."""
-    found: dict[tuple[str, str], list[Row]] = {}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        found.setdefault((re.sub(r"\.blocks\.\d+\.", ".blocks.*.", row.place), row.kind), []).append(row)
-    return [
-        group[0]._replace(
-            place=place if len(group) == 1 else f"{place} ({len(group)} of them)",
-            parameters=sum(row.parameters for row in group),
-            flops=sum(row.flops for row in group),
-        )
-        for (place, _), group in found.items()
-    ]
+        found.setdefault((re.sub(r"\.blocks\.\d+\.", ".blocks.*.", row["part"]), row["kind"]), []).append(row)
+    told = []
+    for (place, kind), group in found.items():
+        sums = {name: sum(row[name] for row in group) for name in group[0] if name not in ("part", "kind")}
+        told.append({"part": place if len(group) == 1 else f"{place} ({len(group)} of them)", "kind": kind, **sums})
+    return told
 
 
-def _memory(recipe: Recipe, objective: Objective) -> None:
-    from sevenfold.assembly.flops import full_lengths
-    from sevenfold.training.memory import memory
-    from sevenfold.training.precision import resolve
-    from sevenfold.training.recipe import device_of
+def _memory(plan: Plan) -> None:
+    found = plan.estimate
+    drawn = [[name, mebibytes(size)] for name, size in found.memory.items()]
+    drawn.append([f"peak ({found.moment})", mebibytes(found.peak)])
+    pieces = f" in {found.pieces} pieces" if found.pieces > 1 else ""
+    table([f"memory of a step of {plan.recipe.train.batch} items{pieces} in {found.precision}", "about"], drawn)
+    print()
 
-    settings = recipe.train
-    rows = -(-(settings.batch or 32) // settings.accumulate)
-    precision = resolve(settings.precision, device_of(settings.device))
-    lengths = full_lengths(objective.model)
-    found = memory(objective, settings.optimizer, rows, lengths, precision == "bf16")
-    drawn = [[name, mebibytes(size)] for name, size in found.items()]
-    drawn.append(["total", mebibytes(sum(found.values()))])
-    table([f"memory of a step of {rows} rows in {precision}", "about"], drawn)
+
+def _told(plan: Plan, args: argparse.Namespace) -> None:
+    found, steps = plan.estimate, plan.recipe.train.steps
+    print(f"on {plan.hardware.name}: a step takes about {found.seconds:.3g} s, {steps:,} steps {_time(plan.seconds)}")
+    if found.cache[0]:
+        print(f"state of generation: {mebibytes(4000 * found.cache[1])} more per 1,000 tokens, in float32")
+    if args.budget or args.memory:
+        held = " and ".join(given for given in (args.budget, args.memory) if given)
+        print(f"\nfor {held}: " + ("the recipe fits as it is" if not plan.traded else "traded"))
+        for line in plan.traded:
+            print(f"  {line}")
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from sevenfold.core.seeds import seed_of
@@ -71,9 +72,10 @@ def gradients(module: nn.Module, output: Tensor) -> None:
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, traced whole (fullgraph) and run without code generation."""
+    """The function, traced whole (fullgraph) and run without code generation. Shapes may depend on data, as in fit."""
     torch._dynamo.reset()
-    return torch.compile(function, fullgraph=True, backend="eager", dynamic=False)
+    whole = torch.compile(function, fullgraph=True, backend="eager", dynamic=False)
+    return torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)(whole)
 
 
 def counted(function: Callable[[], Any]) -> int:
@@ -81,6 +83,36 @@ def counted(function: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         function()
     return counter.get_total_flops()
+
+
+def saved_numbers(function: Callable[[], Tensor], exclude: Sequence[Tensor] = ()) -> float:
+    """How many float32 numbers (bytes / 4) autograd keeps for the backward pass of what a function gives: each storage
+    once and whole, without those of `exclude` (parameters, what the function is given)."""
+    given = {tensor.untyped_storage().data_ptr() for tensor in exclude}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:  # returned as it is, so that no storage is freed and its place used again
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in given:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = function()
+    expect(result.requires_grad, "has nothing to differentiate")
+    return sum(kept.values()) / 4
+
+
+def peak_bytes(function: Callable[[], Any]) -> int:
+    """The most bytes that the allocator of this CPU gave out at a time while a function ran, beyond those before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        function()
+    events = seen.profiler.kineto_results.events()
+    live = most = 0
+    for _, size in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
+        live += size
+        most = max(most, live)
+    return most
 
 
 def in_bf16(function: Callable[[], Tensor], what: str = "bf16") -> None:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from sevenfold.blocks.position import Position
 from sevenfold.conformance import trunk
+from sevenfold.conformance._formulas import check_cached, check_flops, check_kept  # noqa: F401
 from sevenfold.conformance._kit import (
     TOKENS,
     WIDTH,
     Skipped,
     compiled,
-    counted,
     expect,
     finite,
     gradients,
@@ -27,6 +28,8 @@ from sevenfold.conformance._mixers import (
     MEMORY,
     POSITIONS,
     ROWS,
+    alone,
+    continuing,
     dependence,
     given,
     made,
@@ -34,19 +37,34 @@ from sevenfold.conformance._mixers import (
     noise,
     stepped,
 )
+from sevenfold.conformance._pairs import (  # noqa: F401
+    check_lines,
+    check_order,
+    check_rotation_and_shift,
+    check_without_frames,
+)
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
-from sevenfold.core.types import Hidden, Mask
+
+
+def ragged(config: Any) -> Any:
+    """A mixer whose rows may be of any length; skipped otherwise."""
+    mixer = made(config)
+    if "grid" in mixer.needs:
+        raise Skipped("its tokens are a whole grid")
+    return mixer
 
 
 def check_shape(config: Any) -> None:
-    """[b n d] → [b n d], finite, also for a single token."""
+    """[b n d] → [b n d] (of a pair [b n n p] → [b n n p]), finite, also for a single token."""
     mixer = made(config)
     for mask, tokens in product(masks(mixer), (1, 2, TOKENS)):
         x = noise(tokens=tokens)
-        y = mixer(given(mixer, x), mask)
-        expect(y.shape == x.shape, f"gives {list(y.shape)} for {list(x.shape)}")
+        hidden = given(mixer, x)
+        wanted = hidden.pair.shape if mixer.pairs and hidden.pair is not None else x.shape
+        y = mixer(hidden, mask)
+        expect(y.shape == wanted, f"gives {list(y.shape)} for {list(wanted)}")
         finite(y, f"the output for {tokens} tokens")
 
 
@@ -58,29 +76,29 @@ def check_out(config: Any) -> None:
     with torch.no_grad():
         for parameter in mixer.out.parameters():
             parameter.zero_()
-    expect(
-        not mixer(given(mixer, noise()), Mask(causal=True)).any(), "is not 0 when `out` is: something comes after it"
-    )
+    y = mixer(given(mixer, noise()), masks(mixer)[0])
+    expect(not y.any(), "is not 0 when `out` is: something comes after it")
 
 
 def check_causality(config: Any) -> None:
-    """Causal: the gradient of a token with respect to every later one is exactly 0."""
-    mixer = made(config)
+    """Causal: the gradient of a token with respect to every later one is 0 (to rounding: see `dependence`)."""
+    mixer = continuing(config)
     for position, mask in product(POSITIONS, masks(mixer, causal=True)):
         reach = dependence(mixer, position, mask)
         later = torch.ones_like(reach).triu(1).bool()
         expect(not reach[later].any(), f"with {position}, a token depends on later ones")
-        expect(reach.diagonal().all(), f"with {position}, a token does not depend on itself")
+        expect(mixer.narrow or reach.diagonal().all(), f"with {position}, a token does not depend on itself")
         if mixer.crosses:
             expect(not reach[later.T].any(), f"with {position}, a cross mixer mixes its own tokens")
 
 
 def check_masks(config: Any) -> None:
-    """Windows, prefixes, segments: a token depends on exactly those that it may look at, by the rule written out."""
-    mixer = made(config)
-    if mixer.crosses:
-        raise Skipped("reads another trunk")
-    exact = mixer.weights(given(mixer, noise())) is not None
+    """Windows, prefixes, segments: a token depends on exactly those that it may look at, by the rule written out; a narrow
+    mixer, and one without weights, on no other."""
+    mixer = ragged(config)
+    if mixer.crosses or mixer.pairs:
+        raise Skipped("reads another trunk" if mixer.crosses else "gives pairs")
+    exact = not mixer.narrow and mixer.weights(given(mixer, noise())) is not None
     prefixes = (None, 4) if "prefix" in mixer.heeds else (None,)
     segments = torch.tensor([[0] * 5 + [1] * 3 + [2] * 4])
     for mask, prefix, packed in product(masks(mixer), prefixes, (None, segments)):
@@ -97,26 +115,21 @@ def check_masks(config: Any) -> None:
 
 def check_padding(config: Any) -> None:
     """Padding left and right, and other rows of the batch, change nothing."""
-    mixer = made(config)
+    mixer = ragged(config)
     lengths, most = (TOKENS, 5, 9), TOKENS + 2
     x, where = noise(tokens=most) * 3, torch.arange(most)
-    for position, mask, side in product(POSITIONS, masks(mixer), ("right", "left")):
-        firsts = [0 if side == "right" else most - n for n in lengths]
+    for position, mask, end in product(POSITIONS, masks(mixer), ("right", "left")):
+        firsts = [0 if end == "right" else most - n for n in lengths]
         valid = torch.stack([(where >= first) & (where < first + n) for first, n in zip(firsts, lengths)])
         coords = torch.where(valid, where - torch.tensor(firsts)[:, None], 77)[..., None]
         whole = given(mixer, x, position, coords=coords, valid=valid)
         y = mixer(whole, mask)
         for row, (first, n) in enumerate(zip(firsts, lengths)):
-            alone = given(mixer, x[row : row + 1, first : first + n], position, memory=False)
-            if mixer.crosses:
-                alone = alone._replace(memory=_row(whole.memory, row))
-            near(y[row, first : first + n], mixer(alone, mask)[0], f"with {position}, padded on the {side}")
-
-
-def _row(memory: Hidden, row: int) -> Hidden:
-    """One row of a memory, its padding cut away."""
-    assert memory.valid is not None
-    return Hidden(memory.x[row : row + 1, memory.valid[row]])
+            found = y[row, first : first + n]
+            if mixer.pairs:
+                found = found[:, first : first + n]
+            wanted = mixer(alone(whole, row, first, first + n), mask)[0]
+            near(found, wanted, f"with {position}, padded on the {end}")
 
 
 def check_nothing_but_padding(config: Any) -> None:
@@ -131,29 +144,30 @@ def check_nothing_but_padding(config: Any) -> None:
         y = mixer(hidden, mask)
         finite(y, "the output")
         gradients(mixer, y)
-        if mixer.crosses:
+        if mixer.crosses and not mixer.joins:
             expect(not y[1].any(), "a row whose memory is all padding does not get 0")
             expect(y[0].any(), "a row with a memory gets 0")
 
 
 def check_segments(config: Any) -> None:
     """Documents packed into one row give what each gives alone."""
-    mixer = made(config)
+    mixer = ragged(config)
     if mixer.crosses:
         raise Skipped("reads another trunk")
-    lengths = (5, 3, 4)
+    lengths, ends = (5, 3, 4), (5, 8, TOKENS)
     segments = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None]
     coords = torch.cat([torch.arange(n) for n in lengths])[None, :, None]
     for position, mask in product(POSITIONS, masks(mixer)):
-        x = noise(rows=1)
-        y = mixer(given(mixer, x, position, coords=coords, segments=segments), mask)
-        alone = torch.cat([mixer(given(mixer, piece, position), mask) for piece in x.split(lengths, 1)], 1)
-        near(y, alone, f"packed, with {position}")
+        whole = given(mixer, noise(rows=1), position, coords=coords, segments=segments)
+        y = mixer(whole, mask)[0]
+        for n, end in zip(lengths, ends):
+            found = y[end - n : end, end - n : end] if mixer.pairs else y[end - n : end]
+            near(found, mixer(alone(whole, 0, end - n, end), mask)[0], f"packed, with {position}")
 
 
 def check_step(config: Any) -> None:
     """Token by token, and in pieces of uneven length, gives what one pass gives; padding in front and segments too."""
-    mixer = made(config)
+    mixer = continuing(config)
     valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
     valid[1, :3] = False
     segments = (torch.arange(TOKENS) >= 6).long().expand(ROWS, -1)
@@ -177,7 +191,7 @@ def check_step(config: Any) -> None:
 
 def check_state(config: Any) -> None:
     """The state after A and then B is the state after both at once."""
-    mixer = made(config)
+    mixer = continuing(config)
     for position, mask in product(POSITIONS, masks(mixer, causal=True)):
         whole = given(mixer, noise(), position)
         first, second = (stepped(mixer, whole, sizes, mask)[1] for sizes in ([5, 4], [9]))
@@ -199,7 +213,7 @@ def check_weights(config: Any) -> None:
         weights = mixer.weights(hidden, mask)
         if weights is None:
             raise Skipped("has no weights")
-        columns = MEMORY if mixer.crosses else TOKENS
+        columns = MEMORY + TOKENS * mixer.joins if mixer.crosses else TOKENS
         expect(weights.shape[0] == ROWS and weights.shape[2:] == (TOKENS, columns), f"weights {list(weights.shape)}")
         expect((weights >= 0).all(), "a weight is negative")
         near(weights.sum(-1), torch.ones_like(weights.sum(-1)), f"the sum of a row, with {position}")
@@ -240,29 +254,27 @@ def check_compiles(config: Any) -> None:
         near(compiled(mixer)(hidden, mask), mixer(hidden, mask), f"compiled, with {position}")
 
 
-def check_flops(config: Any) -> None:
-    """The formula agrees with PyTorch's counter."""
-    mixer = made(config, torch.float32)
-    hidden = given(mixer, noise(dtype=torch.float32))
-    wanted = counted(lambda: mixer(hidden, Mask(causal=True)))
-    found = ROWS * mixer.flops(TOKENS, MEMORY if mixer.crosses else TOKENS)
-    expect(found == wanted, f"flops says {found:,}, and {wanted:,} were counted")
-
-
 def check_repeatable(config: Any) -> None:
     """The same seed builds the same mixer, and the same input gives the same output."""
     first, second = made(config), made(config)
     hidden = given(first, noise())
-    expect(torch.equal(first(hidden, Mask(causal=True)), second(hidden, Mask(causal=True))), "differs from itself")
+    mask = masks(first)[0]
+    expect(torch.equal(first(hidden, mask), second(hidden, mask)), "differs from itself")
 
 
 def check_in_a_trunk(config: Any) -> None:
-    """In a trunk with every position that fits: compiles whole, steps, saves and loads, starts near log(ids)."""
-    fitting = 0
+    """In a trunk with a position of every sort (added, turned, on scores, none): compiles whole, steps, saves and loads,
+    starts near log(ids). Positions of one sort are checked with attention."""
+    if config.part.needs or config.part.pairs or not config.part.continues:
+        raise Skipped("needs a trunk of its own kind")
+    fitting = set()
     for kind in kinds("position"):
-        try:
-            trunk.check(config, find("position", kind).Config())
-            fitting += 1
-        except ConfigError as error:
-            trunk.one_line(error)
+        position = find("position", kind)
+        sort = tuple(getattr(position, name) is not getattr(Position, name) for name in ("embed", "angles", "bias"))
+        if sort not in fitting:
+            try:
+                trunk.check(config, position.Config())
+                fitting.add(sort)
+            except ConfigError as error:
+                trunk.one_line(error)
     expect(fitting, "goes together with no position")

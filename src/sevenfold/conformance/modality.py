@@ -6,6 +6,8 @@ import re
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from sevenfold.conformance._kit import empty_folder, expect, refusal
 from sevenfold.conformance.tokenization import check_example as check_example  # the same holds here
 from sevenfold.conformance.tokenization import same
@@ -67,6 +69,25 @@ def check_shown(config: Any) -> None:
         expect(isinstance(modality.plain(raw), str), "plain gives no text")
         ending, content = modality.file(raw)
         expect(ending.startswith(".") and isinstance(content, bytes), f"file gives {ending!r}")
+
+
+def check_measured(config: Any) -> None:
+    """What its tokenizers are measured by: edits that are items, content, units within the item, no error against
+    itself."""
+    modality = made(config)
+    for index, raw in enumerate(config.part.example(3)):
+        raw = modality.check(modality.excerpts(modality.check(raw))[0])
+        first, again = (modality.edits(raw, numpy_generator("edits", index)) for _ in range(2))
+        expect(list(first) == list(again), "edits gives other kinds of edits for the same item")
+        for name, edited in first.items():
+            expect(same(edited, again[name]), f"{name}: another edit for the same generator")
+            expect(len(modality.tokens(edited).values) > 0, f"{name}: the edited item has no tokens")
+        expect(isinstance(modality.content(raw), bytes), "content gives no bytes")
+        units = modality.units(raw)
+        if units is not None:
+            expect(units.ndim == 2 and units.shape[1] == 2, f"units are {list(units.shape)}, not [k 2]")
+            expect(bool((units[:, 0] < units[:, 1]).all() and (np.diff(units.ravel()) >= 0).all()), "units overlap")
+        expect(modality.error(raw, raw) == 0, f"the error of an item against itself is {modality.error(raw, raw)}")
 
 
 def check_saves(config: Any) -> None:

@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sevenfold.conformance._kit import WIDTH, compiled, counted, expect, finite, gradients, in_bf16, lively, near
+from sevenfold.conformance._kit import (
+    WIDTH,
+    compiled,
+    counted,
+    expect,
+    finite,
+    gradients,
+    in_bf16,
+    lively,
+    near,
+    saved_numbers,
+)
 
 ROWS, TOKENS = 2, 6
 
@@ -45,14 +56,44 @@ def check_not_linear(config: Any) -> None:
 
 
 def check_out(config: Any) -> None:
-    """`out` is the last projection, a matrix to the trunk's width."""
+    """`outputs` are the last projections, matrices to the trunk's width: where they are 0, it gives 0."""
     feed = made(config)
-    expect(isinstance(getattr(feed, "out", None), nn.Module), "has no module `out`")
-    expect(feed.out.weight.shape[-2] == WIDTH, f"out.weight is {list(feed.out.weight.shape)}, not [{WIDTH} …]")
-    with torch.no_grad():
-        for parameter in feed.out.parameters():
-            parameter.zero_()
-    expect(not feed(noise()).any(), "is not 0 when `out` is: something comes after it")
+    expect(feed.outputs(), "has no outputs")
+    for out in feed.outputs():
+        expect(out.weight.shape[-2] == WIDTH, f"an output's weight is {list(out.weight.shape)}, not [{WIDTH} …]")
+        with torch.no_grad():
+            for parameter in out.parameters():
+                parameter.zero_()
+    expect(not feed(noise()).any(), "is not 0 when `outputs` are: something comes after them")
+
+
+def check_padding(config: Any) -> None:
+    """What stands in padding changes no valid token, and no penalty."""
+    feed, x, valid = made(config).double().train(), noise().double(), torch.ones(ROWS, TOKENS, dtype=torch.bool)
+    valid[1, 3:] = False
+    found = []
+    for given in (x, torch.where(valid[..., None], x, 5.0)):
+        feed.penalty = None
+        found.append((feed(given, valid)[valid], feed.penalty))
+    near(found[1][0], found[0][0], "valid tokens beside other padding")
+    if found[0][1] is not None:
+        near(found[1][1], found[0][1], "the penalty beside other padding")
+        expect(found[0][1][1] == valid.sum(), f"the penalty is over {found[0][1][1]:g} tokens, not {valid.sum()}")
+
+
+def check_penalty(config: Any) -> None:
+    """A penalty is left by training passes only, adds up, and can be differentiated."""
+    feed, x = made(config), noise()
+    feed(x)
+    expect(feed.penalty is None, "leaves a penalty in evaluation")
+    feed.train()
+    feed(x)
+    once = feed.penalty
+    if once is not None:
+        expect(once.shape == (2,) and once[1] == ROWS * TOKENS, "the penalty is not (sum over tokens, tokens)")
+        expect(once.requires_grad, "the penalty has no gradient")
+        feed(x)
+        near(feed.penalty, 2 * once, "the penalty of two passes")
 
 
 def check_gradients(config: Any) -> None:
@@ -71,6 +112,11 @@ def check_compiles(config: Any) -> None:
     """It compiles whole, and gives the same."""
     feed, x = made(config), noise()
     near(compiled(feed)(x), feed(x), "compiled")
+    feed.train()
+    y, left = compiled(feed)(x), feed.penalty
+    near(y, feed(x), "compiled, in training")
+    if left is not None:
+        near(feed.penalty, 2 * left, "the penalty of a compiled pass and another")
 
 
 def check_flops(config: Any) -> None:
@@ -78,3 +124,10 @@ def check_flops(config: Any) -> None:
     feed, x = made(config), noise()
     found, wanted = feed.flops(ROWS * TOKENS), counted(lambda: feed(x))
     expect(found == wanted, f"flops says {found:,}, and {wanted:,} were counted")
+
+
+def check_kept(config: Any) -> None:
+    """The formula of kept numbers is within 10 % of what autograd keeps in float32."""
+    feed, x = made(config).train(), torch.randn(1, 256, WIDTH).requires_grad_()
+    found, wanted = feed.kept(256), saved_numbers(lambda: feed(x), [x, *feed.parameters()])
+    expect(abs(found - wanted) <= 0.1 * wanted, f"kept says {found:,}, and {wanted:,.0f} are kept")

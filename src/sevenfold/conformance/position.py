@@ -13,7 +13,7 @@ from sevenfold.conformance._kit import Failed, Skipped, compiled, expect, finite
 from sevenfold.core.errors import ConfigError, SevenfoldError
 from sevenfold.core.part import find
 
-WIDTH, HEAD, HEADS = 48, 24, 6
+WIDTH, HEAD, HEADS, HEADS_MOST = 48, 24, 6, 8
 FAR = 1_000_000
 
 
@@ -22,7 +22,7 @@ def built(config: Any) -> list[Any]:
     found = []
     for axes in range(4):
         try:
-            found.append(config.build(WIDTH, axes))
+            found.append(config.build(WIDTH, axes, HEADS_MOST))
         except ConfigError as error:
             trunk.one_line(error)
     expect(found, "takes neither 0, 1, 2 nor 3 axes")
@@ -43,7 +43,7 @@ def check_embed(config: Any) -> None:
     """What is added is [b n width], finite, of moderate size, and tells places apart."""
     given = False
     for scheme in built(config):
-        coords = places(scheme)
+        coords = places(scheme, most=10)
         added = scheme.embed(coords)
         if added is not None:
             given = True
@@ -70,9 +70,10 @@ def check_rotation(config: Any) -> None:
             cos, sin = turned
             expect(cos.shape == sin.shape == (2, 5, HEAD // 2), f"angles of {list(cos.shape)}")
             expect(cos.dtype == sin.dtype == torch.float32, f"angles in {cos.dtype}")
-            near(cos.square() + sin.square(), torch.ones_like(cos), "cos^2 + sin^2")
+            size = cos.square() + sin.square()
+            near(size, torch.full_like(cos, float(size[0, 0, 0])), "cos^2 + sin^2, of all pairs and places")
             q, k = torch.randn(2, 2, HEADS, 5, HEAD)
-            near(turn(q, cos, sin).norm(dim=-1), q.norm(dim=-1), "the norm after turning")
+            near(turn(q, cos, sin).norm(dim=-1), q.norm(dim=-1) * size[0, 0, 0].sqrt(), "the norm after turning")
             wanted = _scores(scheme, q, k, coords)
             for shift in (1, 7, FAR):
                 near(_scores(scheme, q, k, coords + shift), wanted, f"scores {shift} places on")

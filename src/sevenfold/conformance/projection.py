@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sevenfold.conformance._kit import compiled, counted, expect, finite, gradients, in_bf16, lively, near
+from sevenfold.conformance._kit import (
+    compiled,
+    counted,
+    expect,
+    finite,
+    gradients,
+    in_bf16,
+    lively,
+    near,
+    saved_numbers,
+)
 
 INSIDE, OUTSIDE, ROWS, TOKENS = 24, 40, 2, 6
 
@@ -39,7 +49,7 @@ def check_shape(config: Any) -> None:
 def check_weight(config: Any) -> None:
     """`weight` is its matrix, of the shape that the contract says."""
     projection = made(config)
-    if not projection.reads_table:
+    if projection.dense and not projection.reads_table:
         shape = (INSIDE, OUTSIDE) if projection.reads_ids else (OUTSIDE, INSIDE)
         expect(projection.weight.shape == shape, f"weight is {list(projection.weight.shape)}, not {list(shape)}")
 
@@ -47,7 +57,12 @@ def check_weight(config: Any) -> None:
 def check_std(config: Any) -> None:
     """`std` is the standard deviation of the initial weights, and the seed decides them."""
     first, second = (_initial(config.replace(std=0.125)) for _ in range(2))
-    if not first.reads_table:
+    if not first.dense:
+        pairs = list(zip(first.parameters(), second.parameters()))
+        expect(all(torch.equal(*pair) for pair in pairs), "the same seed gives other weights")
+        drawn = torch.cat([one.detach().flatten() for one, _ in pairs if one.dim() > 1])
+        expect(abs(float(drawn.std()) - 0.125) < 0.02, f"std 0.125 gives weights of {float(drawn.std()):.3f}")
+    elif not first.reads_table:
         found = float(first.weight.detach().std())
         expect(abs(found - 0.125) < 0.02, f"std 0.125 gives weights of {found:.3f}")
         expect(torch.equal(first.weight, second.weight), "the same seed gives other weights")
@@ -85,3 +100,17 @@ def check_flops(config: Any) -> None:
     args = given(projection)
     found, wanted = projection.flops(args[0].shape[0] * args[0].shape[1]), counted(lambda: projection(*args))
     expect(found == wanted, f"flops says {found:,}, and {wanted:,} were counted")
+
+
+def check_kept(config: Any) -> None:
+    """The formula of kept numbers is within 10 % of what autograd keeps beside the input (or within a twentieth of it)."""
+    projection = made(config)
+    x, *table = given(projection)
+    if x.is_floating_point():
+        x = torch.randn(1, 256, INSIDE).requires_grad_()
+    table = [part.requires_grad_() for part in table]
+    found = projection.kept(x.shape[0] * x.shape[1])
+    wanted = saved_numbers(lambda: projection(x, *table), [x, *table, *projection.parameters()])
+    expect(
+        abs(found - wanted) <= max(0.1 * wanted, 0.05 * x.numel()), f"kept says {found:,}, and {wanted:,.0f} are kept"
+    )

@@ -6,8 +6,9 @@ theirs). `Config.build` fills them. A scheme (sevenfold.assembly.initialisation)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -81,12 +82,39 @@ class Ruled(nn.Module):
         inner = {id(p) for m in self.modules() if m is not self and isinstance(m, Ruled) for p in m.parameters()}
         return {name: p for name, p in self.named_parameters() if id(p) not in inner}
 
-    def begin(self) -> None:
-        """Fill its own parameters by the rules. ConfigError for a parameter without a rule, or a rule without one."""
+    def ruled(self) -> dict[str, tuple[Rule, nn.Parameter]]:
+        """Each of its own parameters with its rule. ConfigError for a parameter without a rule, or a rule without one."""
         own, rules = self.own_parameters(), self.rules()
         if own.keys() != rules.keys():
             name = next(iter(own.keys() ^ rules.keys()))
             what = "has no rule for its first values" if name in own else "has a rule, and there is no such parameter"
             raise ConfigError(f"{type(self).__name__}: the parameter {name!r} {what}: see rules()")
-        for name, parameter in own.items():
-            rules[name].fill(parameter)
+        return {name: (rules[name], parameter) for name, parameter in own.items()}
+
+    def begin(self) -> None:
+        """Fill its own parameters by the rules. ConfigError as `ruled`."""
+        for rule, parameter in self.ruled().values():
+            rule.fill(parameter)
+
+
+def ruled(root: Ruled) -> Iterator[tuple[str, Ruled, Rule, nn.Parameter]]:
+    """(name, the module whose own it is, its rule, the parameter) of every parameter inside `root`, shared ones once.
+
+    ConfigError for a parameter that no module has a rule for.
+    """
+    for place, module in root.named_modules():
+        if isinstance(module, Ruled):
+            for name, (rule, parameter) in module.ruled().items():
+                yield f"{place}.{name}" if place else name, module, rule, parameter
+
+
+class Care(NamedTuple):
+    """How an optimizer treats a parameter: whether weight decay pulls it, and the factor of its learning rate (Adam's)."""
+
+    decays: bool
+    rate: float = 1.0
+
+
+def cares(root: Ruled, rates: Mapping[str, float]) -> dict[str, Care]:
+    """Parameter → Care, by the rules inside `root` and the `rates` that an initialisation gave (1 where it gave none)."""
+    return {name: Care(rule.decays, rates.get(name, 1.0)) for name, _, rule, _ in ruled(root)}

@@ -101,13 +101,14 @@ class Hidden(NamedTuple):
     segments   [b n] int or None
     spans      stream or trunk name → (start, stop) of its tokens
     condition  [b d'] what adaptive parts are conditioned on (time, class), or None
-    pair       [b n n p] pair representation, or None
+    pair       [b n n p] pair representation, or None; where there is a grid, of its columns: [b columns columns p]
     frames     [b n 4 3] the rotation of each token's frame (rows 0…2; its columns are the axes) and its origin (row 3, in
                Å for residues); all 0: the token has none. None: no token has
     grid       (rows, columns) where the tokens are a whole grid, row by row; None otherwise
     angles     rotated width → (cos, sin) [b n width/2], made once by the trunk's position, or None
     bias       the Bias of the trunk's position, or None
     memory     the Hidden that cross mixers read, or None
+    streams    [b n] int: which of the trunk's inputs each token is from, -1 class and register tokens; None: one input
     """
 
     x: Tensor
@@ -122,22 +123,26 @@ class Hidden(NamedTuple):
     angles: dict[int, tuple[Tensor, Tensor]] | None = None
     bias: Bias | None = None
     memory: Any = None
+    streams: Tensor | None = None
 
     def of(self, name: str) -> Hidden:
         """The part that came from one stream (or `tokens`: class and register tokens)."""
         start, stop = (self.spans or {})[name]
         cut = self.each(lambda part: part[:, start:stop])
-        return Hidden(
-            cut.x, cut.coords, cut.valid, cut.segments, {name: (0, stop - start)}, self.condition, frames=cut.frames
-        )
+        pair = self.pair if self.pair is None or self.grid else self.pair[:, start:stop, start:stop]
+        spans = {name: (0, stop - start)}
+        return Hidden(cut.x, cut.coords, cut.valid, cut.segments, spans, self.condition, pair, cut.frames, self.grid)
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Hidden:
-        """With what `change` makes of x, and of coords, valid, segments and frames where they are there."""
+        """With what `change` makes of x, and of coords, valid, segments, frames and streams where they are there."""
         coords = None if self.coords is None else change(self.coords)
         valid = None if self.valid is None else change(self.valid)
         segments = None if self.segments is None else change(self.segments)
         frames = None if self.frames is None else change(self.frames)
-        return self._replace(x=change(self.x), coords=coords, valid=valid, segments=segments, frames=frames)
+        streams = None if self.streams is None else change(self.streams)
+        return self._replace(
+            x=change(self.x), coords=coords, valid=valid, segments=segments, frames=frames, streams=streams
+        )
 
 
 class Loss(NamedTuple):

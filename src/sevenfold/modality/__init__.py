@@ -24,6 +24,9 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Tokens
 from sevenfold.data.view import View
 
+EXCERPT = 240
+"""Characters of an excerpt: a multiple of 1 to 6 and 8, so that words of k letters come out even."""
+
 
 class Suggestion(NamedTuple):
     """How to learn from items of one modality when nobody says how: pieces of a recipe, as plain data, without sizes.
@@ -140,6 +143,14 @@ class Modality(part.Part):
         the change moves tokens without altering them (a reverse complement, a reordering), the name says so."""
         return {}
 
+    def excerpts(self, raw: Any, most: int = 1) -> list[Any]:
+        """Up to `most` pieces of the raw item, evenly spread, each short enough to be shown and to be changed many
+        times: 240 characters of a str; the item itself if it is something else."""
+        if not isinstance(raw, str) or len(raw) <= EXCERPT:
+            return [raw]
+        count = min(most, len(raw) // EXCERPT)
+        return [raw[i * len(raw) // count :][:EXCERPT] for i in range(count)]
+
     def content(self, raw: Any) -> bytes:
         """The raw item as plain bytes, uncompressed: what tokens are counted against, and what gzip is given."""
         raw = self.check(raw)
@@ -147,8 +158,11 @@ class Modality(part.Part):
 
     def units(self, raw: Any) -> np.ndarray | None:
         """Where semantic units begin and end in the raw item, [k 2] in the measure of `Tokenizer.spans` (words, codons,
-        atoms); None where nobody knows."""
+        atoms), in order and without overlap; what is between them (spaces, bonds) belongs to none. None where nobody
+        knows."""
         return None
+
+    unit: ClassVar[str] = "semantic units"
 
     def error(self, raw: Any, back: Any) -> float:
         """How far a decoded item is from the raw one, in `error_unit`: by default the share of items that differ."""

@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
+
+from sevenfold.core.align import changed
+
 SHOWN = 2000
 """Characters of one item that are shown."""
 
@@ -51,3 +55,20 @@ def shown(raw: str) -> str:
     """A str as HTML, its line breaks kept, cut to 2,000 characters."""
     more = f" … ({len(raw) - SHOWN:,} more)" if len(raw) > SHOWN else ""
     return f'<code style="white-space:pre-wrap;overflow-wrap:anywhere">{escape(raw[:SHOWN])}{more}</code>'
+
+
+def letter_edits(raw: str, draw: np.random.Generator, alphabet: str, unit: str) -> dict[str, str]:
+    """One letter replaced by another one of the alphabet, one put in, one taken out, each at a place of its own."""
+    replaced, inserted, deleted = draw.integers(len(raw), size=3).tolist()
+    others = sorted(set(alphabet) - {raw[replaced]}) or ["x" if raw[replaced] != "x" else "y"]
+    other, new = (letters[int(draw.integers(len(letters)))] for letters in (others, sorted(set(alphabet)) or others))
+    edits = {
+        f"one {unit} replaced": raw[:replaced] + other + raw[replaced + 1 :],
+        f"one {unit} inserted": raw[:inserted] + new + raw[inserted:],
+    }
+    return edits | ({f"one {unit} deleted": raw[:deleted] + raw[deleted + 1 :]} if len(raw) > 1 else {})
+
+
+def letters_lost(raw: str, back: str) -> float:
+    """The share of letters that differ, by the longest common subsequence."""
+    return 0.0 if raw == back else changed(raw, back)

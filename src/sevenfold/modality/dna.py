@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
 from sevenfold.modality import Modality, Suggestion
-from sevenfold.modality._strings import facts, mean_length, need_string, shown
+from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
+
+COMPLEMENT = str.maketrans("ACGTRYSWKMBDHV", "TGCAYRSWMKVHDB")
 
 
 class DNA(Modality):
@@ -33,6 +37,24 @@ class DNA(Modality):
 
     def html(self, raw: str) -> str:
         return shown(raw)
+
+    def edits(self, raw: str, draw: np.random.Generator) -> dict[str, str]:
+        """One base replaced, inserted, deleted; and the other strand, read in its own direction."""
+        raw = raw.upper()
+        strand = raw.translate(COMPLEMENT)[::-1]
+        return {**letter_edits(raw, draw, "ACGT", "base"), "reverse complement (order reversed)": strand}
+
+    def units(self, raw: str) -> np.ndarray:
+        """Codons of frame 0: three bases each from the first on."""
+        begins = np.arange(0, len(raw) - 2, 3, dtype=np.int64)
+        return np.stack([begins, begins + 3], axis=1)
+
+    def error(self, raw: str, back: str) -> float:
+        """The share of bases that differ."""
+        return letters_lost(raw, back)
+
+    unit = "codons of frame 0"
+    error_unit = "share of bases"
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:

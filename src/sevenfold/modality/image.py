@@ -70,6 +70,33 @@ class Image(Modality):
             f'style="image-rendering:pixelated" alt="picture of {height} by {width} pixels">'
         )
 
+    def edits(self, raw: Any, draw: np.random.Generator) -> dict[str, np.ndarray]:
+        """The picture moved by one pixel (its edge repeated), and one pixel made light if dark, dark if light."""
+        pixels = self.check(raw)
+        row, column = (int(draw.integers(side)) for side in pixels.shape[:2])
+        one, most = pixels.copy(), 255 if pixels.dtype == np.uint8 else 1
+        one[row, column] = np.where(one[row, column] * 2 < most, most, 0)
+        moved = {
+            "moved one pixel to the right": np.concatenate([pixels[:, :1], pixels[:, :-1]], axis=1),
+            "moved one pixel down": np.concatenate([pixels[:1], pixels[:-1]], axis=0),
+        }
+        return {**moved, "one pixel inverted": one}
+
+    def content(self, raw: Any) -> bytes:
+        """One byte a pixel and channel, by row, column, channel."""
+        return _bytes(self.check(raw)).tobytes()
+
+    def error(self, raw: Any, back: Any) -> float:
+        """Root mean square of the difference in pixels of 0…1; pixels of 256 levels are compared as such."""
+        pixels, back = self.check(raw), np.asarray(back)
+        if pixels.shape != back.shape:
+            return 1.0
+        if pixels.dtype == np.uint8:
+            pixels, back = _bytes(pixels) / 255, _bytes(back) / 255
+        return float(np.sqrt(np.mean((pixels.astype(np.float64) - back.astype(np.float64)) ** 2)))
+
+    error_unit = "root mean square, pixels in 0…1"
+
     def _pixels(self, raw: Any) -> np.ndarray:
         """[H W C] uint8 of a picture that need not be well-behaved (a drawn one)."""
         pixels = raw[:, :, None] if isinstance(raw, np.ndarray) and raw.ndim == 2 else raw

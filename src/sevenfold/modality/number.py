@@ -36,3 +36,14 @@ class Number(Modality):
             "mean": round(float(np.mean(numbers)), 6),
             "standard deviation": round(float(np.std(numbers)), 6),
         }
+
+    def edits(self, raw: Any, draw: np.random.Generator) -> dict[str, float]:
+        """One percent more."""
+        return {"one percent more": self.check(raw) * 1.01}
+
+    def error(self, raw: Any, back: Any) -> float:
+        """The difference as a share of the number; as it is where the number is 0."""
+        number = self.check(raw)
+        return abs(number - float(back)) / (abs(number) or 1.0)
+
+    error_unit = "share of the number"

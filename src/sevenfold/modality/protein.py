@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
 from sevenfold.modality import Modality, Suggestion
-from sevenfold.modality._strings import facts, mean_length, need_string, shown
+from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
 
 
 class Protein(Modality):
@@ -32,6 +34,16 @@ class Protein(Modality):
 
     def html(self, raw: str) -> str:
         return shown(raw)
+
+    def edits(self, raw: str, draw: np.random.Generator) -> dict[str, str]:
+        """One residue replaced, inserted, deleted."""
+        return letter_edits(raw.upper(), draw, "ACDEFGHIKLMNPQRSTVWY", "residue")
+
+    def error(self, raw: str, back: str) -> float:
+        """The share of residues that differ."""
+        return letters_lost(raw, back)
+
+    error_unit = "share of residues"
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:

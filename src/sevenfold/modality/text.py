@@ -6,14 +6,20 @@ By default bytes (nothing to learn); `bpe` for anything larger. GPT-2, BERT, T5,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from sevenfold.modality import Modality, Suggestion
-from sevenfold.modality._strings import facts, mean_length, need_string, shown
+from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
 
 CHARACTERS_A_PIECE = 1000
 """Characters of training text for each byte pair that is learned."""
+
+WORDS = re.compile(r"\w+|[^\w\s]")
+"""A run of letters, digits and underscores of any script, or one sign that is neither that nor a space."""
 
 
 class Text(Modality):
@@ -32,6 +38,21 @@ class Text(Modality):
 
     def html(self, raw: str) -> str:
         return shown(raw)
+
+    def edits(self, raw: str, draw: np.random.Generator) -> dict[str, str]:
+        """One character replaced, inserted, deleted; new ones are from the text itself."""
+        return letter_edits(raw, draw, raw, "character")
+
+    def units(self, raw: str) -> np.ndarray:
+        """Words, and signs of punctuation one by one; spaces belong to none."""
+        return np.array([found.span() for found in WORDS.finditer(raw)], np.int64).reshape(-1, 2)
+
+    def error(self, raw: str, back: str) -> float:
+        """The share of characters that differ."""
+        return letters_lost(raw, back)
+
+    unit = "words and signs"
+    error_unit = "share of characters"
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:

@@ -7,16 +7,17 @@ say what is asked of each row are made in `draw`, for the whole batch: splitting
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import forward_flops
+from sevenfold.assembly.flops import Row, model_rows, parameters, trained
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
+from sevenfold.core.initial import Care, Ruled, cares
 from sevenfold.core.types import Batch, Loss, Stream, wide
 
 
@@ -28,8 +29,9 @@ class Exhibit(NamedTuple):
     rows: list[list[tuple[str | None, Any]]]
 
 
-class Objective(part.Part, nn.Module):
-    """A loss on `model`. Parameters and buffers outside of `model` are the objective's own and are checkpointed too."""
+class Objective(part.Part, Ruled):
+    """A loss on `model`. Parameters and buffers outside of `model` are the objective's own and are checkpointed too; the
+    parameters have `rules`."""
 
     room = "objective"
 
@@ -38,6 +40,9 @@ class Objective(part.Part, nn.Module):
 
     decomposable: ClassVar[bool] = True
     """Whether the loss of a batch is the sum of what its rows give on their own, so that accumulation is exact."""
+
+    watched: ClassVar[tuple[str, ...]] = ()
+    """Terms that the progress bar shows beside the loss."""
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -53,6 +58,10 @@ class Objective(part.Part, nn.Module):
         super().__init__()
         self.config, self.model = config, model
 
+    def cares(self) -> dict[str, Care]:
+        """How an optimizer treats each parameter, the model's and its own."""
+        return cares(self, {f"model.{name}": rate for name, rate in self.model.rates.items()})
+
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
         """Heads that it needs on the model, besides those that the recipe names. `sizes`: stream → ids or features.
@@ -64,6 +73,21 @@ class Objective(part.Part, nn.Module):
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """Random choices about the rows of a batch (what is hidden, in which order streams are read), each [b …]."""
         return {}
+
+    def __call__(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
+        """`forward`, and to it the penalties that parts of the model leave in training (the balance of experts): the mean
+        over tokens of each, times the count, in the term `balance`."""
+        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty")]
+        for module in parts:
+            module.penalty = None
+        loss: Loss = super().__call__(batch, drawn)
+        left = [module.penalty for module in parts if module.penalty is not None]
+        for module in parts:
+            module.penalty = None
+        if not left:
+            return loss
+        extra = torch.stack([total / tokens.clamp(min=1) for total, tokens in left]).sum() * loss.count
+        return loss._replace(total=loss.total + extra, terms={**loss.terms, "balance": (extra.detach(), loss.count)})
 
     def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
         """The loss of a batch, or of some rows of one with the same rows of what was drawn; by default it draws itself.
@@ -81,13 +105,31 @@ class Objective(part.Part, nn.Module):
         """What theory expects of the loss on a batch before training (the log of how many ids there are), or None."""
         return None
 
+    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+        """What one row of a batch takes in training, part by part, by formula (see sevenfold.assembly.flops).
+
+        lengths   stream → tokens
+        masked    streams whose rows have masks of their own: padding, several documents in a window
+        """
+        return [*model_rows(self.model, lengths, masked), *self.own_rows()]
+
+    def own_rows(self) -> list[Row]:
+        """Its parameters outside of the model."""
+        count = parameters(self) - parameters(self.model)
+        return [Row("objective", str(self.kind), count, 0, trained(self) - trained(self.model))] if count else []
+
     def flops(self, batch: Batch) -> int:
-        """FLOPs of one forward pass over the batch, by formula (see sevenfold.assembly.flops)."""
-        rows = len(next(iter(batch.values())).values)
-        return rows * forward_flops(self.model, {name: stream.values.shape[1] for name, stream in batch.items()})
+        """FLOPs of one forward pass over the batch, by formula."""
+        number = len(next(iter(batch.values())).values)
+        return number * sum(row.flops for row in self.rows({name: s.values.shape[1] for name, s in batch.items()}))
 
     def after_step(self, step: int) -> None:
         """Called after each optimizer step (teachers, queues, clamps)."""
+
+    def warnings(self, terms: Mapping[str, float]) -> list[str]:
+        """What goes wrong in training, a line each, judged from the terms (and `loss`) of a look at held-out data; it is
+        said aloud, logged and put on top of the report. A codebook or a representation that collapses, say."""
+        return []
 
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
         """Things to look at, made from a few held-out samples (stream → raw item): drawings, reconstructions."""

@@ -21,6 +21,7 @@ from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.assembly.pool import pool
 from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import Batch, Loss, Stream, wide
 from sevenfold.objective import Exhibit, Objective, rows_with
 
@@ -73,7 +74,10 @@ class InfoNCE(Objective):
         super().__init__(config, model)
         self.towers = self._towers(config, model.config)
         self.streams = [reads(model, tower) for tower in self.towers]
-        self.scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
+        self.scale = nn.Parameter(torch.empty(()))
+
+    def rules(self) -> dict[str, Rule]:
+        return {"scale": Constant(math.log(1 / self.config.temperature))}
 
     def vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """u and v [b width], of length 1."""

@@ -8,16 +8,17 @@ hidden token, each at its own coordinates, so nothing needs unshuffling and any 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import model_rows, trunk_rows, trunk_tokens
+from sevenfold.assembly.flops import Row, head_row, model_rows, trunk_rows, trunk_tokens
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
 from sevenfold.objective import Exhibit, Objective, has_head, the_stream, the_trunk
 
@@ -55,6 +56,8 @@ class MAE(Objective):
         for name in (encoder, decoder):
             if model.trunks[name].mask.causal:
                 raise ConfigError(f"objective: mae needs both sides: set trunks.{name}.mask.causal to false")
+            if model.trunks[name].condition is not None:
+                raise ConfigError(f"objective: mae reads no condition: take trunks.{name}.condition out")
             if model.trunks[name].index:
                 raise ConfigError(
                     f"objective: mae drops tokens, so trunks.{name} must use their own coordinates: index: false"
@@ -87,7 +90,10 @@ class MAE(Objective):
         head = has_head(model.config, self.decoder, self.stream)
         assert head is not None
         self.head = head
-        self.mask_token = nn.Parameter(torch.randn(model.config.trunks[self.decoder].width) * 0.02)
+        self.mask_token = nn.Parameter(torch.empty(model.config.trunks[self.decoder].width))
+
+    def rules(self) -> dict[str, Rule]:
+        return {"mask_token": Normal(0.02)}
 
     def split(self, stream: Stream, score: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Indices of the visible tokens [b k] and of the hidden ones [b n-k], n the longest row of the batch.
@@ -147,18 +153,20 @@ class MAE(Objective):
             return values
         return (values - values.mean(-1, keepdim=True)) / (values.var(-1, keepdim=True) + 1e-6).sqrt()
 
-    def flops(self, batch: Batch) -> int:
-        rows, n = batch[self.stream].values.shape[:2]
+    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+        n = lengths[self.stream]
         seen = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
         encoder, decoder = self.model.trunks[self.encoder], self.model.trunks[self.decoder]
         extra = trunk_tokens(encoder, {})
-        found = model_rows(self.model, {self.stream: seen})
+        found = model_rows(self.model, {self.stream: seen}, masked)
         inside = [row for row in found if not row.place.startswith((f"{self.decoder}.", "heads."))]
         bridge = f"{self.decoder}.embeds.{self.encoder}"  # crossed by what the encoder saw, not by the mask tokens
         inside += [row for row in found if row.place == bridge]
-        again = trunk_rows(decoder, self.decoder, {self.encoder: n + extra})
-        head = 2 * (n - seen) * int(decoder.config.width) * self.model.heads[self.head].outputs
-        return rows * (sum(row.flops for row in inside) + sum(r.flops for r in again if r.place != bridge) + head)
+        again = trunk_rows(
+            decoder, self.decoder, {self.encoder: n + extra}, 0, self.stream in masked, {self.encoder: True}
+        )
+        inside += [row for row in again if row.place != bridge]
+        return [*inside, head_row(self.model, self.head, n - seen), *self.own_rows()]
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:

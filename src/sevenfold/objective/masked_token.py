@@ -9,14 +9,14 @@ are not special, exactly round(ratio n) of them (at least one) per row. Head and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import model_rows
+from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
@@ -85,6 +85,10 @@ class MaskedToken(Objective):
         """[b]: how many tokens of each row are in M."""
         number = eligible.sum(1)
         return torch.minimum((number.double() * self.config.ratio).round().clamp(min=1), number)
+
+    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+        asked = max(1, round(self.config.ratio * lengths[self.stream]))
+        return [*model_rows(self.model, lengths, masked, {self.head: asked}), *self.own_rows()]
 
     def flops(self, batch: Batch) -> int:
         if self.stream not in batch:

@@ -12,13 +12,15 @@ Radford 2019 (GPT-2); any-to-any streams: Chameleon, arXiv:2405.09818; DALL-E, a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
@@ -102,8 +104,19 @@ class NextToken(Objective):
         self.head_of = {stream: has_head(model.config, self.trunk, stream) for stream in self.predicted}
         inputs = tuple(model.config.trunks[self.trunk].inputs)
         self.orders: list[tuple[str, ...]] = [tuple(order) for order in config.orders] or [inputs]
-        shares = torch.tensor(config.shares or [1.0] * len(self.orders), dtype=torch.float64)
-        self.ends = (shares.cumsum(0) / shares.sum()).tolist()
+        shares = config.shares or [1.0] * len(self.orders)
+        self.ends = [end / sum(shares) for end in accumulate(shares)]
+
+    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+        """With several orders: those of a row that has all streams."""
+        first, trunk = self.orders[0][0], self.model.trunks[self.trunk]
+        alone = trunk.tokens is None and first == trunk.config.inputs[0]
+        asked = {
+            head: lengths[name] - (alone and name == first)
+            for name, head in self.head_of.items()
+            if head is not None and name in lengths
+        }
+        return [*model_rows(self.model, lengths, masked, asked), *self.own_rows()]
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """order [b]: which of `orders` each row follows, in the given shares."""
@@ -121,10 +134,10 @@ class NextToken(Objective):
         sums: dict[str, list[Tensor]] = {}
         outputs: dict[str, Tensor] = {}
         earlier = self._earlier(batch)
-        inputs = self.model.config.trunks[self.trunk].inputs
+        inputs, told = self.model.config.trunks[self.trunk].inputs, self.model.config.trunks[self.trunk].condition
         for number, order in enumerate(self.orders):
             rows = (followed == number).nonzero()[:, 0]
-            part = {name: stream.rows(rows) for name, stream in batch.items() if name in order}
+            part = {name: stream.rows(rows) for name, stream in batch.items() if name in order or name == told}
             if not len(rows) or not any(name in self.predicted for name in part):
                 continue
             before = {name: _rows(hidden, rows) for name, hidden in earlier.items()}
@@ -180,7 +193,8 @@ class NextToken(Objective):
         found = []
         for stream in self.predicted:
             found.append(self._drawn(stream, samples, seed))
-            for order in self.orders:
+            told = self.model.config.trunks[self.trunk].condition
+            for order in [*self.orders, *([(told, stream)] if told else [])]:
                 if order[-1] != stream or len(order) != 2 or not samples:
                     continue
                 other = order[0]

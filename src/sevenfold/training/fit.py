@@ -72,9 +72,9 @@ def fit(
         precision = resolve(config.precision, device)
         objective.to(device).train()
         trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-        optimizer, schedule = config.optimizer.build(trainable), config.schedule.build()
+        optimizer, schedule = config.optimizer.build(trainable, objective.cares()), config.schedule.build()
         bad = BadSamples(1.0) if bad is None else bad
-        told = ends.enter_context(closing(Bar(config.steps, bar)))
+        told = ends.enter_context(closing(Bar(config.steps, bar, objective.watched)))
         start = skipped = 0
         saved = -1
         if folder is not None:
@@ -90,7 +90,8 @@ def fit(
                 told.say(f"resuming after step {start} from {restored.path}")
         told.begin(start)
         log = ends.enter_context(closing(Log(folder, start)))
-        if config.compile:
+        if config.compile:  # shapes may depend on data: how many tokens an expert gets
+            ends.enter_context(torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True))
             for trunk in objective.model.trunks.values():
                 for block in trunk.blocks:
                     block.compile(fullgraph=True)
@@ -107,7 +108,10 @@ def fit(
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
             found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
-            log.write({"step": step, "held_out": found, **more})
+            wrong = objective.warnings(found)
+            log.write({"step": step, "held_out": found, **({"warnings": wrong} if wrong else {}), **more})
+            for line in wrong:
+                told.say(f"warning, after step {step}: {line}")
             return found
 
         step = start

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,10 @@ def _plain(value: Any) -> Any:
 
 
 class Bar:
-    """A progress bar with loss, tokens/s and time left; nothing at all when the output is not a terminal."""
+    """A progress bar with loss, watched terms, tokens/s and time left; nothing at all when the output is not a terminal."""
 
-    def __init__(self, steps: int, show: bool | None = None):
+    def __init__(self, steps: int, show: bool | None = None, watched: Sequence[str] = ()):
+        self.watched = watched
         self.progress: Any = None
         if show if show is not None else sys.stderr.isatty():
             from rich.console import Console
@@ -120,6 +121,7 @@ class Bar:
     def step(self, record: dict[str, Any]) -> None:
         if self.progress is not None:
             loss = f"loss {record['loss']:.4f} · " if "loss" in record else ""
+            loss += "".join(f"{name} {record[name]:,.1f} · " for name in self.watched if name in record)
             speed = f"{record['tokens_per_s']:,.0f} tokens/s" if "tokens_per_s" in record else ""
             self.progress.update(self.task, advance=1, told=loss + speed)
 

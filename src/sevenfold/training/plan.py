@@ -1,281 +1,274 @@
-"""From a file and a time budget to a recipe: what the data is decides the kind of model, what time allows its size.
+"""The largest model that a budget of time and memory holds, found by formula: nothing is run, nothing large is allocated.
 
-    F = minutes x 60 x (operations/s measured here) x utilisation;   tokens D = F / 6N;   the largest N with D >= 20 N
-    that the data can feed (at most 16 passes)
+    seconds a step (sevenfold.training.estimate) x steps <= budget;   tokens a step x steps >= 20 N;   peak <= memory
 
-The rule of 20 tokens a parameter: Hoffmann 2022, arXiv:2203.15556. Steps are then set by timing a few real ones.
+The rule of 20 tokens a parameter: Hoffmann 2022, arXiv:2203.15556. Widths and depths are those of a ladder; batches are
+taken in more pieces before anything is made smaller, as that changes no result.
 """
 
 from __future__ import annotations
 
-import time
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
+import torch
 
-from sevenfold.core import part
-from sevenfold.core.errors import BadSample, ConfigError, DataError
-from sevenfold.core.part import find
-from sevenfold.core.rooms import kinds
-from sevenfold.data.loader import Order, load
-from sevenfold.data.recognise import recognise, survey
-from sevenfold.data.source import Source
-from sevenfold.modality import Modality, Suggestion
-from sevenfold.training.fit import evaluate, take_step
-from sevenfold.training.precision import peak_flops, resolve
+from sevenfold.assembly.flops import full_lengths
+from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.core.errors import ConfigError
+from sevenfold.modality import Modality
+from sevenfold.objective import Objective
+from sevenfold.training.estimate import Estimate, Shape, estimate, shape, table
+from sevenfold.training.hardware import Hardware
 from sevenfold.training.prepare import Ready, prepare
-from sevenfold.training.recipe import Recipe, device_of
-from sevenfold.training.run import Run, Say, train
+from sevenfold.training.recipe import Recipe, read_recipe
+from sevenfold.training.units import bytes_of, seconds_of
 
-LADDER = ((96, 3), (128, 4), (192, 4), (256, 6), (384, 6), (512, 8), (768, 12), (1024, 16))
-"""(width, depth) of the models that are considered."""
-UTILISATION = 0.25
+LADDER = (
+    (48, 2), (64, 2), (96, 3), (128, 4), (192, 4), (256, 6), (384, 6), (512, 8), (768, 12), (1024, 16), (1280, 20),
+    (1536, 24), (2048, 24), (2560, 32), (3072, 36), (4096, 36),
+)  # fmt: skip
+"""(width, depth) of the models that are considered; trunks beside the first keep their share of it."""
 TOKENS_A_WEIGHT = 20
 PASSES = 16
-SAMPLES = 400
-"""Samples that are looked at for lengths and coverage."""
-TIMED = 2000
-"""Samples that the timed steps are made on."""
-MOST_PASSES = 200
-"""More passes over a small set would only learn it by heart."""
+"""More passes over the data teach little more (Muennighoff 2023, arXiv:2305.16264)."""
 SHARE_OF_TIME = 0.85
-FEWEST_STEPS = 150
-"""With fewer, batches are made smaller; with fewer still, more time is asked for."""
-SMALLEST_BATCH = 8
-"""What is left is for the held-out looks, checkpoints and the report."""
+"""Of a budget that goes into steps; the rest is for the held-out looks, checkpoints and the report."""
 
 
 class Plan(NamedTuple):
-    """A recipe, and why it is as it is: one line each."""
+    """What a recipe needs. Where a budget was given: the recipe that fits it, and what was traded for that, a line each."""
 
     recipe: Recipe
-    found: list[str]
-    reasons: list[str]
+    estimate: Estimate
+    hardware: Hardware
+    traded: list[str]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per part: parameters, FLOPs forward and backward, bytes kept, bytes of cache, seconds."""
+        return table(self.estimate)
+
+    @property
+    def seconds(self) -> float:
+        """Of all steps."""
+        return self.recipe.train.steps * (self.estimate.seconds or 0.0)
 
 
-def pretrain(
-    path: str | Path, minutes: float = 5.0, out: str | Path | None = None, *, seed: int = 0, say: Say = print,
-    bar: bool | None = None,
-) -> Run:  # fmt: skip
-    """From a file or folder of data to a trained model: plan, say why, train; returns the run.
+class Choice(NamedTuple):
+    """A size that fits: the first trunk's width and depth, how a batch is taken, and how many steps there is time for."""
 
-    Nothing in it is a special case: it writes a recipe and calls `train`.
+    width: int
+    depth: int
+    batch: int
+    accumulate: int
+    steps: int | None
+    estimate: Estimate
+
+
+def plan(
+    recipe: str | Path | dict | Recipe | Ready,
+    hardware: Hardware | str | None = None,
+    *,
+    budget: float | str | None = None,
+    memory: float | str | None = None,
+) -> Plan:
+    """What a recipe needs by formula, part by part; with a `budget` (seconds, or "90s", "30m", "2h", "1d") or `memory`
+    (bytes, or "500MB", "8GB", "8GiB") the recipe changed to the largest model that fits.
+
+    hardware   what it is trained on: a Hardware, "a100", "h100", "h200", or by default this machine, measured
+
+    Raises ConfigError where even the smallest model of the ladder does not fit, or a budget is none.
     """
-    made = plan(path, minutes, seed=seed)
-    for line in (*made.found, "", *made.reasons, ""):
-        say(line)
-    name = Path(path).expanduser().resolve().name.partition(".")[0] or "data"
-    return train(made.recipe, out, say=say, bar=bar, name=name)
+    seconds = None if budget is None else seconds_of(budget)
+    limit = None if memory is None else bytes_of(memory)
+    on = Hardware.named(hardware or "here") if hardware is None or isinstance(hardware, str) else hardware
+    asked = recipe.recipe if isinstance(recipe, Ready) else read_recipe(recipe)
+    return plan_of(recipe if isinstance(recipe, Ready) else prepare(asked), on, asked.train.precision, seconds, limit)
 
 
-def plan(path: str | Path, minutes: float = 5.0, *, seed: int = 0) -> Plan:
-    """The recipe for the data at `path` (a file or folder) and a time budget in minutes.
-
-    Raises DataError for data that cannot be read or has nothing to learn from, ConfigError for a budget out of range.
-    """
-    if not 0 < minutes <= 60 * 24 * 365:
-        raise ConfigError(f"minutes: above 0 and at most a year, not {minutes}")
-    data = recognise(path)
-    source = data.build()
-    facts = survey(source)
-    if not facts["train"] or not facts["held_out"]:
-        raise DataError(f"{path}: holds too few samples that can be read to train on some and hold out others")
-    reasons: list[str] = []
-    draft, tokens = _draft(source, data, seed, reasons)
-    recipe = _sized(draft, tokens, minutes, reasons)
-    recipe, ready = _timed(recipe, minutes, reasons)
-    return Plan(recipe, [*_found(facts, source), *_coverage(ready)], reasons)
-
-
-# What the data is, and what to learn from it
-def _draft(source: Source, data: Any, seed: int, reasons: list[str]) -> tuple[dict[str, Any], float]:
-    """(a recipe but for its sizes and steps, as plain data; about how many tokens the data holds).
-
-    Every field's modality suggests how to learn from it. Two that can stand beside each other are brought together by
-    contrast; otherwise the one with the most to learn from is taken.
-    """
-    offers: dict[str, Suggestion] = {}
-    for field, kind in source.fields.items():
-        raws = _some(source, field)
-        offer = find("modality", kind).suggest(field, raws, len(source)) if kind in kinds("modality") and raws else None
-        if offer is not None:
-            offers[field] = offer
-    if not offers:
-        raise DataError(
-            f"{source.config.path}: its fields are {dict(source.fields)}; a model can be pretrained on text, images, dna "
-            "and proteins"
+def plan_of(ready: Ready, hardware: Hardware, precision: str, seconds: float | None, memory: int | None) -> Plan:
+    """As `plan`, of a recipe that has been made real; `precision` is what was asked for, maybe auto."""
+    given, recipe = shape(ready), ready.recipe
+    if seconds is None and memory is None:
+        return Plan(
+            recipe,
+            estimate(ready.objective, given, recipe.train, _precision(precision, hardware, recipe), hardware),
+            hardware,
+            [],
         )
-    pair = _pair(offers, source)
-    used = pair or [max(offers, key=lambda field: (offers[field].tower is None, offers[field].tokens))]
-    left = [field for field in source.fields if field not in used]
-    if left:
-        reasons.append(f"left out for now: {', '.join(left)} (name them in a recipe's streams to use them)")
-    tokens = sum(offers[field].tokens for field in used) * len(source)
-    recipe: dict[str, Any] = {"data": part.encode(data), "seed": seed}
-    if not pair:
-        only = offers[used[0]]
-        reasons.extend(only.why)
-        made = {
-            "streams": {used[0]: only.stream},
-            "trunks": only.trunks,
-            "objective": only.objective,
-            "train": only.train,
-        }
-        return recipe | made, tokens
-    towers = {f"{field}_tower": offers[field].tower for field in pair}
-    reasons += [offers[field].why[0] for field in pair]
-    reasons.append(f"{' and '.join(pair)} are brought together (contrast, as CLIP): one can then be found by the other")
-    streams = {field: {**offers[field].stream, "length": None, "pack": False} for field in pair}
-    objective = {"kind": "infonce", "trunks": list(towers)}
-    return recipe | {"streams": streams, "trunks": towers, "objective": objective, "train": {"batch": 64}}, tokens
+    chosen = choose(ready, hardware, given, precision, seconds, memory)
+    if chosen is None:
+        held = [f"{seconds:,.0f} s"] if seconds is not None else []
+        held += [f"{memory:,} bytes"] if memory is not None else []
+        smallest = min((LADDER[0], _size(recipe)), key=lambda size: size[0] ** 2 * size[1])
+        raise ConfigError(
+            f"{' and '.join(held)} on {hardware.name}: not enough for the smallest model (width {smallest[0]}, depth "
+            f"{smallest[1]}): give more time or memory"
+        )
+    changed = fitted(recipe, chosen, precision)
+    return Plan(changed, chosen.estimate, hardware, [*_traded(recipe, changed), *_passes(ready, changed)])
 
 
-def _pair(offers: dict[str, Suggestion], source: Source) -> list[str] | None:
-    """Two fields of different modalities that can stand beside each other, if there are such."""
-    standing: dict[str, str] = {}
-    for field in sorted(offers, key=lambda name: -offers[name].tokens):
-        if offers[field].tower is not None:
-            standing.setdefault(source.fields[field], field)
-    both = list(standing.values())[:2]
-    return both if len(both) == 2 else None
+def of_run(recipe: Recipe, objective: Objective, hardware: Hardware) -> Plan:
+    """What the recipe of a finished run needs, for items of full length."""
+    lengths = full_lengths(objective.model)
+    given = Shape(lengths, frozenset(), 16 * sum(lengths.values()))
+    precision = _precision(recipe.train.precision, hardware, recipe)
+    return Plan(recipe, estimate(objective, given, recipe.train, precision, hardware), hardware, [])
 
 
-def _some(source: Source, field: str) -> list[Any]:
-    """Raw items of some samples, for their shapes and lengths."""
-    found = []
-    for index in range(0, len(source), max(1, len(source) // SAMPLES)):
+def _size(recipe: Recipe) -> tuple[int, int]:
+    first = next(iter(recipe.trunks.values()))
+    return first.width, first.depth
+
+
+def choose(
+    ready: Ready,
+    hardware: Hardware,
+    given: Shape,
+    precision: str,
+    seconds: float | None,
+    memory: int | None,
+    tokens: float | None = None,
+) -> Choice | None:
+    """The largest size on the ladder (the recipe's own is on it too) that fits into seconds and bytes; None if none does.
+
+    tokens   of the data: 16 passes over them bound the size too; None: they do not
+    """
+    recipe, limit = ready.recipe, hardware.memory if memory is None else memory
+    row = sum(given.lengths[name] for name in given.lengths if _read(recipe, name))
+    fed = math.inf if tokens is None else PASSES * tokens
+    for width, depth in sorted({*LADDER, _size(recipe)}, key=lambda size: -(size[0] ** 2 * size[1])):
+        about = 12 * width**2 * depth / 4  # weights, and room for blocks with fewer
+        rate = max(hardware.fp32, hardware.bf16 or 0.0)
+        slow = seconds is not None and 6 * TOKENS_A_WEIGHT * about**2 > seconds * rate
+        if slow or TOKENS_A_WEIGHT * about > fed or 12 * about > limit:
+            continue  # far too large: not even built
         try:
-            raw = source[index].get(field)
-        except BadSample:
+            sized = resized(recipe, width, depth)
+            objective = on_meta(sized, ready.model.modalities)
+        except ConfigError:
+            continue  # a part does not come in this width
+        taken = _taken(objective, sized, given, _precision(precision, hardware, sized), hardware, limit)
+        if taken is None:
             continue
-        if raw is not None:
-            found.append(raw)
-    return found
+        batch, accumulate, found = taken
+        if seconds is None:
+            return Choice(width, depth, batch, accumulate, None, found)
+        steps = int(SHARE_OF_TIME * seconds / (found.seconds or 1.0))
+        weights = sum(item.trained for item in found.rows if ".blocks." in item.place)
+        if steps >= 1 and min(steps * batch * row, fed) >= TOKENS_A_WEIGHT * weights:
+            return Choice(width, depth, batch, accumulate, steps, found)
+    return None
 
 
-# How large, how long
-def _sized(draft: dict[str, Any], tokens: float, minutes: float, reasons: list[str]) -> Recipe:
-    device = device_of(None)
-    width, depth = LADDER[0]
-    for wider, deeper in LADDER:
-        weights = 12 * wider**2 * deeper
-        budget = minutes * 60 * peak_flops(device, resolve("auto", device, wider)) * UTILISATION
-        if min(budget / (6 * weights), PASSES * tokens) >= TOKENS_A_WEIGHT * weights:
-            width, depth = wider, deeper
-    rate = peak_flops(device, resolve("auto", device, width))
-    first = next(iter(draft["trunks"]))
-    for name, trunk in draft["trunks"].items():
-        light = name != first and first in trunk["inputs"]
-        trunk |= {"width": max(48, width // 2) if light else width, "depth": max(1, depth // 3) if light else depth}
-        if isinstance(trunk.get("block"), list):
-            trunk["depth"] = -(-depth // len(trunk["block"])) * len(trunk["block"])
-    draft["train"]["evaluate_batches"] = 2
-    draft["train"]["optimizer"] = {"kind": "muon", "lr": round(4e-3 * (128 / width) ** 0.5, 5)}
-    reasons.append(
-        f"width {width}, depth {depth}: about {12 * width**2 * depth / 1e6:.1f} M weights in blocks, for {tokens / 1e6:.1f} M "
-        f"tokens of data and {minutes:g} minutes at {rate / 1e9:.0f} GFLOP/s (measured)"
-    )
-    return part.decode(Recipe, draft, "plan")
+def _taken(
+    objective: Objective, recipe: Recipe, given: Shape, precision: str, hardware: Hardware, limit: int
+) -> tuple[int, int, Estimate] | None:
+    """(batch, pieces, estimate) within the limit: the batch in as few pieces as do, a smaller one where pieces would
+    change what is learned."""
+    batch, pieces = recipe.train.batch or 32, 1
+    while True:
+        settings = recipe.train.replace(batch=batch, batch_tokens=None, accumulate=pieces)
+        found = estimate(objective, given, settings, precision, hardware)
+        if found.peak <= limit:
+            return batch, pieces, found
+        if objective.decomposable and pieces < batch:
+            pieces = min(2 * pieces, batch)
+        elif not objective.decomposable and batch > 2:
+            batch //= 2
+        else:
+            return None
 
 
-def within(recipe: Recipe, minutes: float) -> Recipe:
-    """The recipe with at most as many steps as fit into `minutes` here."""
-    ready = prepare(_part_of(recipe))
-    return recipe.replace(train=recipe.train.replace(steps=min(recipe.train.steps, _time(ready, minutes)[0])))
+def on_meta(recipe: Recipe, modalities: Mapping[str, Modality]) -> Objective:
+    """The objective of a complete recipe, its weights on the device "meta": shapes without numbers."""
+    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    with torch.device("meta"):
+        made: Objective = recipe.objective.build(Model(config, modalities))
+    return made
 
 
-def _part_of(recipe: Recipe) -> Recipe:
-    """The recipe on at most TIMED samples."""
-    return recipe.replace(data=recipe.data.replace(limit=min(recipe.data.limit or TIMED, TIMED)))
+def resized(recipe: Recipe, width: int, depth: int) -> Recipe:
+    """The recipe with its first trunk of that width and depth, the others in proportion; heads keep their width."""
+    first = next(iter(recipe.trunks.values()))
+    trunks = {}
+    for name, trunk in recipe.trunks.items():
+        wide = width if trunk is first else max(16, round(trunk.width * width / first.width / 16) * 16)
+        deep = max(1, round(trunk.depth * depth / max(first.depth, 1))) if trunk.depth else 0
+        if trunk is first:
+            deep = depth
+        pattern = trunk.block if isinstance(trunk.block, tuple) else (trunk.block,)
+        deep = -(-deep // len(pattern)) * len(pattern)
+        blocks = tuple(_with_heads(block, trunk.width, wide) for block in pattern)
+        same = (wide, deep) == (trunk.width, trunk.depth)
+        block = blocks if isinstance(trunk.block, tuple) else blocks[0]
+        trunks[name] = trunk if same else trunk.replace(width=wide, depth=deep, block=block)
+    return recipe.replace(trunks=trunks)
 
 
-def _timed(recipe: Recipe, minutes: float, reasons: list[str]) -> tuple[Recipe, Ready]:
-    """The recipe with as many steps as fit, and the part of it that was timed."""
-    ready = prepare(_part_of(recipe))
-    steps, second = _time(ready, minutes)
-    batch = ready.batch
-    while steps < FEWEST_STEPS and batch >= 2 * SMALLEST_BATCH:
-        steps, second, batch = 2 * steps, second / 2, batch // 2
-    if len(ready.source) < TIMED:
-        steps = min(steps, max(300, round(MOST_PASSES * len(ready.train) / batch)))
-    reasons.append(f"{steps} steps of {batch} items: a step takes {second:.3f} s here")
-    if steps < FEWEST_STEPS:
-        reasons.append(f"so few steps teach little: give it {minutes * FEWEST_STEPS / steps:.0f} minutes or more")
-    settings = recipe.train.replace(steps=steps, batch=batch, batch_tokens=None)
-    return recipe.replace(train=settings), ready
-
-
-def _time(ready: Ready, minutes: float) -> tuple[int, float]:
-    """(steps that fit, seconds of one), by making a few real ones."""
-    settings = ready.recipe.train
-    objective = ready.objective.to(device_of(settings.device)).train()
-    trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer = settings.optimizer.build(trainable)
-    times: list[float] = []
-    began = time.perf_counter()
-    for batch, _, _ in load(ready.train, Order(len(ready.train), ready.batch, 0, 0, 12), 0):
-        clock = time.perf_counter()
-        if batch is not None:
-            take_step(objective, optimizer, batch, settings, settings.precision, 0, len(times), 0.01)
-        times.append(time.perf_counter() - clock)
-        if time.perf_counter() - began > 12 * minutes:
-            break
-    clock = time.perf_counter()
-    evaluate(objective, ready.held_out, settings, 0, 1)
-    last = len(ready.held_out) / ready.batch
-    looks = (10 * min(settings.evaluate_batches, last) + last) * (time.perf_counter() - clock)
-    second = float(np.percentile(times[2:] or times, 75))
-    budget = 60 * minutes * SHARE_OF_TIME
-    return max(10, int(max(budget - looks, budget / 2) / second)), second
-
-
-# What is said
-def _found(facts: dict[str, Any], source: Source) -> list[str]:
-    lines = [
-        f"{facts['path']}: read as {facts['kind']}; {facts['samples']:,} samples, {facts['train']:,} to train on, "
-        f"{facts['held_out']:,} held out; fields: "
-        + ", ".join(f"{name} ({kind})" for name, kind in facts["fields"].items())
-    ]
-    lines += [str(note) for note in facts["notes"]]
-    twice = facts["duplicates"]
-    lines.append(
-        f"duplicates: {twice['train']:,} within the training samples, {twice['held_out_in_train']:,} between held-out and training"
-    )
-    if facts["bad"]["count"]:
-        where, why = facts["bad"]["first"][0]
-        lines.append(f"cannot be read: {facts['bad']['count']:,} samples (skipped); the first is {where}: {why}")
-    return lines
-
-
-def _coverage(ready: Ready) -> list[str]:
-    """What is in the raw items, and how the tokenizers do on held-out ones."""
-    lines, samples = [], ready.samples(SAMPLES)
-    for name, modality in ready.model.modalities.items():
-        raws = [sample[name] for sample in ready.samples(SAMPLES, held_out=False) if sample.get(name) is not None]
-        told = "; ".join(f"{fact} {value}" for fact, value in modality.summary(raws).items())
-        lines.append(f"{name} ({modality.kind}), of {len(raws)} training items: {told}")
-        lines.append(f"{name}: {_covered(modality, [s[name] for s in samples if s.get(name) is not None])}")
-    return lines
-
-
-def _covered(modality: Modality, raws: list[Any]) -> str:
-    tokenizer, tokens, unknown, exact = modality.tokenizer, [], 0, 0
-    for raw in raws:
-        try:
-            ids = tokenizer.encode(modality.check(raw)).values
-        except ValueError:
+def _with_heads(block: Any, old: int, new: int) -> Any:
+    changes = {}
+    for name in ("mixer", "cross"):
+        config = getattr(block, name)
+        heads = getattr(config, "heads", None)
+        if not heads or new == old or "heads" not in type(config).model_fields:
             continue
-        tokens.append(len(ids))
-        if tokenizer.size is not None:
-            unknown += int((ids == tokenizer.specials.get("unk", -1)).sum())
-            exact += isinstance(raw, str) and tokenizer.decode(ids) == raw
-    if not tokens:
-        return f"the {tokenizer.kind} tokenizer covers none of the held-out items"
-    size = f"{tokenizer.size} ids" if tokenizer.size is not None else f"vectors of {tokenizer.features}"
-    told = f"{tokenizer.kind} tokenizer, {size}; held out: {np.mean(tokens):,.1f} tokens an item"
-    if tokenizer.size is None:
-        return told
-    share = 100 * unknown / max(sum(tokens), 1)
-    whole = f", {100 * exact / len(tokens):.1f} % of items come back exactly" if isinstance(raws[0], str) else ""
-    return f"{told}, {share:.2f} % unknown{whole}"
+        many = max(1, round(heads * new / old))
+        many = None if new % many or (new // many) % 2 else many
+        more: dict[str, Any] = {"heads": many}
+        if shared := getattr(config, "kv_heads", None):
+            more["kv_heads"] = (
+                max(1, many * shared // heads) if many and not many % max(1, many * shared // heads) else None
+            )
+        changes[name] = config.replace(**more)
+    return block.replace(**changes) if changes else block
+
+
+def fitted(recipe: Recipe, chosen: Choice, precision: str | None = None) -> Recipe:
+    """The recipe of that size."""
+    settings = recipe.train.replace(batch=chosen.batch, batch_tokens=None, accumulate=chosen.accumulate)
+    if precision is not None:
+        settings = settings.replace(precision=precision)
+    if chosen.steps is not None:
+        settings = settings.replace(steps=chosen.steps, evaluate_every=None, save_every=None)
+    return resized(recipe, chosen.width, chosen.depth).replace(train=settings)
+
+
+def _traded(before: Recipe, after: Recipe) -> list[str]:
+    """What differs in size, a line each."""
+    said = []
+    for name, trunk in before.trunks.items():
+        new = after.trunks[name]
+        for field in ("width", "depth"):
+            if getattr(trunk, field) != getattr(new, field):
+                said.append(f"trunks.{name}.{field} {getattr(trunk, field)} -> {getattr(new, field)}")
+        if (a := _heads(trunk)) != (b := _heads(new)):
+            said.append(f"trunks.{name}: heads {a} -> {b}")
+    for field in ("batch", "accumulate", "steps"):
+        old, now = getattr(before.train, field), getattr(after.train, field)
+        if old != now:
+            said.append(f"train.{field} {old} -> {now}")
+    return said
+
+
+def _passes(ready: Ready, recipe: Recipe) -> list[str]:
+    """Whether the data are seen more often than teaches much."""
+    passes = recipe.train.steps * (recipe.train.batch or 1) / max(len(ready.train), 1)
+    return [f"the data are seen {passes:,.0f} times: a larger model would need more data"] if passes > PASSES else []
+
+
+def _heads(trunk: Any) -> str:
+    found = [str(heads or "by width") for block in trunk.blocks if (heads := getattr(block.mixer, "heads", 0)) != 0]
+    return ", ".join(dict.fromkeys(found))
+
+
+def _precision(asked: str, hardware: Hardware, recipe: Recipe) -> str:
+    return hardware.precision(max(trunk.width for trunk in recipe.trunks.values())) if asked == "auto" else asked
+
+
+def _read(recipe: Recipe, stream: str) -> bool:
+    return any(stream in trunk.inputs for trunk in recipe.trunks.values())

@@ -98,7 +98,9 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         bad.check(len(source))
         bad.judged = True
     torch.manual_seed(seed_of(recipe.seed, "weights"))
-    model = Model(ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads), modalities)
+    model = Model(
+        ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init), modalities
+    )
     objective = recipe.objective.build(model)
     train_config = recipe.train
     assert train_config.batch is not None
@@ -135,7 +137,7 @@ def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[
 
 def _check_early(recipe: Recipe) -> None:
     """What can be refused before any data is read."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads)
+    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
     check_wiring(config)
     recipe.objective.part.heads(recipe.objective, config, {})
     packed = [name for name, stream in recipe.streams.items() if stream.pack]
@@ -225,10 +227,11 @@ def _completed(
             raise ConfigError(f"streams.{name}.pack: only ids in a line can be laid end to end")
         if config.length is None:
             longest = _longest(modality, source, train, fields[name])
-            changes["length"] = 256 if pack else min(longest, 1024) if modality.tokenizer.axes == 1 else None
+            free = modality.tokenizer.axes < 2 and modality.tokenizer.layout() is None
+            changes["length"] = 256 if pack else min(longest, 1024) if free else None
         if changes:
             streams[name] = config.replace(**changes)
-    wiring = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads)
+    wiring = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
     sizes = {name: (m.tokenizer.size or m.tokenizer.features or 0) for name, m in modalities.items()}
     heads = {**recipe.heads, **recipe.objective.part.heads(recipe.objective, wiring, sizes)}
     settings = recipe.train

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
+from sevenfold.assembly.initialisation import Initialisation
 from sevenfold.assembly.model import HeadConfig
 from sevenfold.assembly.trunk import Trunk
 from sevenfold.core import notation, part
@@ -67,6 +68,8 @@ class Recipe(part.Config):
     """Name → trunk, in order."""
     heads: dict[str, HeadConfig] = {}
     """Name → head, besides those that the objective adds."""
+    init: Initialisation.Config = part.default("standard")
+    """The scheme of the first weights."""
     objective: Objective.Config
     """What is learned."""
     train: TrainConfig = TrainConfig()

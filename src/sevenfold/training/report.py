@@ -32,6 +32,7 @@ def report(ready: Ready, log: list[dict[str, Any]], results: dict[str, Any], exh
         f"<p>{escape(header('objective', recipe.objective.kind).partition(chr(10))[0])}</p>",
         f"<p class=quiet>{results['parameters']:,} parameters · {recipe.train.steps} steps of {recipe.train.batch} · "
         f"{results['seconds']:.0f} s in this process · seed {recipe.seed}</p>",
+        warned(log),
         "<h2>Figures on held-out data</h2>",
         figures(results),
         "<h2>Curves</h2>",
@@ -44,6 +45,17 @@ def report(ready: Ready, log: list[dict[str, Any]], results: dict[str, Any], exh
     ]
     body = "\n".join(piece for piece in pieces if piece)
     return f"<!doctype html><html lang=en><meta charset=utf-8><title>sevenfold run</title><style>{STYLE}</style><body>{body}</body></html>\n"
+
+
+def warned(log: list[dict[str, Any]]) -> str:
+    """What the objective warned of at the last look, and how many looks had something to warn of."""
+    looks = [record for record in log if "held_out" in record]
+    told = [record for record in looks if record.get("warnings")]
+    last = told[-1:] if told and told[-1] is looks[-1] else []
+    lines = [escape(line) for record in last for line in record["warnings"]]
+    if told and not lines:
+        lines = [f"{len(told)} of {len(looks)} looks on the way had a warning, the last one none."]
+    return "".join(f"<p><strong>Warning:</strong> {line}</p>" for line in lines)
 
 
 def figures(results: dict[str, Any]) -> str:

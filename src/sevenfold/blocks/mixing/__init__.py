@@ -35,15 +35,24 @@ class Mixer(part.Part, Ruled):
     """Whether it can work without a causal mask."""
     crosses: ClassVar[bool] = False
     """Whether it reads `hidden.memory` instead of its own tokens."""
+    joins: ClassVar[bool] = False
+    """Whether, reading `hidden.memory`, it reads its own tokens beside it: then it has something to read where memory is all
+    padding, and `weights` has columns for both, memory first."""
     narrow: ClassVar[bool] = False
     """Whether it looks at fewer tokens than the mask allows, by a rule of its own (a window, a grid)."""
     pairs: ClassVar[bool] = False
-    """Whether it mixes a pair representation: x is [b n n p], `width` is p. It belongs in `block.pair`, works without a
-    causal mask and does not step."""
+    """Whether it updates the pair representation: it reads hidden.pair [b n n p] (normed by the block, if it `needs` it) and
+    hidden.x (as it is), gives [b n n p], and its `width` is p. It belongs in `block.pair`."""
+    continues: ClassVar[bool] = True
+    """Whether it works under a causal mask and continues a sequence from a state (`start`, `step`)."""
+    exact: ClassVar[bool] = False
+    """Whether what it needs for a moment (`scratch`) is in float32 also where products run in bf16."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What it needs of a Hidden besides tokens: `pair`, `frames`, `grid`. A trunk that has none refuses it."""
+    """What it needs of a Hidden besides tokens: `pair`, `frames`, `grid`, `streams`. A trunk that has none refuses it."""
     heeds: ClassVar[frozenset[str]] = frozenset()
     """What it heeds of a Mask besides `causal`: `window`, `prefix`. A trunk refuses a mask that its mixers ignore."""
+    heads: int | None = None
+    """How many heads add a position's bias to their scores; None: it has no scores."""
     out: Projection
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
@@ -87,13 +96,37 @@ class Mixer(part.Part, Ruled):
         """Multiply-adds ×2 of one row of `tokens` tokens (attending to `attended`), by formula."""
         raise NotImplementedError
 
+    def flops_once(self, tokens: int) -> int:
+        """Multiply-adds ×2 that a batch takes once, however many rows it has (filters made of weights), by formula."""
+        return 0
+
     def kept(self, tokens: int, attended: int) -> int:
         """Numbers that the forward pass of one row keeps for the backward pass, beside what is given to it (hidden.x,
-        parameters, angles), by formula; under a causal mask where the part has the choice."""
+        parameters, angles) and what rows share (a mask), by formula; under a causal mask where the part has the choice,
+        and without rotary position."""
         raise NotImplementedError
 
+    def again(self, tokens: int, attended: int) -> int:
+        """Multiply-adds ×2 that the backward pass of one row takes beside twice those of `flops`, for what it computes once
+        more instead of keeping it, by formula."""
+        return 0
+
+    def scratch(self, tokens: int, attended: int) -> int:
+        """Numbers that either pass over one row needs for a moment, beside what is kept, by formula."""
+        return 6 * tokens * self.width
+
+    def turned(self, tokens: int) -> int:
+        """Numbers kept in addition where a rotary position turns queries and keys, of one row, by formula."""
+        return 2 * tokens * (self.heads or 1) * (self.rotated or 0)
+
+    def attended(self, tokens: int, grid: tuple[int, int] | None = None) -> int:
+        """How many tokens each of `tokens` attends to where nothing is masked (of one that updates pairs: the side of the
+        pair), which `flops` and `kept` are asked with."""
+        return grid[1] if self.pairs and grid is not None else tokens
+
     def cached(self, tokens: int) -> int:
-        """Numbers of state that one row needs to go on after `tokens` tokens (`start(1, tokens, …)`), by formula."""
+        """Numbers of state that one row needs to go on after `tokens` tokens (`start(1, tokens, …)`; of a cross mixer:
+        with `tokens` tokens of memory), by formula."""
         raise NotImplementedError
 
 
@@ -125,6 +158,20 @@ def allowed(hidden: Hidden, mask: Mask) -> Tensor | None:
     if seen is None:
         return None
     return (seen | torch.eye(n, dtype=torch.bool, device=device)[None])[:, None]
+
+
+def paired(hidden: Hidden) -> Tensor | None:
+    """Which pairs are of two valid tokens of one segment, [b n n] bool; None if all are. Of a grid: pairs of columns, where
+    a column is valid if any of its tokens is, and its segment is that of its first token."""
+    valid, segments = hidden.valid, hidden.segments
+    if hidden.grid is not None:
+        valid = None if valid is None else valid.unflatten(1, hidden.grid).any(1)
+        segments = None if segments is None else segments[:, : hidden.grid[1]]
+    found = None if valid is None else valid[:, :, None] & valid[:, None, :]
+    if segments is not None:
+        same = segments[:, :, None] == segments[:, None, :]
+        found = same if found is None else found & same
+    return found
 
 
 def starts(hidden: Hidden) -> Tensor | None:

@@ -51,13 +51,14 @@ class Attention(Mixer):
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__(config, width, project)
-        self.heads = config.heads or default_heads(width)
+        self.heads: int = config.heads or default_heads(width)
         self.kv = config.kv_heads or self.heads
         if config.head_width is None and width % self.heads:
             raise ConfigError(f"attention: {self.heads} heads do not divide the width {width}")
         if self.heads % self.kv:
             raise ConfigError(f"attention: {self.kv} kv_heads do not divide {self.heads} heads")
         self.head_width = config.head_width or width // self.heads
+        self.score_scale = 1.0  # of the scores, beside 1/sqrt(head_width); an initialisation may set it
         self.qkv = self.project(width, (self.heads + 2 * self.kv) * self.head_width)
         self.out = self.project(self.heads * self.head_width, width)
         self.query_norm = nn.RMSNorm(self.head_width, eps=1e-6) if config.query_key_norm else None
@@ -99,10 +100,11 @@ class Attention(Mixer):
             attn_mask=seen,
             is_causal=causal,
             dropout_p=self.config.dropout if self.training else 0.0,
+            scale=None if self.score_scale == 1 else self.head_width**-0.5 * self.score_scale,
             enable_gqa=self.kv != self.heads,
         )
 
-    def start(self, rows: int, length: int, like: Tensor) -> Cache:
+    def start(self, rows: int, length: int, like: Tensor) -> Any:
         shape = (rows, self.kv, length, self.head_width)
         return Cache(
             like.new_zeros(shape),
@@ -113,7 +115,7 @@ class Attention(Mixer):
             0,
         )
 
-    def step(self, hidden: Hidden, state: Cache, mask: Mask) -> tuple[Tensor, Cache]:
+    def step(self, hidden: Hidden, state: Any, mask: Mask) -> tuple[Tensor, Any]:
         q, k, v = self._heads(hidden)
         old, new = state.used, state.used + q.shape[2]
         if new > state.k.shape[2]:
@@ -146,7 +148,7 @@ class Attention(Mixer):
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
         q, k, _ = self._heads(hidden)
         k = k.repeat_interleave(self.heads // self.kv, dim=1)
-        score = (wide(q) @ wide(k).transpose(-1, -2)) * self.head_width**-0.5
+        score = (wide(q) @ wide(k).transpose(-1, -2)) * (self.head_width**-0.5 * self.score_scale)
         seen = allowed(hidden, mask)
         if hidden.bias is not None and hidden.coords is not None:
             score = score + hidden.bias(hidden.coords, hidden.coords, self.heads)
@@ -162,6 +164,18 @@ class Attention(Mixer):
         inner = self.heads * self.head_width
         projections = 2 * tokens * self.width * (2 * inner + 2 * self.kv * self.head_width)
         return projections + 4 * tokens * attended * inner
+
+    def kept(self, tokens: int, attended: int) -> int:
+        inner, shared = self.heads * self.head_width, self.kv * self.head_width
+        normed = 3 * inner + 2 * shared if self.config.query_key_norm else 0
+        return tokens * (2 * inner + 2 * shared + normed + self.heads)
+
+    def turned(self, tokens: int) -> int:
+        joined = self.heads if self.heads > 1 else 0  # heads are side by side again
+        return tokens * (self.heads + self.kv + joined) * self.head_width
+
+    def cached(self, tokens: int) -> int:
+        return 2 * tokens * self.kv * self.head_width
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

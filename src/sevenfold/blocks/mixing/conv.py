@@ -77,3 +77,9 @@ class Conv(Mixer):
 
     def flops(self, tokens: int, attended: int) -> int:
         return 6 * tokens * self.width**2 + 2 * tokens * self.kernel * self.width
+
+    def kept(self, tokens: int, attended: int) -> int:
+        return (6 * tokens + self.kernel - 1) * self.width
+
+    def cached(self, tokens: int) -> int:
+        return (self.kernel - 1) * self.width

@@ -41,7 +41,7 @@ class Cross(Mixer):
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__(config, width, project)
-        self.heads = config.heads or default_heads(width)
+        self.heads: int = config.heads or default_heads(width)
         if width % self.heads:
             raise ConfigError(f"cross: {self.heads} heads do not divide the width {width}")
         self.query = self.project(width, width)
@@ -90,9 +90,15 @@ class Cross(Mixer):
             weights = weights.masked_fill(nothing, 0.0)
         return weights if rows is None else weights[:, :, rows]
 
-    def values(self, hidden: Hidden) -> Tensor:
+    def values(self, hidden: Hidden) -> Tensor | None:
         return self._memory(hidden)[1]
 
     def flops(self, tokens: int, attended: int) -> int:
         memory = self.config.memory_width or self.width
         return 4 * tokens * self.width**2 + 4 * attended * memory * self.width + 4 * tokens * attended * self.width
+
+    def kept(self, tokens: int, attended: int) -> int:
+        return tokens * (2 * self.width + self.heads) + 2 * attended * self.width
+
+    def cached(self, tokens: int) -> int:
+        return 2 * tokens * self.width

@@ -21,9 +21,9 @@ from sevenfold.core.initial import Ruled
 
 
 class Nonlinearity(part.Part, Ruled):
-    """forward(x [… d], valid [b n] or None) → [… d]. `out` is its last projection (scaled down with depth at
-    initialisation). `penalty`, where a part sets it in a training pass, is a scalar that every objective adds to its mean
-    loss (the balance of experts)."""
+    """forward(x [… d], valid [b n] or None) → [… d]. `penalty`, where a part has one (the balance of experts), is [2]: the
+    sum over the tokens of the training passes so far, and how many tokens they were. Every objective adds its mean to
+    the mean loss, and sets it back to None."""
 
     room = "nonlinearity"
 
@@ -45,6 +45,10 @@ class Nonlinearity(part.Part, Ruled):
         self.up = project(width, self.inner * (2 if self.gated else 1))
         self.out = project(self.inner, width)
 
+    def outputs(self) -> list[Projection]:
+        """The last projections, to the trunk's width, which initialisation scales down with depth."""
+        return [self.out]
+
     def _inner(self, width: int) -> int:
         if self.config.expand is not None:
             return max(1, round(self.config.expand * width))
@@ -64,6 +68,14 @@ class Nonlinearity(part.Part, Ruled):
         """Multiply-adds ×2 of one forward pass over `tokens` vectors, by formula."""
         return 2 * tokens * self.width * self.inner * (3 if self.gated else 2)
 
+    def scratch(self, tokens: int) -> int:
+        """Numbers that it needs for a moment over `tokens` tokens, beside what is kept, by formula."""
+        return 2 * self.inner * tokens * (2 if self.gated else 1)
+
     def kept(self, tokens: int) -> int:
-        """Numbers kept for the backward pass over `tokens` tokens, beside what is given to it, by formula."""
-        raise NotImplementedError
+        """Numbers kept for the backward pass over `tokens` tokens, beside what is given to it, by formula.
+
+        By default for an `activate` that keeps its input: what goes into it and what comes out; gated: both halves of
+        the input, the activated gate, and the product.
+        """
+        return tokens * self.inner * (4 if self.gated else 2)

@@ -1,7 +1,7 @@
 """Normalization: keeps the size of activations where kernels and gradients are well.
 
-The contract of this room: forward(x [… d], condition [b d'] or None, valid [b n] or None) → [… d], token by token unless
-its header says else. `condition` is read by adaptive norms, `valid` by those that take statistics over tokens.
+The contract of this room: forward(x [b … d], condition [b d'] or None, valid [b n] or None) → [b … d], token by token
+unless its header says else. `condition` is read by adaptive norms, `valid` by those that take statistics over tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sevenfold.core.initial import Ruled
 
 
 class Norm(part.Part, Ruled):
-    """A normalization of vectors of one width."""
+    """A normalization of vectors of one width. `condition` is the width of the condition, None where there is none."""
 
     room = "normalization"
 
@@ -24,13 +24,17 @@ class Norm(part.Part, Ruled):
         eps: float = Field(1e-5, gt=0, lt=1)
         """Added to the variance."""
 
-    def __init__(self, config: Any, width: int):
+    def __init__(self, config: Any, width: int, condition: int | None = None):
         super().__init__()
         self.config, self.width = config, width
 
     def forward(self, x: Tensor, condition: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         raise NotImplementedError
 
+    def flops(self, tokens: int) -> int:
+        """Multiply-adds ×2 of the matrix products for one row of `tokens` tokens, by formula."""
+        return 0
+
     def kept(self, tokens: int) -> int:
-        """Numbers kept for the backward pass over `tokens` tokens, beside what is given to it, by formula."""
+        """Numbers kept for the backward pass over one row of `tokens` tokens, beside what is given to it, by formula."""
         raise NotImplementedError

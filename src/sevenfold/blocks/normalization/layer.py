@@ -24,8 +24,8 @@ class Layer(Norm):
 
     variants = ({"bias": False},)
 
-    def __init__(self, config: Any, width: int):
-        super().__init__(config, width)
+    def __init__(self, config: Any, width: int, condition: int | None = None):
+        super().__init__(config, width, condition)
         self.weight = nn.Parameter(torch.empty(width))
         self.bias = nn.Parameter(torch.empty(width)) if config.bias else None
 
@@ -35,3 +35,6 @@ class Layer(Norm):
 
     def forward(self, x: Tensor, condition: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         return F.layer_norm(x, (self.width,), self.weight, self.bias, self.config.eps)
+
+    def kept(self, tokens: int) -> int:
+        return 2 * tokens

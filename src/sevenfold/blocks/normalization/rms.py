@@ -23,8 +23,8 @@ class RMS(Norm):
         eps: float = 1e-6
         """Added to the mean square."""
 
-    def __init__(self, config: Any, width: int):
-        super().__init__(config, width)
+    def __init__(self, config: Any, width: int, condition: int | None = None):
+        super().__init__(config, width, condition)
         self.weight = nn.Parameter(torch.empty(width))
 
     def rules(self) -> dict[str, Rule]:
@@ -32,3 +32,6 @@ class RMS(Norm):
 
     def forward(self, x: Tensor, condition: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         return F.rms_norm(wide(x), (self.width,), wide(self.weight), self.config.eps).to(x.dtype)
+
+    def kept(self, tokens: int) -> int:
+        return tokens * (self.width + 1)  # a fused kernel keeps less

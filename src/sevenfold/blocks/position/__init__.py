@@ -16,14 +16,15 @@ from sevenfold.core.initial import Ruled
 
 
 class Position(part.Part, Ruled):
-    """A position scheme for coordinates with `axes` columns in a trunk of the given width."""
+    """A position scheme for coordinates with `axes` columns in a trunk of the given width, whose mixers have at most
+    `heads` heads (None: nobody said)."""
 
     room = "position"
 
     class Config(part.Config):
         pass
 
-    def __init__(self, config: Any, width: int, axes: int):
+    def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
         super().__init__()
         self.config, self.width, self.axes = config, width, axes
 
@@ -37,7 +38,8 @@ class Position(part.Part, Ruled):
         return None
 
     def angles(self, coords: Tensor, width: int) -> tuple[Tensor, Tensor] | None:
-        """coords [b n c] → (cos, sin), each [b n width/2] float32: the rotation of a head's pairs (i, i + width/2)."""
+        """coords [b n c] → (cos, sin), each [b n width/2] float32: the rotation of a head's pairs (i, i + width/2), times
+        one factor where a scheme sharpens scores."""
         return None
 
     def bias(self, query: Tensor, key: Tensor, heads: int) -> Tensor | None:
@@ -48,6 +50,11 @@ class Position(part.Part, Ruled):
     def biased(self) -> bool:
         """Whether `bias` is given."""
         return type(self).bias is not Position.bias
+
+    @property
+    def turns(self) -> bool:
+        """Whether `angles` are given."""
+        return type(self).angles is not Position.angles
 
 
 def one_axis(part: Position) -> None:

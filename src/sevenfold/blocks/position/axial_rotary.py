@@ -23,8 +23,8 @@ class AxialRotary(Position):
         base: float = Field(100.0, gt=1)
         """The longest wavelength of each axis is about 2 pi base; grids are short, so it is small."""
 
-    def __init__(self, config: Any, width: int, axes: int):
-        super().__init__(config, width, axes)
+    def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
+        super().__init__(config, width, axes, heads)
         if axes < 1:
             raise ConfigError("position 'axial_rotary' needs tokens with coordinates; these have none: choose none")
 

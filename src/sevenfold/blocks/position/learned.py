@@ -27,8 +27,8 @@ class Learned(Position):
 
     variants = ({"size": 64},)
 
-    def __init__(self, config: Any, width: int, axes: int):
-        super().__init__(config, width, axes)
+    def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
+        super().__init__(config, width, axes, heads)
         if axes < 1:
             raise ConfigError("position 'learned' needs tokens with coordinates; these have none: choose none")
         self.tables = nn.Parameter(torch.empty(axes, config.size, width))

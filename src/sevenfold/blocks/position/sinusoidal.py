@@ -23,8 +23,8 @@ class Sinusoidal(Position):
         base: float = Field(10000.0, gt=1)
         """The longest wavelength is 2 pi base."""
 
-    def __init__(self, config: Any, width: int, axes: int):
-        super().__init__(config, width, axes)
+    def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
+        super().__init__(config, width, axes, heads)
         if axes and width % (2 * axes):
             raise ConfigError(f"position 'sinusoidal': width {width} is not a multiple of {2 * axes} (2 x {axes} axes)")
 

@@ -25,6 +25,8 @@ class Projection(part.Part, Ruled):
     """Whether it takes ids [b n] instead of vectors; then width_in is how many ids there are."""
     reads_table: ClassVar[bool] = False
     """Whether it takes the input embedding's table [width_out width_in] as a second argument."""
+    dense: ClassVar[bool] = True
+    """Whether it is one matrix, `weight`; a small network (of a group of points) has several."""
     weight: Tensor
 
     def __init__(self, config: Any, width_in: int, width_out: int):
@@ -40,3 +42,7 @@ class Projection(part.Part, Ruled):
     def flops(self, tokens: int) -> int:
         """Multiply-adds ×2 of one forward pass over `tokens` vectors, by formula."""
         return 2 * tokens * self.width_in * self.width_out
+
+    def kept(self, tokens: int) -> int:
+        """Numbers kept for the backward pass over `tokens` vectors, beside the input and parameters, by formula."""
+        return 0

@@ -22,8 +22,10 @@ class LayerScale(Residual):
         initial: float = Field(1e-2, gt=0)
         """The value of g at the start."""
 
-    def __init__(self, config: Any, width: int, index: int = 0, depth: int = 1):
-        super().__init__(config, width, index, depth)
+    def __init__(
+        self, config: Any, width: int, index: int = 0, depth: int = 1, place: int = 0, condition: int | None = None
+    ):
+        super().__init__(config, width, index, depth, place, condition)
         self.weight = nn.Parameter(torch.empty(width))
 
     def rules(self) -> dict[str, Rule]:
@@ -31,3 +33,6 @@ class LayerScale(Residual):
 
     def forward(self, x: Tensor, branch: Branch, condition: Tensor | None = None) -> Tensor:
         return x + self.weight * branch(x)
+
+    def kept(self, tokens: int) -> int:
+        return tokens * self.width

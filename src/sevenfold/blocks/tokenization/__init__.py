@@ -31,10 +31,17 @@ class Tokenizer(part.Part):
     class Config(part.Config):
         pass
 
-    axes: ClassVar[int] = 1
+    axes: int = 1
     """Columns of `coords`: 1 for sequences, 2 for pictures, 0 for single facts."""
+    framed: ClassVar[bool] = False
+    """Whether its tokens have frames (see sevenfold.core.types.Hidden)."""
+    coords_tell: ClassVar[bool] = False
+    """Whether coordinates say what a token is (which gene, how strong), and not only where among the others it stands:
+    two tokens are then the same only where their coordinates are, and coordinates count as content."""
     lossless: ClassVar[bool] = True
     """Whether decode(encode(raw)) == raw for every raw item written in its own alphabet, as `example` gives them."""
+    idempotent: bool = True
+    """Whether a decoded item makes the same tokens again. Not so where decoding guesses (the phases of a sound, pixels from codes)."""
 
     def __init__(self, config: Any):
         self.config = config
@@ -47,6 +54,11 @@ class Tokenizer(part.Part):
     def example(cls, seed: int = 0) -> Sequence[Any]:
         """At least 8 small raw items that it takes, different for each seed, for tests and for trying things out."""
         raise NotImplementedError
+
+    @classmethod
+    def example_config(cls, config: Any, folder: Path) -> Any:
+        """The config with what it needs before it can be fitted (the folder of a run, say), made in an empty folder."""
+        return config
 
     @property
     def ready(self) -> bool:
@@ -79,6 +91,11 @@ class Tokenizer(part.Part):
         """Coordinates [n axes] of a whole item's tokens in their order, where all items have the same (pictures of one
         size); None where length is free."""
         return None
+
+    def reach(self) -> int | None:
+        """One more than the largest coordinate that it gives, where that does not depend on the item; else None."""
+        grid = self.layout()
+        return int(grid.max()) + 1 if grid is not None and grid.size else None
 
     def vectors(self) -> np.ndarray | None:
         """What each id stands for, [size p] (a codebook; zeros for special tokens), where ids stand for vectors.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 import tokenizers
 
 from sevenfold.blocks.tokenization import Tokenizer, check_ready, line, need_text
+from sevenfold.blocks.tokenization._fast import LONG, in_pieces
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.files import read_json, write_atomic
 from sevenfold.core.seeds import numpy_generator
@@ -51,13 +53,25 @@ class TrainedText(Tokenizer):
         check_ready(self)
         text = need_text(raw, self)
         text.encode("utf-8")  # a lone surrogate: ValueError that names its place
-        self.inner.encode_special_tokens = True
-        ids = np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        ids = self._ids(text)
         return Tokens(ids, line(len(ids)))
+
+    def _ids(self, text: str) -> np.ndarray:
+        self.inner.encode_special_tokens = True
+        if len(text) >= LONG:
+            return in_pieces(self.inner, text)
+        return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
     def decode(self, values: np.ndarray, coords: np.ndarray | None = None) -> str:
         check_ready(self)
         return self.inner.decode(np.asarray(values).tolist(), skip_special_tokens=True)
+
+    def spans(self, raw: Any) -> np.ndarray:
+        """The characters of each piece, in the text as it was given; parts of one character have the same span."""
+        check_ready(self)
+        self.inner.encode_special_tokens = True
+        offsets = self.inner.encode(need_text(raw, self), add_special_tokens=False).offsets
+        return np.array(offsets, dtype=np.int64).reshape(-1, 2)
 
     def piece(self, id: int) -> str:
         written = self.inner.id_to_token(id) if self.inner is not None else None
@@ -96,6 +110,24 @@ class TrainedText(Tokenizer):
         self.inner = inner
         self.specials = {name: id for id, name in enumerate(self.special_pieces)}
         self.size = inner.get_vocab_size()
+
+
+def words_of(inner: tokenizers.Tokenizer, raws: Iterable[str]) -> Counter[str]:
+    """The words that a library tokenizer's normalizer and pre-tokenizer make of texts, and how often each occurs."""
+    counts: Counter[str] = Counter()
+    for raw in raws:
+        text = inner.normalizer.normalize_str(raw)
+        counts.update(word for word, _ in inner.pre_tokenizer.pre_tokenize_str(text))
+    return counts
+
+
+def frequent_letters(words: Mapping[str, int], most: int) -> list[str]:
+    """The most frequent letters of words with their counts, sorted."""
+    counts: Counter[str] = Counter()
+    for word, times in words.items():
+        for letter in word:
+            counts[letter] += times
+    return sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[:most])
 
 
 def printable(text: str) -> str:

@@ -2,7 +2,8 @@
 
     z_ij = sum_k 2^(P*P-1-k) [x_k >= t]         x_0 ... x_(P*P-1) the patch by rows; then pad, bos, eos, mask
 
-Ours; a vocabulary of every possible patch (16 for P = 2). The smallest picture tokenizer that loses nothing.
+Ours; a vocabulary of every possible patch (16 for P = 2). The smallest picture tokenizer that loses nothing. With P = 1,
+the binary pixels of Larochelle and Murray 2011 (NADE), proceedings.mlr.press/v15/larochelle11a.
 """
 
 from __future__ import annotations

@@ -37,6 +37,12 @@ class Bytes(Tokenizer):
         ids = np.asarray(values)
         return ids[ids < 256].astype(np.uint8).tobytes().decode("utf-8", errors="replace")
 
+    def spans(self, raw: Any) -> np.ndarray:
+        """The character that each byte is from (several bytes may be from one)."""
+        ids = np.frombuffer(need_text(raw, self).encode("utf-8"), dtype=np.uint8)
+        ends = np.cumsum((ids & 0xC0) != 0x80)
+        return np.stack([ends - 1, ends], axis=1).astype(np.int64)
+
     def piece(self, id: int) -> str:
         if id >= 256:
             return super().piece(id)

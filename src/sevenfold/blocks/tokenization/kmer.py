@@ -22,7 +22,7 @@ from sevenfold.core.types import Tokens
 
 BASES = "ACGT"
 N, AMBIGUOUS, WRONG = 4, 5, 6
-CODES = table(BASES + "N" + "RYSWKMBDHV", [0, 1, 2, 3, N] + [AMBIGUOUS] * 10, WRONG)
+CODES = table(BASES + "N" + "RYSWKMBDHV", [0, 1, 2, 3, N] + [AMBIGUOUS] * 10, WRONG).astype(np.uint8)
 
 
 class Kmer(Tokenizer):
@@ -61,31 +61,49 @@ class Kmer(Tokenizer):
 
     def encode(self, raw: Any) -> Tokens:
         """Raises ValueError for a character that is no IUPAC letter of DNA, with its position from 0."""
-        codes = CODES[letters(need_text(raw, self))]
-        wrong = np.flatnonzero(codes == WRONG)
-        if len(wrong):
-            place = int(wrong[0])
-            hint = ": write T for U" if raw[place] in "Uu" else ""
-            raise ValueError(f"{raw[place]!r} at position {place} is not a letter of DNA (A C G T N){hint}")
+        text = need_text(raw, self)
+        codes = CODES.take(letters(text))
+        most = codes.max(initial=0)
+        if most == WRONG:
+            place = int(np.argmax(codes == WRONG))
+            hint = ": write T for U" if text[place] in "Uu" else ""
+            raise ValueError(f"{text[place]!r} at position {place} is not a letter of DNA (A C G T N){hint}")
         slide = self.config.overlap and len(codes) >= self.config.k
-        ids = self._sliding(codes) if slide else self._side_by_side(codes)
+        ids = self._sliding(codes, most < N) if slide else self._side_by_side(codes, most < N)
         return Tokens(ids, line(len(ids)))
 
-    def _side_by_side(self, codes: np.ndarray) -> np.ndarray:
+    def _words(self, codes: np.ndarray, step: int, count: int) -> np.ndarray:
+        """The ids of `count` words, one every `step` bases, as if all were of A C G T, [count] int64."""
+        found = codes[: step * count : step].astype(np.int64)
+        for place in range(1, self.config.k):
+            found <<= 2
+            found += codes[place : place + step * count : step]
+        found += len(self.specials)
+        return found
+
+    def _side_by_side(self, codes: np.ndarray, whole_words: bool) -> np.ndarray:
         k = self.config.k
-        whole = len(codes) // k * k
-        single = self._single[codes]
-        words, ids = codes[:whole].reshape(-1, k), single[:whole].reshape(-1, k)
-        good = (words < N).all(1)
-        ids[good, 0] = len(self.specials) + words[good] @ self._powers
+        if k == 1:
+            return self._single.take(codes)
+        count = len(codes) // k
+        words = self._words(codes, k, count)
+        rest = self._single.take(codes[k * count :])
+        if whole_words:
+            return np.concatenate([words, rest])
+        ids = self._single.take(codes[: k * count]).reshape(-1, k)
+        good = (codes[: k * count].reshape(-1, k) < N).all(1)
+        ids[good, 0] = words[good]
         kept = np.ones(ids.shape, dtype=bool)
         kept[good, 1:] = False
-        return np.concatenate([ids[kept], single[whole:]])
+        return np.concatenate([ids[kept], rest])
 
-    def _sliding(self, codes: np.ndarray) -> np.ndarray:
-        words = np.lib.stride_tricks.sliding_window_view(codes, self.config.k)
-        good = (words < N).all(1)
-        return np.where(good, len(self.specials) + words @ self._powers, self.specials["unk"])
+    def _sliding(self, codes: np.ndarray, whole_words: bool) -> np.ndarray:
+        k = self.config.k
+        ids = self._words(codes, 1, len(codes) - k + 1)
+        if not whole_words:
+            good = (np.lib.stride_tricks.sliding_window_view(codes, k) < N).all(1)
+            ids[~good] = self.specials["unk"]
+        return ids
 
     def decode(self, values: np.ndarray, coords: np.ndarray | None = None) -> str:
         ids = np.asarray(values)
@@ -103,6 +121,15 @@ class Kmer(Tokenizer):
         for place in range(k):
             bases[place : place + count][whole] = spelled[whole, place]
         return bases
+
+    def spans(self, raw: Any) -> np.ndarray:
+        """The bases of each word or single letter."""
+        ids = self.encode(raw).values
+        if self.config.overlap and len(raw) >= self.config.k:
+            begins = np.arange(len(ids))
+            return np.stack([begins, begins + self.config.k], axis=1)
+        ends = np.cumsum((self._letters[ids] > 0).sum(1))
+        return np.stack([np.concatenate([[0], ends[:-1]]), ends], axis=1)[: len(ids)].astype(np.int64)
 
     def piece(self, id: int) -> str:
         if id < len(self.specials):

@@ -55,6 +55,11 @@ class Residue(Tokenizer):
         spelled = self._letters[np.asarray(values, np.int64)]
         return spelled[spelled > 0].tobytes().decode("ascii")
 
+    def spans(self, raw: Any) -> np.ndarray:
+        """One residue each."""
+        begins = np.arange(len(need_text(raw, self)), dtype=np.int64)
+        return np.stack([begins, begins + 1], axis=1)
+
     def piece(self, id: int) -> str:
         return VOCABULARY[id]
 

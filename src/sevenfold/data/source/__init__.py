@@ -19,7 +19,20 @@ from sevenfold.core.seeds import seed_of
 
 Sample = dict[str, Any]
 
-SEQUENCES_AND_IMAGES = {"image", "dna", "protein"}
+SEQUENCES_AND_IMAGES = {
+    "image",
+    "microscopy",
+    "dna",
+    "protein",
+    "molecule",
+    "cells",
+    "structure",
+    "points",
+    "series",
+    "audio",
+    "actions",
+    "table",
+}
 """Kinds of fields that say what a sample is about, whatever labels and captions stand beside them."""
 
 

@@ -20,7 +20,9 @@ LABELS = frozenset({"label", "labels", "class", "category", "target", "split", "
 """Columns with these names hold labels if their values are short, however few rows there are."""
 TEXTS = frozenset({"text", "caption", "sentence", "content", "title", "prompt", "question", "answer", "message"})
 """Columns with these names hold text, however often it repeats."""
-KINDS = ("text", "label", "number", "dna", "protein", "array")
+MOLECULES = frozenset({"smiles", "canonical_smiles", "isomeric_smiles", "smi", "mol_smiles"})
+"""Columns with these names hold molecules."""
+KINDS = ("text", "label", "number", "dna", "protein", "molecule", "array")
 
 
 def is_missing(value: Any) -> bool:
@@ -75,6 +77,8 @@ def _kind_of_words(name: str, words: list[str]) -> str:
     if _nearly_all(sum(map(_is_number, words)), len(words)):
         whole = all(word.lstrip("+-").isdigit() for word in words)
         return "label" if whole and name.lower() in LABELS and distinct <= 1000 else "number"
+    if name.lower().replace(" ", "_") in MOLECULES:
+        return "molecule"
     letters = sequence_kind(words)
     if letters is not None:
         return letters
@@ -127,6 +131,8 @@ def convert(value: Any, kind: str) -> Any:
         return float(word)
     if kind == "array":
         return to_array(value)
+    if kind == "molecule":
+        return _well_formed(str(value).strip())
     return sequence(str(value).strip(), kind)
 
 

@@ -10,13 +10,15 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sevenfold.core.errors import DataError
-from sevenfold.data.source import suffix
+from sevenfold.core.errors import BadSample, DataError
+from sevenfold.data.source import Source, suffix
 
 LARGEST = 1 << 30
 """Bytes of data that are held in memory unless a recipe says otherwise."""
 HEAD = 1 << 16
 """Bytes that are looked at to tell what a file is."""
+LOOKED_AT = 20
+"""Files of a folder that may be damaged, the first ones, before it is refused."""
 
 
 def expands_to(size: int, largest: int) -> int:
@@ -94,6 +96,23 @@ def list_files(folder: Path, suffixes: Collection[str] | None = None) -> list[Pa
             if not name.startswith(".") and (suffixes is None or suffix(path) in suffixes) and path.is_file():
                 found.append(path)
     return sorted(found, key=lambda path: natural(path.relative_to(folder)))
+
+
+def check_first(source: Source, root: Path, things: str) -> None:
+    """DataError if `root` is an empty file, or none of the first few samples of a folder can be read."""
+    if root.is_file():
+        if not root.stat().st_size:
+            raise DataError(f"{root}: is empty")
+        return
+    problems = []
+    for index in range(min(len(source), LOOKED_AT)):
+        try:
+            source[index]
+            return
+        except BadSample as error:
+            problems.append(str(error))
+    if problems:
+        raise DataError(f"{root}: none of the first {len(problems)} {things} can be read: {problems[0]}")
 
 
 def natural(path: Path) -> tuple[Any, ...]:

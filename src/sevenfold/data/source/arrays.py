@@ -1,11 +1,15 @@
 """Numpy arrays: .npz and .npy.
 
     [N H W], [N H W C] or [N C H W], C = 1, 3 or 4   image (uint8, bool, or float in 0…1)
+    [N H W C] with another C                         microscopy
+    [N P 3] of floats, P above 3                     points
+    [N T C] of floats beyond 0…1, T other than C     series
+    [N T] of numbers, T of 16 or more                series, where there are neither pictures nor points
     [N] of few whole numbers, or of words            label
     [N] of numbers                                   number
 
-The arrays whose first axis is as long as that of the images (or else as most of them) are the fields; others are left
-out. Nothing is unpickled, and what a file declares is checked before memory is taken.
+`fields` of the recipe wins. The arrays whose first axis is as long as that of the images (or else as most of them) are
+the fields; others are left out. Nothing is unpickled, and what a file declares is checked before memory is taken.
 
 MNIST and its kin (MedMNIST, Fashion-MNIST) as they are passed around.
 """
@@ -27,7 +31,11 @@ from sevenfold.core.seeds import numpy_generator
 from sevenfold.data.source import Sample, Source
 from sevenfold.data.source._files import LARGEST, expands_to
 
-READABLE = "images [N H W] or [N H W C], labels and numbers [N]"
+READABLE = "images [N H W] or [N H W C], points [N P 3], series [N T] or [N T C], labels and numbers [N]"
+PICTURES = {"image", "microscopy", "points"}
+CONTENT = {*PICTURES, "series"}
+FEWEST_STEPS = 16
+"""Rows of fewer numbers are not taken for series unless the recipe says so."""
 
 
 class Declared(NamedTuple):
@@ -45,11 +53,13 @@ class Declared(NamedTuple):
 
 
 class Arrays(Source):
-    """Samples are one entry of each array: {name: uint8 or float32 [H W C], a label or a number}."""
+    """Samples are one entry of each array: {name: uint8 or float32 [H W C] (microscopy: as it is), float32 [P 3] or [T C],
+    a label or a number}."""
 
     class Config(Source.Config):
         fields: dict[str, str] | None = None
-        """Array → `image`, `label` or `number`; only these are read. By default all that look like one."""
+        """Array → `image`, `microscopy`, `points`, `series`, `label` or `number`; only these are read. By default all
+        that look like one."""
         largest_bytes: int = Field(default=LARGEST, ge=1)
         """The arrays together may not be larger than this; those of an .npz are held in memory."""
 
@@ -95,14 +105,16 @@ class Arrays(Source):
             if name not in declared:
                 raise DataError(f"{self.path}: there is no array {name!r}{did_you_mean(name, declared)}")
         kinds = given or {name: kind for name, one in declared.items() if (kind := _kind(one))}
+        if not given and PICTURES & set(kinds.values()):
+            kinds = {name: kind for name, kind in kinds.items() if kind != "series"}
         listed = ", ".join(f"{name} {one}" for name, one in declared.items())
-        if not given and "image" not in kinds.values() and any(len(one.shape) > 1 for one in declared.values()):
+        if not given and not CONTENT & set(kinds.values()) and any(len(one.shape) > 1 for one in declared.values()):
             kinds = {}  # labels or numbers of something that is not read
         wrong = [name for name, kind in kinds.items() if kind not in _possible(declared[name])]
         if not kinds or wrong:
-            what = f"the array {wrong[0]!r} cannot be read as {kinds[wrong[0]]!r}" if wrong else "holds no images"
+            what = f"the array {wrong[0]!r} cannot be read as {kinds[wrong[0]]!r}" if wrong else "holds nothing to read"
             raise DataError(f"{self.path}: {what}; there are {listed}; read are {READABLE}")
-        lengths = [declared[name].shape[0] for name, kind in kinds.items() if kind == "image"]
+        lengths = [declared[name].shape[0] for name, kind in kinds.items() if kind in CONTENT]
         count = Counter(lengths or [declared[name].shape[0] for name in kinds]).most_common(1)[0][0]
         if count == 0:
             raise DataError(f"{self.path}: has no samples; there are {listed}")
@@ -124,22 +136,34 @@ class Arrays(Source):
         if kind == "label" and array.dtype.kind in "iu" and name not in (self.config.fields or {}):
             if len(np.unique(array)) > min(1000, max(2, len(array) // 2)):
                 self._fields[name] = "number"
+        if kind in ("points", "series") and name not in (self.config.fields or {}):
+            self._notes.append(self._taken(name, array, kind))
         if kind != "image":
             return array
         images = array[..., None] if array.ndim == 3 else array
         if images.shape[1] in (1, 3, 4) and images.shape[3] not in (1, 3, 4):
             images = images.transpose(0, 2, 3, 1)
         first = images[:100]
+        oblong = array.ndim == 3 and array.shape[1] != array.shape[2] and not self.config.fields
+        if oblong and first.dtype.kind == "f" and not (first.min() >= 0 and first.max() <= 1):
+            self._fields[name] = "series"
+            self._notes.append(self._taken(name, array, "series"))
+            return array
         if first.dtype.kind == "f" and not (first.min() >= 0 and first.max() <= 1):
             raise DataError(
                 f"{self.path}: the array {name!r} {list(array.shape)} has values in {first.min():g}…{first.max():g}; "
-                f"images of floats are in 0…1: rescale it"
+                f"images of floats are in 0…1: rescale it, or say fields: {{{name}: series}}"
             )
         if first.dtype.kind in "iu" and not (first.min() >= 0 and first.max() <= 255):
             raise DataError(
                 f"{self.path}: the array {name!r} has values outside 0…255, so it holds no images: rescale it"
             )
         return images
+
+    def _taken(self, name: str, array: np.ndarray, kind: str) -> str:
+        shape = f"{list(array.shape)} {array.dtype}"
+        what = f"clouds of {array.shape[1]} points" if kind == "points" else f"series of {array.shape[1]} time steps"
+        return f"{self.path}: the array {name!r} {shape} is read as {what}; if it is none, say fields: {{{name}: …}}"
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -163,6 +187,10 @@ class Arrays(Source):
             if not math.isfinite(number):
                 raise BadSample(self.where(index), f"{name!r} is {number}, not a number")
             return number
+        if kind in ("points", "series"):
+            return np.array(value, np.float32)
+        if kind == "microscopy":
+            return np.ascontiguousarray(value)
         low, high = float(value.min()), float(value.max())
         top = 1 if value.dtype.kind in "fb" else 255
         if not (low >= 0 and high <= top):
@@ -173,7 +201,8 @@ class Arrays(Source):
 
 
 def _kind(one: Declared) -> str | None:
-    return next(iter(_possible(one)), None)
+    kind = next(iter(_possible(one)), None)
+    return None if kind == "series" and one.shape[1] < FEWEST_STEPS else kind
 
 
 def _possible(one: Declared) -> tuple[str, ...]:
@@ -184,8 +213,15 @@ def _possible(one: Declared) -> tuple[str, ...]:
         return ()
     if len(one.shape) == 1:
         return ("number", "label") if one.dtype.kind == "f" else ("label", "number")
+    if len(one.shape) == 2:
+        return ("series",) if one.dtype.kind != "b" else ()
+    if len(one.shape) == 3 and one.dtype.kind == "f" and one.shape[2] == 3 and one.shape[1] > 3:
+        return ("points", "image", "series")
+    if len(one.shape) == 3 and one.dtype.kind != "b":
+        return ("image", "series", *(("points",) if one.shape[2] >= 3 else ()))
     images = len(one.shape) == 3 or (len(one.shape) == 4 and {one.shape[1], one.shape[3]} & {1, 3, 4})
-    return ("image",) if images else ()
+    many = ("microscopy",) if len(one.shape) == 4 and one.dtype.kind != "b" else ()
+    return ("image", *many) if images else many
 
 
 def _declared_npy(path: Path) -> Declared:

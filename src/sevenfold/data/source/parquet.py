@@ -119,13 +119,16 @@ class Parquet(Source):
     def __len__(self) -> int:
         return min(self._starts[-1], self.config.limit or self._starts[-1])
 
-    def __getitem__(self, index: int) -> Sample:
+    def _row(self, index: int) -> dict[str, Any]:
         number = bisect_right(self._starts, index) - 1
         try:
-            row = self._rows(number).slice(index - self._starts[number], 1).to_pylist()[0]
+            row: dict[str, Any] = self._rows(number).slice(index - self._starts[number], 1).to_pylist()[0]
         except Exception as error:  # damaged files raise anything
             raise BadSample(self.where(index), f"its row group cannot be read: {str(error).splitlines()[0]}") from None
-        sample = {}
+        return row
+
+    def __getitem__(self, index: int) -> Sample:
+        row, sample = self._row(index), {}
         for name, kind in self._fields.items():
             if row[name] is None:
                 raise BadSample(self.where(index), f"{name!r} is missing")

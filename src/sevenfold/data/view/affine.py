@@ -32,7 +32,7 @@ class Affine(View):
     def __call__(self, raw: Any, generator: np.random.Generator) -> np.ndarray:
         from scipy.ndimage import affine_transform
 
-        if not isinstance(raw, np.ndarray):
+        if not isinstance(raw, np.ndarray) or raw.ndim != 3:
             raise ConfigError(f"the affine view changes pictures, not {type(raw).__name__}: take it out of views")
         config, (turn, grow, lean, down, across) = self.config, generator.uniform(-1, 1, 5)
         angle, lean = np.deg2rad(turn * config.degrees), lean * config.slant

@@ -16,6 +16,7 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.data.view import View
 
 LETTERS, PARTNERS = "ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN"
+KNOWN = frozenset(LETTERS + LETTERS.lower())
 COMPLEMENT = str.maketrans(LETTERS + LETTERS.lower(), PARTNERS + PARTNERS.lower())
 
 
@@ -27,8 +28,7 @@ class ReverseComplement(View):
         """p, how often the other strand is taken."""
 
     def __call__(self, raw: Any, generator: np.random.Generator) -> str:
-        if not isinstance(raw, str):
-            raise ConfigError(
-                f"the reverse_complement view changes DNA, not {type(raw).__name__}: take it out of views"
-            )
+        if not isinstance(raw, str) or not KNOWN.issuperset(raw):
+            what = f"text with {sorted(set(raw) - KNOWN)[0]!r} in it" if isinstance(raw, str) else type(raw).__name__
+            raise ConfigError(f"the reverse_complement view changes DNA, not {what}: take it out of views")
         return raw.translate(COMPLEMENT)[::-1] if generator.random() < self.config.probability else raw

@@ -24,7 +24,7 @@ class Shift(View):
         """k, the most pixels in each direction."""
 
     def __call__(self, raw: Any, generator: np.random.Generator) -> np.ndarray:
-        if not isinstance(raw, np.ndarray):
+        if not isinstance(raw, np.ndarray) or raw.ndim != 3:
             raise ConfigError(f"the shift view changes pictures, not {type(raw).__name__}: take it out of views")
         down, across = generator.integers(-self.config.pixels, self.config.pixels, 2, endpoint=True).tolist()
         moved = np.zeros_like(raw)

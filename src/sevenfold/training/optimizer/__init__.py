@@ -1,6 +1,7 @@
 """Optimizers: PyTorch's own, with the parameters shared out by a rule that is written down once.
 
-Weight decay goes to matrices only: not to biases, norms, scales, class and register tokens.
+Weight decay goes to the parameters whose rules say so (sevenfold.core.initial): matrices, not biases, norms, scales,
+class and register tokens. The factor of each one's learning rate is the initialisation's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError
+from sevenfold.core.initial import Care
 
 
 class Optimizer(part.Part):
@@ -27,8 +29,10 @@ class Optimizer(part.Part):
         weight_decay: float = Field(0.1, ge=0)
         """Decoupled weight decay of matrices."""
 
-    def __init__(self, config: Any, parameters: Mapping[str, nn.Parameter]):
-        self.config = config
+    def __init__(self, config: Any, parameters: Mapping[str, nn.Parameter], care: Mapping[str, Care] | None = None):
+        """`care`: how to treat each parameter; those that it leaves out are decayed where they are called weight and have
+        two sides."""
+        self.config, self.care = config, care or {}
         self.names = {id(parameter): name for name, parameter in parameters.items()}
         self.parts: list[torch.optim.Optimizer] = self.share_out(dict(parameters))
         for optimizer in self.parts:
@@ -39,17 +43,40 @@ class Optimizer(part.Part):
         """The torch optimizers for named trainable parameters."""
         raise NotImplementedError
 
+    @classmethod
+    def flops(cls, parameters: Mapping[str, nn.Parameter]) -> int:
+        """Multiply-adds ×2 of its own matrix products in one step over named trainable parameters, by formula."""
+        return 0
+
+    @classmethod
+    def scratch(cls, parameters: Mapping[str, nn.Parameter]) -> int:
+        """Bytes that it needs for a moment while it steps, beside weights, gradients and state, by formula."""
+        return 0
+
+    def groups(self, parameters: Mapping[str, nn.Parameter], power: float = 1.0) -> list[dict[str, Any]]:
+        """Torch's parameter groups: those that are decayed first, with the rate of each (the factor ** power for optimizers
+        whose steps do not have Adam's size). Decay times rate is the same for all that are decayed."""
+        found: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            care = self.care.get(name, Care(parameter.dim() >= 2 and name.endswith("weight")))
+            found.setdefault((care.decays, care.rate**power), []).append(parameter)
+        lr, decay = self.config.lr, self.config.weight_decay
+        return [
+            {"params": found[decays, rate], "lr": lr * rate, "weight_decay": decay / rate if decays else 0.0}
+            for decays, rate in sorted(found, reverse=True)
+        ]
+
     def zero_grad(self) -> None:
         for optimizer in self.parts:
             optimizer.zero_grad(set_to_none=True)
 
     def step(self, factor: float) -> float:
-        """One step at `factor` × the peak rates; returns the (first group's) rate."""
+        """One step at `factor` × the peak rates; returns the rate where the factor of the parameter is 1."""
         for optimizer in self.parts:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             optimizer.step()
-        return self.parts[0].param_groups[0]["lr"]
+        return self.config.lr * factor
 
     # Exact state, by parameter name, without pickle
     def tensors(self) -> dict[str, Tensor]:
@@ -82,12 +109,3 @@ class Optimizer(part.Part):
                     f"{where}: {name} has shape {list(value.shape)}, the parameter has {list(parameter.shape)}"
                 )
             optimizer.state[parameter][key] = value.clone().to(parameter.device)
-
-
-def decayed(parameters: Mapping[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices (decayed), and everything else (not)."""
-    matrices = [p for name, p in parameters.items() if p.dim() >= 2 and name.endswith("weight")]
-    kept = {id(p) for p in matrices}
-    others = [p for p in parameters.values() if id(p) not in kept]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]

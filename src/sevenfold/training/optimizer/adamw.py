@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from sevenfold.training.optimizer import Optimizer, decayed
+from sevenfold.training.optimizer import Optimizer
 
 
 class AdamW(Optimizer):
@@ -25,5 +25,5 @@ class AdamW(Optimizer):
 
     def share_out(self, parameters: dict[str, nn.Parameter]) -> list[torch.optim.Optimizer]:
         config = self.config
-        groups = decayed(parameters, config.weight_decay)
+        groups = self.groups(parameters)
         return [torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)]

@@ -7,11 +7,16 @@ Jordan 2024, kellerjordan.github.io/posts/muon; at scale, with matched step size
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import Field
 from torch import nn
 
-from sevenfold.training.optimizer import Optimizer, decayed
+from sevenfold.training.optimizer import Optimizer
+
+ITERATIONS = 5
+"""Of Newton and Schulz, torch's default."""
 
 
 class Muon(Optimizer):
@@ -21,15 +26,25 @@ class Muon(Optimizer):
         beta2: float = Field(0.98, ge=0, lt=1)
         """AdamW's second memory, for the parameters that are not matrices of blocks."""
 
+    @classmethod
+    def flops(cls, parameters: Mapping[str, nn.Parameter]) -> int:
+        sides = [sorted(p.shape) for p in matrices(parameters).values()]
+        return sum(ITERATIONS * (4 * a * a * b + 2 * a**3) for a, b in sides)
+
+    @classmethod
+    def scratch(cls, parameters: Mapping[str, nn.Parameter]) -> int:
+        sides = [sorted(p.shape) for p in matrices(parameters).values()]
+        return max((10 * a * b + 6 * a * a for a, b in sides), default=0)  # iterated in bf16
+
     def share_out(self, parameters: dict[str, nn.Parameter]) -> list[torch.optim.Optimizer]:
         config = self.config
-        inside = {n: p for n, p in parameters.items() if p.dim() == 2 and ".blocks." in n and n.endswith("weight")}
+        inside = matrices(parameters)
         others = {n: p for n, p in parameters.items() if n not in inside}
         found: list[torch.optim.Optimizer] = []
         if inside:
             found.append(
                 torch.optim.Muon(
-                    list(inside.values()),
+                    self.groups(inside, power=0.5),
                     lr=config.lr,
                     momentum=config.momentum,
                     weight_decay=config.weight_decay,
@@ -37,6 +52,11 @@ class Muon(Optimizer):
                 )
             )
         if others:
-            groups = decayed(others, config.weight_decay)
+            groups = self.groups(others)
             found.append(torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True))
         return found
+
+
+def matrices(parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """The matrices inside blocks, by name."""
+    return {n: p for n, p in parameters.items() if p.dim() == 2 and ".blocks." in n and n.endswith("weight")}

@@ -1,0 +1,73 @@
+"""A trunk token by token: the state before any, and the next tokens after a state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from sevenfold.assembly.block import Block
+from sevenfold.blocks.normalization import Norm
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.initial import Ruled
+from sevenfold.core.modules import ModuleList
+from sevenfold.core.types import Batch, Hidden, Mask
+
+
+class TrunkState:
+    """What a trunk remembers between steps: the state of each block, how many tokens each row has seen, the condition."""
+
+    def __init__(self, blocks: list[Any], used: int | Tensor, condition: Tensor | None = None):
+        self.blocks, self.used, self.condition = blocks, used, condition
+
+
+class Stepping(Ruled):
+    """What a causal trunk does in generation."""
+
+    config: Any
+    blocks: ModuleList[Block]
+    norm: Norm | None
+
+    def condition(self, batch: Batch, rows: int) -> Tensor | None:
+        raise NotImplementedError
+
+    def _finish(self, hidden: Hidden, before: int | Tensor = 0) -> Hidden:
+        raise NotImplementedError
+
+    def _around(self, hidden: Hidden, memory: Hidden | None) -> Hidden:
+        raise NotImplementedError
+
+    def start(self, rows: int, length: int, condition: Tensor | None = None) -> TrunkState:
+        """The state before any token, for at most `length` tokens (class and register tokens included).
+
+        `condition` [rows width] is what `condition` gives; by default that of rows without any.
+        """
+        if not self.config.mask.causal:
+            raise ConfigError("this trunk is not causal, so it cannot continue a sequence: set mask.causal")
+        like = next(self.parameters())
+        condition = self.condition({}, rows) if condition is None else condition
+        return TrunkState([block.start(rows, length, like) for block in self.blocks], 0, condition)
+
+    def step(
+        self, hidden: Hidden, state: TrunkState, memory: Hidden | None = None, prefix: Tensor | None = None
+    ) -> tuple[Hidden, TrunkState]:
+        """The next tokens (from `embed`, joined, padding in front of them) after `state` → (Hidden, the new state).
+
+        `prefix` [b]: that many places of the first step see each other in both directions (mask.prefix).
+        """
+        mask = Mask(self.config.mask.causal, self.config.mask.window, prefix)
+        seen = hidden.x.shape[1] if hidden.valid is None else hidden.valid.long().sum(1, keepdim=True)
+        hidden = self._around(self._finish(hidden._replace(condition=state.condition), state.used), memory)
+        after = []
+        x = hidden.x
+        if self.blocks:
+            hidden = hidden._replace(x=self.blocks[0].residuals[0].enter(x))
+            for block, block_state in zip(self.blocks, state.blocks):
+                hidden, new = block.step(hidden, block_state, mask)
+                after.append(new)
+            x = self.blocks[-1].residuals[-1].leave(hidden.x)
+        if self.norm is not None:
+            x = self.norm(x, hidden.condition, hidden.valid)
+        return hidden._replace(x=x, angles=None, bias=None, memory=None), TrunkState(
+            after, state.used + seen, state.condition
+        )

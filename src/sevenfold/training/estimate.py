@@ -1,0 +1,204 @@
+"""What a training step should need, by formula, before it is run: memory over the course of the step, and seconds.
+
+    held      weights + optimizer state + batch (+ gradients, where a batch is taken in pieces)
+    forward   held + kept of the parts so far + outputs
+    backward  held + kept of the parts to come + gradients so far + 2 largest tensor of the part
+    step      held + gradients + scratch
+    seconds   sum over parts of products / rate + bytes moved / bandwidth + operations overhead, and the optimizer's
+
+The peak is the largest of the moments. Parts give their formulas themselves (sevenfold.assembly.flops); under bf16 what
+parts keep takes half, and the products keep casts of their weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from sevenfold.assembly.flops import Row
+from sevenfold.core.errors import DataError
+from sevenfold.core.types import Batch
+from sevenfold.data.loader import gather
+from sevenfold.objective import Objective
+from sevenfold.training.hardware import Hardware
+from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.prepare import Ready
+from sevenfold.training.recipe import TrainConfig
+
+FORWARD_OPS, BACKWARD_OPS = 4, 8
+"""Operations of a part that each cost an overhead."""
+MOVED = 3
+"""How often what is kept is moved: written, read, and as large a gradient written and read in part."""
+UPDATE = 24
+"""Numbers that an optimizer's pointwise operations move per weight, clipping and the mean over the count included."""
+
+
+class Shape(NamedTuple):
+    """What the formulas need to know of a batch: tokens of every stream, the streams whose rows have masks of their own,
+    and the bytes of a row."""
+
+    lengths: dict[str, int]
+    masked: frozenset[str]
+    bytes: int
+
+
+class Estimate(NamedTuple):
+    """What a step needs. `memory` and `peak` in bytes, `flops` forward and backward of the whole batch, `seconds` or None
+    where nothing is known of the hardware."""
+
+    rows: list[Row]
+    pieces: int
+    rows_a_piece: int
+    precision: str
+    memory: dict[str, int]
+    peak: int
+    moment: str
+    flops: tuple[int, int]
+    seconds: float | None
+    times: list[float]
+    """Seconds of each of `rows`, forward and backward."""
+
+    @property
+    def parameters(self) -> int:
+        return sum(row.parameters for row in self.rows)
+
+    @property
+    def cache(self) -> tuple[int, int]:
+        """Numbers of state that generation carries: after an item of full length, and those of its last token."""
+        whole = sum(row.cached[0] for row in self.rows)
+        return whole, whole - sum(row.cached[1] for row in self.rows)
+
+
+def shape_of(batch: Batch) -> Shape:
+    """The shape of a batch."""
+    masked = {name for name, stream in batch.items() if stream.valid is not None or stream.segments is not None}
+    number = len(next(iter(batch.values())).values)
+    size = sum(part.nbytes for stream in batch.values() for part in stream if isinstance(part, torch.Tensor))
+    return Shape({name: s.values.shape[1] for name, s in batch.items()}, frozenset(masked), size // number)
+
+
+def shape(ready: Ready) -> Shape:
+    """The shape of a batch of the recipe's own, from its first training items."""
+    number = min(ready.batch, len(ready.train), 64)
+    batch = gather([ready.train[(0, index)] for index in range(number)])[0]
+    if batch is None:
+        raise DataError(f"{ready.recipe.data.path}: none of the first {number} training items can be read")
+    return shape_of(batch)
+
+
+def estimate(
+    objective: Objective, given: Shape, settings: TrainConfig, precision: str, hardware: Hardware | None = None
+) -> Estimate:
+    """What a step of `settings.batch` rows in `settings.accumulate` pieces needs. Nothing is run; weights may be on the
+    device "meta"."""
+    rows, batch = objective.rows(given.lengths, given.masked), settings.batch or 32
+    number, bf16 = math.ceil(batch / settings.accumulate), precision == "bf16"
+    pieces = math.ceil(batch / number)
+    every = dict(objective.named_parameters())
+    learned = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
+    weights = 4 * sum(p.numel() for p in every.values()) + sum(b.nbytes for b in objective.buffers())
+    gradients = 4 * sum(p.numel() for p in learned.values())
+    held = {
+        "weights": weights,
+        "optimizer state": 4 * state_numbers(settings.optimizer, learned),
+        "batch": batch * given.bytes,
+    }
+    kept = [number * bytes_kept(row, bf16) for row in rows]
+    casts = sum(2 * row.parameters for row in rows if row.flops and not row.wide) if bf16 else 0
+    scratch = settings.optimizer.part.scratch(learned)
+    peak, moment, beside = _course(rows, kept, number, bf16, sum(held.values()) + casts, gradients if pieces > 1 else 0)
+    last = sum(held.values()) + gradients + scratch
+    if last > peak:
+        peak, moment, beside = last, "optimizer step", scratch
+    memory = {
+        **held, "gradients": gradients, "activations": sum(kept) + casts, "outputs and scratch": beside,
+    }  # fmt: skip
+    once = pieces * sum(row.once for row in rows)
+    flops = (batch * sum(r.flops for r in rows) + once, batch * sum(r.backward for r in rows) + 3 * once)
+    times = [] if hardware is None else [pieces * _seconds(row, number, given, bf16, hardware) for row in rows]
+    seconds = None
+    if hardware is not None:
+        rate, moved = hardware.rate(False), UPDATE * gradients + 2 * held["optimizer state"]
+        seconds = sum(times) + moved / hardware.bandwidth + settings.optimizer.part.flops(learned) / rate
+        seconds += 8 * len(learned) * hardware.overhead
+    return Estimate(rows, pieces, number, precision, memory, peak, moment, flops, seconds, times)
+
+
+def bytes_kept(row: Row, bf16: bool) -> int:
+    """Bytes that one row of the batch leaves for the backward pass in a part; of a head the softmax of its outputs, or
+    their difference from what was wanted, in float32."""
+    return row.kept * (2 if bf16 and not row.wide else 4) + 4 * row.outputs
+
+
+def _course(
+    rows: Sequence[Row], kept: Sequence[int], number: int, bf16: bool, held: int, before: int
+) -> tuple[int, str, int]:
+    """(the largest sum of a step's forward and backward pass, when that is, what of it is neither held nor kept)."""
+    size = 2 if bf16 else 4
+    live, peak, moment, beside = held + before, 0, "", 0
+
+    def seen(when: str, extra: int) -> None:
+        nonlocal peak, moment, beside
+        if live + extra > peak:
+            peak, moment, beside = live + extra, when, extra
+
+    for row, numbers in zip(rows, kept):
+        live += numbers
+        seen("forward pass", number * row.outputs * (size + 4 * bf16))
+    done = 0
+    for row, numbers in zip(reversed(rows), reversed(kept)):
+        extra = number * ((4 if row.exact else size) * row.scratch + 8 * row.outputs)
+        seen("outputs" if row.outputs else "backward pass", done + max(extra, 4 * row.trained))
+        live -= numbers
+        done += 0 if before else 4 * row.trained
+        seen("backward pass", done)
+    return peak, moment, beside
+
+
+def state_numbers(optimizer: Optimizer.Config, trained: Mapping[str, nn.Parameter]) -> int:
+    """Numbers that an optimizer keeps about these parameters, seen on a twin with sides of at most 2."""
+    twin = {name: nn.Parameter(torch.zeros([min(side, 2) for side in p.shape])) for name, p in trained.items()}
+    made = optimizer.build(twin)
+    for parameter in twin.values():
+        parameter.grad = torch.zeros_like(parameter)
+    made.step(1.0)
+    count = 0
+    for key, value in made.tensors().items():
+        name = key.rpartition("|")[0]
+        count += trained[name].numel() if value.shape == twin[name].shape else value.numel()
+    return count
+
+
+def _seconds(row: Row, number: int, given: Shape, bf16: bool, hardware: Hardware) -> float:
+    """Seconds of one piece in a part, forward and backward."""
+    if not (row.flops or row.kept or row.outputs):
+        return 0.0
+    flops = number * (row.flops + row.backward)
+    side = math.sqrt(max(row.parameters, 1)) if row.flops else 1.0
+    moved = MOVED * number * bytes_kept(row, bf16) + (3 if row.backward else 1) * 4 * row.parameters * bool(row.flops)
+    operations = FORWARD_OPS + (BACKWARD_OPS if row.kept else 0)
+    return flops / hardware.rate(bf16, side) + moved / hardware.bandwidth + operations * hardware.overhead
+
+
+def table(found: Estimate) -> list[dict[str, Any]]:
+    """One dict per part, as plain data."""
+    times: list[Any] = list(found.times) or [None] * len(found.rows)
+    size = found.precision == "bf16"
+    return [
+        {
+            "part": row.place,
+            "kind": row.kind,
+            "parameters": row.parameters,
+            "trained": row.trained,
+            "forward": row.flops,
+            "backward": row.backward,
+            "kept": bytes_kept(row, size),
+            "cache": 4 * row.cached[0],
+            "seconds": seconds,
+        }
+        for row, seconds in zip(found.rows, times)
+    ]
