@@ -5,8 +5,8 @@
 G are the first `global_tokens` tokens of a row (of each packed document): all see them, and they see all. Under a causal
 mask nothing later is seen, by them neither. Queries go in blocks, each against the keys that its window reaches and the
 global ones. Beltagy 2020, arXiv:2004.05150 section 3; Zaheer 2020, arXiv:2007.14062 (BigBird). Longformer has separate
-projections for what global tokens ask and tell; here they share those of all tokens. A sliding window alone is in
-Mistral 7B, Gemma 2 and 3.
+projections for what global tokens ask and read; here they share those of all tokens, so that its global attention is ours
+only where the two are equal. A sliding window alone is in Mistral 7B, Gemma 2 and 3.
 """
 
 from __future__ import annotations
@@ -271,6 +271,12 @@ class LocalGlobal(Mixer):
             told = blocks * (size + before + count) + tokens + tokens // 2
         joined = tokens * self.width if self.heads > 1 else 0
         return 2 * (padded + told) * self.width + padded * self.heads + joined
+
+    def scratch(self, tokens: int, attended: int) -> int:
+        """The gradients of all windows of keys and values, and of queries, keys and values."""
+        size, blocks, before = self._sizes(tokens)
+        reached = size + before + (self.config.global_tokens if blocks > 1 else 0)
+        return max(super().scratch(tokens, attended), (2 * reached + 3 * size) * blocks * self.width)
 
     def cached(self, tokens: int) -> int:
         return 2 * self.width * (min(self.config.window, tokens) + min(self.config.global_tokens, tokens))
