@@ -57,7 +57,7 @@ def accelerated(inner: tokenizers.Tokenizer, samples: Sequence[str]) -> Encode |
     plain = tokenizers.Tokenizer.from_str(json.dumps({**record, "added_tokens": []}))
     try:
         engine: Any = gigatoken.Tokenizer(plain)
-        encode = lambda text: np.asarray(engine.encode(text), dtype=np.int64)  # noqa: E731
+        encode = lambda text: np.asarray(engine.encode(text.encode("utf-8")), dtype=np.int64)  # noqa: E731
         for text in samples:
             if not np.array_equal(encode(text), plain.encode(text, add_special_tokens=False).ids):
                 return None

@@ -51,12 +51,11 @@ class TrainedText(Tokenizer):
 
     def encode(self, raw: Any) -> Tokens:
         check_ready(self)
-        text = need_text(raw, self)
-        text.encode("utf-8")  # a lone surrogate: ValueError that names its place
-        ids = self._ids(text)
+        ids = self._ids(need_text(raw, self))
         return Tokens(ids, line(len(ids)))
 
     def _ids(self, text: str) -> np.ndarray:
+        text.encode("utf-8")  # a lone surrogate: ValueError that names its place
         self.inner.encode_special_tokens = True
         if len(text) >= LONG:
             return in_pieces(self.inner, text)
