@@ -51,8 +51,8 @@ def begin(modality: Any, prompts: list[Any]) -> Stream | None:
     """The tokens that each row of the stream begins with: its begin token and its prompt; None if there are none."""
     rows = []
     for prompt in prompts:
-        specials = modality.tokenizer.specials
-        ids = [np.array([specials["bos"]])] if modality.config.ends else []
+        front = modality.tokenizer.around()[0] if modality.config.ends else []
+        ids = [np.array(front)] if front else []
         if prompt is not None and not (isinstance(prompt, str) and not prompt):
             if modality.tokenizer.layout() is not None:
                 raise ConfigError("prompt: items of this stream have a fixed size, so they cannot be continued")
