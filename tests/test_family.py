@@ -39,6 +39,7 @@ PARAMETERS = {
     ("clip", "base_patch32"): 151_277_313,
     ("clip", "base_patch16"): 149_620_737,
     ("clip", "large_patch14"): 427_616_513,
+    ("vilt", "b32"): 112_217_658,
 }
 """Numbers in the published files."""
 
@@ -152,6 +153,9 @@ def test_another_model_is_refused():
         ("bert", {"hidden_act": "relu"}, "hidden_act"),
         ("vit", {"qkv_bias": False}, "qkv_bias"),
         ("clip", {"text_config": {"vocab_size": -1}}, "text_config.vocab_size"),
+        ("vilt", {"max_image_length": 200}, "max_image_length"),
+        ("vilt", {"modality_type_vocab_size": 1}, "modality_type_vocab_size"),
+        ("vilt", {"hidden_act": "relu"}, "hidden_act"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused(kind, published, told):

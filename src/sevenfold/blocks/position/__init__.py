@@ -37,6 +37,10 @@ class Position(part.Part, Ruled):
         """coords [b n c] → [b n width], added to the embedded tokens."""
         return None
 
+    def front(self) -> Tensor | None:
+        """[width]: what is added to a class token in front of an input whose own position this is (see Entry)."""
+        return None
+
     def angles(self, coords: Tensor, width: int) -> tuple[Tensor, Tensor] | None:
         """coords [b n c] → (cos, sin), each [b n width/2] float32: the rotation of a head's pairs (i, i + width/2), times
         one factor where a scheme sharpens scores."""
