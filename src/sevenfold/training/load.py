@@ -50,7 +50,8 @@ def load(folder: str | Path) -> Model:
 
     Every file of a run is verified against the manifest first; CheckpointError names the one that is not as it was written.
     """
-    if (not Path(folder).is_dir() and is_id(str(folder))) or is_published(Path(folder)):
+    named = str(folder)
+    if (not Path(folder).is_dir() and "/" in named and is_id(named)) or is_published(Path(folder)):
         return load_published(folder)
     folder = Path(folder)
     weights = verified(folder)
