@@ -87,7 +87,7 @@ class Entry(Ruled):
         if self.position is not None and hidden.coords is not None:
             added = self.position.embed(hidden.coords)
             x = x if added is None else x + added.to(x.dtype)
-            place = self.position.front()
+            place = self.position.class_row()
         if self.norm is not None:
             x = self.norm(x, None, hidden.valid)
         if self.token is not None:

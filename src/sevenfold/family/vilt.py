@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from pydantic import Field
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.family import Family, Rule, affine, blocks, first_rows, lead, patches, unread
+from sevenfold.family import Family, Op, Rule, affine, blocks, first_rows, lead, patches, unread
 from sevenfold.family.vit import LAYERS, VisionConfig, cells, image
 
+TABLE = Op(lambda theirs: [theirs[0][0, 0], theirs[0][0, 1:]], lambda ours: [torch.cat([ours[0][None], ours[1]])[None]])
+"""The class token's row and those of the grid."""
 SEGMENTS, PICTURES = "luggage.segments", "luggage.pictures"
 
 
@@ -52,7 +55,8 @@ class ViLT(Family):
         (r"^(embeddings|encoder|layernorm|pooler)\.", r"vilt.\1."),
         (r"^mlm_score\.bias$", "mlm_score.decoder.bias"),
     ]
-    unused = [r"vilt\.embeddings\.text_embeddings\.position_ids", r"mlm_score\.decoder\.weight"]
+    unused = [r"vilt\.embeddings\.text_embeddings\.position_ids"]
+    copies = {r"mlm_score\.decoder\.weight": "vilt.embeddings.text_embeddings.word_embeddings.weight"}
     carried = [r"classifier\..*", r"rank_output\..*"]
     objective = {"kind": "masked_token", "stream": "text"}
 
@@ -73,7 +77,7 @@ class ViLT(Family):
             "projection": {"kind": "linear", "bias": True},
             "dropout": c.hidden_dropout_prob,
         }
-        grid = {"kind": "stretched", "rows": cells(c), "columns": cells(c), "front": True}
+        grid = {"kind": "stretched", "rows": cells(c), "columns": cells(c), "class_row": True}
         dropout = {"dropout": c.hidden_dropout_prob}
         trunk = {
             "inputs": ["text", "image"],
@@ -101,7 +105,7 @@ class ViLT(Family):
 
     def rules(self) -> list[Rule]:
         c, ours, theirs = self.config, "trunks.both", "vilt.embeddings"
-        words, head = f"{theirs}.text_embeddings", "mlm_score"
+        words, head, place = f"{theirs}.text_embeddings", "mlm_score", f"{ours}.entries.image.position"
         rules = [
             Rule(f"{ours}.embeds.text.weight", f"{words}.word_embeddings.weight"),
             Rule(f"{ours}.entries.text.position.tables", f"{words}.position_embeddings.weight", lead(-1)),
@@ -112,7 +116,7 @@ class ViLT(Family):
             ),
             *affine(f"{ours}.entries.text.norm", f"{words}.LayerNorm"),
             Rule(f"{ours}.entries.image.token", f"{theirs}.cls_token", lead(2)),
-            Rule(f"{ours}.entries.image.position.table", f"{theirs}.position_embeddings", lead(1)),
+            Rule((f"{place}.first", f"{place}.table"), f"{theirs}.position_embeddings", TABLE),
             *affine(
                 f"{ours}.embeds.image", f"{theirs}.patch_embeddings.projection", patches(c.patch_size, c.num_channels)
             ),

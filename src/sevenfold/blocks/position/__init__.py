@@ -37,8 +37,8 @@ class Position(part.Part, Ruled):
         """coords [b n c] → [b n width], added to the embedded tokens."""
         return None
 
-    def front(self) -> Tensor | None:
-        """[width]: what is added to a class token in front of an input whose own position this is (see Entry)."""
+    def class_row(self) -> Tensor | None:
+        """[width], added to a class token, which has no coordinates."""
         return None
 
     def angles(self, coords: Tensor, width: int) -> tuple[Tensor, Tensor] | None:

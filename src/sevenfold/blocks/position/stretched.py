@@ -26,22 +26,23 @@ class Stretched(Position):
         """R, of the pictures that most were like."""
         columns: int = Field(14, ge=1, le=1 << 14)
         """C, likewise."""
-        front: bool = False
-        """A further vector for a class token in front of the grid, the table's first row."""
+        class_row: bool = False
+        """Whether the class token, which stands nowhere, has a row of its own."""
 
-    variants = ({"rows": 3, "columns": 5}, {"rows": 1, "columns": 4, "front": True})
+    variants = ({"rows": 3, "columns": 5}, {"rows": 1, "columns": 4, "class_row": True})
 
     def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
         super().__init__(config, width, axes, heads)
         if axes != 2:
             raise ConfigError(f"position 'stretched' is of tokens in a grid, with two axes; these have {axes}")
-        self.table = nn.Parameter(torch.empty(config.front + config.rows * config.columns, width))
+        self.table = nn.Parameter(torch.empty(config.rows * config.columns, width))
+        self.first = nn.Parameter(torch.empty(width)) if config.class_row else None
 
     def rules(self) -> dict[str, Rule]:
-        return {"table": Normal(0.02)}
+        return {name: Normal(0.02) for name in self.own_parameters()}
 
-    def front(self) -> Tensor | None:
-        return self.table[0] if self.config.front else None
+    def class_row(self) -> Tensor | None:
+        return self.first
 
     def embed(self, coords: Tensor) -> Tensor:
         rows, columns = self.config.rows, self.config.columns
@@ -50,10 +51,9 @@ class Stretched(Position):
         place = coords.clamp(min=0) * reach / last.double()
         low = place.long().minimum(reach)
         high, part = (low + 1).minimum(reach), (place - low).to(self.table.dtype)[..., None]
-        grid = self.table[int(self.config.front) :]
 
         def at(row: Tensor, column: Tensor) -> Tensor:
-            return F.embedding(row * columns + column, grid)
+            return F.embedding(row * columns + column, self.table)
 
         top = torch.lerp(at(low[..., 0], low[..., 1]), at(low[..., 0], high[..., 1]), part[..., 1, :])
         bottom = torch.lerp(at(high[..., 0], low[..., 1]), at(high[..., 0], high[..., 1]), part[..., 1, :])
