@@ -103,7 +103,9 @@ class ViT(Pictures):
         enc = {**trunk(c, ["image"], class_token=True), "position": self.position(c, class_row=True)}
         data: dict[str, Any] = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc}}
         if self.headed:
-            data["streams"]["label"] = {"kind": "label"}
+            names = tuple(c.id2label[place] for place in sorted(c.id2label))
+            tokenizer = {"kind": "category", **({"labels": names} if len(set(names)) == len(names) else {})}
+            data["streams"]["label"] = {"kind": "label", "tokenizer": tokenizer}
             linear = {"kind": "linear", "bias": True}
             outputs = len(c.id2label)
             data["heads"] = {
