@@ -134,6 +134,7 @@ def check_gradients(config: Any) -> None:
             continue
         coords = places(scheme)
         outputs = [scheme.embed(coords), scheme.bias(coords, coords, HEADS), *(scheme.angles(coords, HEAD) or ())]
+        outputs.append(scheme.class_row())
         gradients(scheme, torch.cat([output.flatten() for output in outputs if output is not None]))
 
 

@@ -163,7 +163,7 @@ class Family(part.Part):
     """What such a model goes on learning by when nobody says: an objective, as a recipe has it."""
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Name of a published size → the fields in which it differs from the defaults."""
-    spellings: ClassVar[Sequence[tuple[str, str]]] = ()
+    spellings: Sequence[tuple[str, str]] = ()
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
     unused: ClassVar[Sequence[str]] = ()
     """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
@@ -208,6 +208,10 @@ class Family(part.Part):
         fields = part.encode(self.config)
         del fields["kind"]
         return fields
+
+    def preprocessor_published(self, model: Model) -> dict[str, Any] | None:
+        """The published `preprocessor_config.json` of a model of this family; None: it has none."""
+        return dict(self.preprocessor) or None
 
     def model(self) -> ModelConfig:
         """Our model."""
@@ -269,7 +273,7 @@ class Family(part.Part):
 
     def load(self, state: State, model: Model, objective: nn.Module | None = None) -> None:
         """Put published weights into a model (which may be on the meta device), and into its objective where that holds
-        some of them. They are not copied: a tensor that is the same in both layouts stays where it is, in the file's
+        some of them (what an objective has no use for is kept as luggage). They are not copied: a tensor that is the same in both layouts stays where it is, in the file's
         memory map."""
         self.place(self.from_published(state), model, objective)
 
@@ -278,9 +282,7 @@ class Family(part.Part):
         for a name too few or too many, or another shape."""
         own = {name: value for name, value in state_of(model, objective).items() if not name.startswith(LUGGAGE)}
         kept = {name: value for name, value in found.items() if name.startswith(LUGGAGE)}
-        if objective is None:
-            own = {name: value for name, value in own.items() if not name.startswith(OBJECTIVE)}
-            kept |= {name: value for name, value in found.items() if name.startswith(OBJECTIVE)}
+        kept |= {name: value for name, value in found.items() if name.startswith(OBJECTIVE) and name not in own}
         found = {name: value for name, value in found.items() if name not in kept}
         for name in sorted(own.keys() ^ found.keys()):
             where = "the published weights lack" if name in own else "the model lacks"
