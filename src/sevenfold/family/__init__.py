@@ -69,6 +69,11 @@ STACK = Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(3
 """Query, key and value of equal widths, kept apart."""
 
 
+def stack(*sizes: int) -> Op:
+    """Layers of these many outputs, one below the other in ours, kept apart."""
+    return Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].split(sizes)))
+
+
 def lead(count: int) -> Op:
     """Theirs has `count` more leading axes of length 1 than ours (fewer, if negative)."""
 
@@ -145,7 +150,7 @@ class Family(part.Part):
     """Name of a published size → the fields in which it differs from the defaults."""
     spellings: ClassVar[Sequence[tuple[str, str]]] = ()
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
-    unused: ClassVar[Sequence[str]] = ()
+    unused: Sequence[str] = ()
     """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
     carried: ClassVar[Sequence[str]] = ()
     """Patterns of published names that the model has no use for, and that are nobody's copy (a pooler, a head of another
