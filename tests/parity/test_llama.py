@@ -3,6 +3,8 @@ rotary settings, and the way back."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import transformers
@@ -10,7 +12,6 @@ from decoders import greedy, loss_and_gradients, streams_and_logits, texts, way_
 from transformers import AutoConfig, PreTrainedModel
 from twins import comes_back, family_of, files, layers, precisely, rounded, same, stirred, twin, words
 
-from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import find
 from sevenfold.core.types import Hidden, Mask
 
@@ -61,7 +62,9 @@ CASES = [(kind, case) for kind in CLASSES for case in range(3)]
 LENGTH = 19
 
 
-def made(kind: str, case: int, dtype: torch.dtype = torch.float32, head: str = "ForCausalLM", **more) -> PreTrainedModel:
+def made(
+    kind: str, case: int, dtype: torch.dtype = torch.float32, head: str = "ForCausalLM", **more
+) -> PreTrainedModel:
     shape = {**SIZES[case], "intermediate_size": INNER[case], "max_position_embeddings": 64, **MORE[kind][case], **more}
     with precisely(dtype):
         config = AutoConfig.for_model(kind, **shape, bos_token_id=257, eos_token_id=258, pad_token_id=256)
@@ -69,7 +72,7 @@ def made(kind: str, case: int, dtype: torch.dtype = torch.float32, head: str = "
         return rounded(stirred(reference).to(dtype))
 
 
-TINY = {kind: (lambda kind=kind: made(kind, 0)) for kind in CLASSES}
+TINY = {kind: partial(made, kind, 0) for kind in CLASSES}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -132,3 +135,96 @@ def test_greedy_drawing(kind, length, ends):
     with torch.no_grad():
         reference.lm_head.weight[258] *= 2.5  # or the end token would hardly ever be the likeliest
     greedy(reference, length, ends)
+
+
+ROPES = {
+    "plain": {"rope_type": "default", "rope_theta": 123.0},
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "dynamic": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 500.0},
+    "llama3": LLAMA3,
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 5000.0, "original_max_position_embeddings": 24},
+    "yarn, told": {
+        "rope_type": "yarn",
+        "factor": 8.0,
+        "original_max_position_embeddings": 128,
+        "beta_fast": 4.0,
+        "beta_slow": 0.5,
+        "attention_factor": 1.4,
+        "truncate": False,
+    },
+    "yarn, mscale": {
+        "rope_type": "yarn",
+        "factor": 40.0,
+        "original_max_position_embeddings": 200,
+        "mscale": 1.0,
+        "mscale_all_dim": 0.5,
+    },
+    "longrope": {
+        "rope_type": "longrope",
+        "short_factor": [1.0, 1.5, 2.0, 7.0],
+        "long_factor": [1.0, 1.5, 2.0, 7.0],
+        "original_max_position_embeddings": 16,
+    },
+    "longrope, short": {
+        "rope_type": "longrope",
+        "factor": 4.0,
+        "short_factor": [1.0, 1.1, 1.3, 2.0],
+        "long_factor": [1.0, 1.5, 2.0, 7.0],
+        "original_max_position_embeddings": 64,
+    },
+    "longrope, told": {
+        "rope_type": "longrope",
+        "attention_factor": 1.2,
+        "short_factor": [1.0, 1.5, 2.0, 7.0],
+        "long_factor": [1.0, 1.5, 2.0, 7.0],
+        "original_max_position_embeddings": 16,
+    },
+}
+
+
+@pytest.mark.parametrize("name", ROPES)
+def test_rotary_settings(name):
+    """In float64, as they are written now and as they were, and written back as they were read."""
+    reference = made("llama", 0, torch.float64, rope_parameters=dict(ROPES[name]))
+    streams_and_logits(reference, 40, True)
+    config, _ = files(reference)
+    family = family_of(reference)
+    rope = config.pop("rope_parameters")
+    theta = rope.pop("rope_theta")
+    old = {**config, "rope_theta": theta, "rope_scaling": None if rope["rope_type"] == "default" else rope}
+    again = family.read(old)
+    assert again.model() == family.model()
+    assert "rope_parameters" not in again.published() and "rope_theta" not in family.published()
+    spelled = {**old, "rope_scaling": {("type" if key == "rope_type" else key): value for key, value in rope.items()}}
+    assert family.read(spelled).model() == family.model()
+    for told in (family, again):
+        reread = AutoConfig.for_model(**{**config, **told.published()})
+        assert {**ROPES[name], **reread.rope_parameters} == reread.rope_parameters == reference.config.rope_parameters
+
+
+def test_the_length_of_training_beside_the_settings():
+    """Where a config has original_max_position_embeddings, it stands above what the rotary settings say."""
+    reference = made("llama", 0, torch.float64, rope_parameters=dict(LLAMA3), original_max_position_embeddings=30)
+    streams_and_logits(reference, 40, False)
+    assert family_of(reference).model().trunks["lm"].position.scaling.trained == 30
+
+
+def test_what_a_config_leaves_out():
+    """Defaults are those of its model_type: a config with nothing but sizes is read as the reference reads it."""
+    for kind in CLASSES:
+        theirs = AutoConfig.for_model(kind)
+        ours = find("family", "llama").read({"model_type": kind})
+        assert ours.config.architectures == (f"{CLASSES[kind]}ForCausalLM",)
+        for field, value in ours.published().items():
+            if field not in ("architectures", "sliding_window", "layer_types"):
+                assert getattr(theirs, field, value) == value, (kind, field)
+        assert set(ours.config.windows) == {getattr(theirs, "sliding_window", None)}
+        base = theirs.rope_parameters["rope_theta"]
+        assert ours.model().trunks["lm"].position.base == base
+
+
+def test_what_a_model_type_does_not_have_is_not_heeded():
+    """Qwen 2 has no attention_bias, Mistral no layer_types: the reference takes no notice either, and nothing is written."""
+    reference = made("qwen2", 0, attention_bias=True, mlp_bias=True)
+    streams_and_logits(reference, LENGTH, False)
+    assert not {"attention_bias", "mlp_bias"} & family_of(reference).published().keys()

@@ -153,9 +153,9 @@ class Family(part.Part):
     """Name of a published size → the fields in which it differs from the defaults."""
     spellings: ClassVar[Sequence[tuple[str, str]]] = ()
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
-    unused: Sequence[str] = ()
+    unused: ClassVar[Sequence[str]] = ()
     """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
-    copies: ClassVar[Mapping[str, str]] = {}
+    copies: Mapping[str, str] = {}
     """Pattern of published names → the name that each must be equal to, number by number (a tied head that is written
     twice); its groups may be used as \\1. Left behind; an untied one is refused."""
     carried: ClassVar[Sequence[str]] = ()

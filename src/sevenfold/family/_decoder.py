@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.family import Family, Rule, affine, repeat, stack
+from sevenfold.family import Family, Op, Rule, affine, repeat, stack
 from sevenfold.family._rotary import RotaryConfig, rotary, said
 
 
@@ -42,8 +42,8 @@ class Wiring(NamedTuple):
     """Our feed-forward part."""
     up: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj")
     """Published names of its first layers."""
-    more: tuple[Rule, ...] = ()
-    """Further rules of a block, one tensor each, named from the block on (`feed.…`, `mlp.…`)."""
+    more: tuple[tuple[str, str, Op], ...] = ()
+    """Further tensors of a block: ours (or nothing), theirs, both named from the block on, and what happens between."""
 
 
 class DecoderConfig(Family.Config, RotaryConfig):
@@ -94,9 +94,17 @@ class DecoderConfig(Family.Config, RotaryConfig):
             found["head_dim"] = width // heads
         return found
 
+    @model_validator(mode="after")
+    def _check(self) -> DecoderConfig:
+        if self.num_attention_heads % self.num_key_value_heads:
+            heads = f"{self.num_key_value_heads} do not divide {self.num_attention_heads} heads"
+            raise ValueError(f"num_key_value_heads: {heads}")
+        _ = self.wiring
+        return self
+
     @property
     def wiring(self) -> Wiring:
-        """How its blocks differ."""
+        """How its blocks differ. ValueError for settings that contradict each other."""
         raise NotImplementedError
 
 
@@ -106,12 +114,12 @@ class Decoder(Family):
     states = {"lm": "hidden_states"}
     objective = {"kind": "next_token"}
     spellings: ClassVar[Sequence[tuple[str, str]]] = [(r"^(embed_tokens|layers|norm)\.", r"model.\1.")]
+    unused = [r".*rotary_emb\.inv_freq"]
     carried = [r"score\..*"]
 
     def __init__(self, config: Any):
         super().__init__(config)
-        copies = [] if self.headed and not config.tie_word_embeddings else [r"lm_head\.weight"]
-        self.unused = [r".*rotary_emb\.inv_freq", *copies]
+        self.copies = {r"lm_head\.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {}
 
     @property
     def headed(self) -> bool:
@@ -197,12 +205,14 @@ def rules(config: DecoderConfig, name: str = "lm", stream: str = "text", theirs:
         return affine(f"{own}.{ours}", tuple(f"{their}.{name}" for name in names), op, op if bias else None)
 
     once = [
-        *layer("mixer.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), wiring.qkv_bias, query, key, key),
+        *layer(
+            "mixer.qkv", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), wiring.qkv_bias, query, key, key
+        ),
         *layer("mixer.out", ("self_attn.o_proj",), wiring.out_bias, config.hidden_size),
         *layer("feed.up", wiring.up, wiring.feed_bias, *[inner] * len(wiring.up)),
         *layer("feed.out", ("mlp.down_proj",), wiring.feed_bias, config.hidden_size),
         *(Rule(f"{own}.norms.{place}.weight", f"{their}.{name}.weight") for place, name in enumerate(wiring.norms)),
-        *(Rule(f"{own}.{rule.ours}" if rule.ours else (), f"{their}.{rule.theirs}", rule.op) for rule in wiring.more),
+        *(Rule(f"{own}.{ours}" if ours else (), f"{their}.{name}", op) for ours, name, op in wiring.more),
     ]
     if wiring.query_key_norm:
         once += [

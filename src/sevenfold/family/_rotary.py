@@ -12,10 +12,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sevenfold.core import part
-from sevenfold.core.errors import ConfigError
 
 Kind = Literal["default", "linear", "dynamic", "llama3", "yarn", "longrope"]
 
@@ -76,15 +75,20 @@ class RotaryConfig(part.Config):
     default_rope: ClassVar[Mapping[str, Any]] = {}
     """The rotary settings of a config that says nothing of them."""
 
+    @model_validator(mode="after")
+    def _rotary(self) -> RotaryConfig:
+        rotary(self)
+        return self
+
 
 def rotary(config: RotaryConfig) -> dict[str, Any]:
-    """The position of a trunk."""
+    """The position of a trunk. ValueError for settings that ours cannot have."""
     rope = config.rope_scaling or config.rope_parameters or Rope(**config.default_rope)
     base = rope.rope_theta or config.rope_theta or config.default_rope.get("rope_theta", 10000.0)
     kind = rope.rope_type or rope.type or "default"
     scaling = SCALINGS[kind](rope, config)
     if scaling is not None and scaling.get("factor") is None:
-        raise ConfigError(f"rope_parameters: {kind!r} needs a factor")
+        raise ValueError(f"rope_parameters: {kind!r} needs a factor")
     return {"kind": "rotary", "base": base, "scaling": scaling}
 
 
@@ -120,7 +124,7 @@ def _dynamic(rope: Rope, config: RotaryConfig) -> dict[str, Any]:
 def _llama3(rope: Rope, config: RotaryConfig) -> dict[str, Any]:
     low, high = rope.low_freq_factor, rope.high_freq_factor
     if low is None or high is None or low >= high:
-        raise ConfigError("rope_parameters: 'llama3' needs a low_freq_factor, and a larger high_freq_factor")
+        raise ValueError("rope_parameters: 'llama3' needs a low_freq_factor, and a larger high_freq_factor")
     return {"kind": "llama3", "factor": rope.factor, "trained": _trained(rope, config), "low": low, "high": high}
 
 
@@ -143,9 +147,9 @@ def _yarn(rope: Rope, config: RotaryConfig) -> dict[str, Any]:
 def _longrope(rope: Rope, config: RotaryConfig) -> dict[str, Any]:
     trained = _trained(rope, config)
     if rope.short_factor is None or rope.long_factor is None:
-        raise ConfigError("rope_parameters: 'longrope' needs a short_factor and a long_factor")
+        raise ValueError("rope_parameters: 'longrope' needs a short_factor and a long_factor")
     if rope.short_factor != rope.long_factor and config.max_position_embeddings > trained:
-        raise ConfigError(
+        raise ValueError(
             "rope_parameters: 'longrope' with two lists turns a text by its length, so that no key can be kept: for short "
             f"texts only, set max_position_embeddings to {trained}; for long ones, set short_factor to long_factor"
         )

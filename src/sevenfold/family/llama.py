@@ -14,21 +14,32 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sevenfold.core.errors import ConfigError
 from sevenfold.family._decoder import Decoder, DecoderConfig, Wiring
 
 Reach = Literal["full_attention", "sliding_attention"]
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "llama": {"architectures": ("LlamaForCausalLM",)},
-    "mistral": {"architectures": ("MistralForCausalLM",), 
+    "mistral": {
+        "architectures": ("MistralForCausalLM",),
         "num_key_value_heads": 8,
         "intermediate_size": 14336,
         "max_position_embeddings": 131072,
         "sliding_window": 4096,
     },
-    "qwen2": {"architectures": ("Qwen2ForCausalLM",), "vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768},
-    "qwen3": {"architectures": ("Qwen3ForCausalLM",), "vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768, "head_dim": 128},
+    "qwen2": {
+        "architectures": ("Qwen2ForCausalLM",),
+        "vocab_size": 151936,
+        "intermediate_size": 22016,
+        "max_position_embeddings": 32768,
+    },
+    "qwen3": {
+        "architectures": ("Qwen3ForCausalLM",),
+        "vocab_size": 151936,
+        "intermediate_size": 22016,
+        "max_position_embeddings": 32768,
+        "head_dim": 128,
+    },
     "olmo2": {"architectures": ("Olmo2ForCausalLM",), "vocab_size": 50304, "rms_norm_eps": 1e-5},
 }
 """model_type → what its config means where it says nothing, and differs from Llama."""
@@ -201,9 +212,9 @@ class Llama(Decoder):
                 first = self.setting("max_window_layers")
                 return tuple(window if index >= first else None for index in range(self.num_hidden_layers))
             if len(kinds) != self.num_hidden_layers:
-                raise ConfigError(f"layer_types: {len(kinds)} of them, for {self.num_hidden_layers} blocks")
+                raise ValueError(f"layer_types: {len(kinds)} of them, for {self.num_hidden_layers} blocks")
             if window is None and "sliding_attention" in kinds:
-                raise ConfigError("layer_types: 'sliding_attention' needs use_sliding_window and a sliding_window")
+                raise ValueError("layer_types: 'sliding_attention' needs use_sliding_window and a sliding_window")
             return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
     sizes = SIZES
@@ -211,4 +222,3 @@ class Llama(Decoder):
     def published(self) -> dict[str, Any]:
         lacks = FIXED[self.config.model_type]
         return {name: value for name, value in super().published().items() if name not in lacks}
-
