@@ -207,7 +207,8 @@ class Trunk(Stepping):
         """The class and register tokens, for `rows` rows."""
         if self.tokens is None:
             return []
-        x, first, row = self.tokens, int(self.config.class_token), self.position.class_row()
+        x: Tensor = self.tokens
+        first, row = int(self.config.class_token), self.position.class_row()
         if row is not None and first:
             x = x + F.pad(row[None], (0, 0, 0, len(x) - 1))
         x = x.to(like.x.dtype).expand(rows, -1, -1)

@@ -17,8 +17,9 @@ from pydantic import Field
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.family import Family, Op, Rule, affine, blocks, first_rows, lead, patches, unread
-from sevenfold.family.vit import LAYERS, VisionConfig, cells, image
+from sevenfold.family import Family, Op, Rule, affine, first_rows, lead, patches, unread
+from sevenfold.family._pictures import cells, encoder, image
+from sevenfold.family.vit import LAYERS, VisionConfig
 
 TABLE = Op(lambda theirs: [theirs[0][0, 0], theirs[0][0, 1:]], lambda ours: [torch.cat([ours[0][None], ours[1]])[None]])
 """The class token's row and those of the grid."""
@@ -43,8 +44,8 @@ class ViLT(Family):
         """Height and width of the pictures that the patches' positions are of."""
         patch_size: int = Field(32, ge=1, le=256)
         """Height and width of a patch."""
-        qkv_bias: bool = True  # type: ignore[assignment]  # the others have it always
-        """Whether queries, keys and values have a bias, as the other layers do."""
+        hidden_act: Literal["gelu"] = "gelu"
+        """The exact GELU, in the head too."""
         max_image_length: Literal[-1] = -1
         """All patches of a picture are read, not a random part."""
         tie_word_embeddings: Literal[True] = True
@@ -125,11 +126,9 @@ class ViLT(Family):
                 f"{theirs}.token_type_embeddings.weight",
                 first_rows(2, c.modality_type_vocab_size),
             ),
-            *blocks("both", c.num_hidden_layers, "vilt.encoder.layer.{i}", LAYERS),
+            *encoder("both", c.num_hidden_layers, "vilt.encoder.layer.{i}", LAYERS, c.qkv_bias),
             *affine(f"{ours}.norm", "vilt.layernorm"),
         ]
-        if not c.qkv_bias:
-            rules = [rule for rule in rules if not rule.names[0][0].endswith("mixer.qkv.bias")]
         if not self._is("ViltForTokenClassification"):
             rules += [unread("vilt.pooler.dense.weight", c.hidden_size, c.hidden_size)]
             rules += [unread("vilt.pooler.dense.bias", c.hidden_size)]
