@@ -85,6 +85,15 @@ def numbered(hidden: Hidden) -> Tensor:
     return take((there.cumsum(1) - 1).clamp(min=0), order.argsort(1))
 
 
+def preceding(hidden: Hidden) -> tuple[Tensor, Tensor]:
+    """([b n] where the token stands that is read before each one, [b n] bool: whether there is one, and it is valid)."""
+    order = reading_order(hidden)
+    before, back = order.roll(1, 1), order.argsort(1)
+    known = back > 0
+    place = take(before, back)
+    return place, known if hidden.valid is None else known & take(hidden.valid, place)
+
+
 def moved(hidden: Hidden, order: Tensor) -> Hidden:
     """The tokens in the order [b n] in which they are read; spans are lost."""
     placed = hidden.each(lambda part: take(part, order))
