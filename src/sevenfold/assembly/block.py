@@ -2,6 +2,7 @@
 
 pre-norm (default)   x <- R(x, mix o norm);            x <- R(x, feed o norm)
 post-norm            x <- norm(R(x, mix));             x <- norm(R(x, feed))          (BERT)
+output norm          x <- R(x, norm o mix);            x <- R(x, norm o feed)         (OLMo 2, arXiv:2501.00656)
 """
 
 from __future__ import annotations
@@ -38,13 +39,15 @@ class Block(Ruled):
         nonlinearity: Nonlinearity.Config | None = part.default("gelu")
         """The feed-forward part; null for none."""
         norm: Norm.Config = part.default("layer")
-        """The normalization before (or, post-norm, after) each part."""
+        """The normalization before each part (or after it: post_norm, output_norm)."""
         residual: Residual.Config = part.default("add")
         """How each part's output joins the stream."""
         projection: Projection.Config = part.default("linear")
         """What the mixer and the feed-forward part are built of."""
         post_norm: bool = False
         """Normalize after each residual instead of before each part."""
+        output_norm: bool = False
+        """Normalize each part's output, before it joins the stream, instead of its input."""
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of each part's output dropped in training."""
         pair: tuple[Mixer.Config, ...] = ()
@@ -67,6 +70,8 @@ class Block(Ruled):
         self.config = config
         if config.projection.part.reads_ids or config.projection.part.reads_table:
             raise ConfigError(f"block.projection: {config.projection.kind!r} does not map vectors: choose linear")
+        if config.post_norm and config.output_norm:
+            raise ConfigError("post_norm and output_norm are two places for the same norm: choose one")
         project = config.projection.build
         self.mixer: Mixer | None = config.mixer.build(width, project) if config.mixer else None
         if self.mixer is not None and self.mixer.crosses:
@@ -100,10 +105,11 @@ class Block(Ruled):
         return [*mixers, *([] if self.feed is None else [self.feed.outputs()]), *pair]
 
     def _branch(self, place: int, hidden: Hidden, part: Callable[[Hidden], Tensor]) -> Hidden:
-        norm, post = self.norms[place], self.config.post_norm
+        norm, post, output = self.norms[place], self.config.post_norm, self.config.output_norm
 
         def branch(x: Tensor) -> Tensor:
-            y = part(hidden._replace(x=x if post else norm(x, hidden.condition, hidden.valid)))
+            y = part(hidden._replace(x=x if post or output else norm(x, hidden.condition, hidden.valid)))
+            y = norm(y, hidden.condition, hidden.valid) if output else y
             return F.dropout(y, self.config.dropout, self.training) if self.config.dropout else y
 
         x = self.residuals[place](hidden.x, branch, hidden.condition)

@@ -72,6 +72,11 @@ STACK = Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(3
 """Query, key and value of equal widths, kept apart."""
 
 
+def stack(*sizes: int) -> Op:
+    """Layers of these many outputs, one below the other in ours, kept apart."""
+    return Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].split(sizes)))
+
+
 def lead(count: int) -> Op:
     """Theirs has `count` more leading axes of length 1 than ours (fewer, if negative)."""
 
@@ -150,7 +155,7 @@ class Family(part.Part):
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
     unused: ClassVar[Sequence[str]] = ()
     """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
-    copies: ClassVar[Mapping[str, str]] = {}
+    copies: Mapping[str, str] = {}
     """Pattern of published names → the name that each must be equal to, number by number (a tied head that is written
     twice); its groups may be used as \\1. Left behind; an untied one is refused."""
     carried: ClassVar[Sequence[str]] = ()
