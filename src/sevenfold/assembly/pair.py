@@ -87,7 +87,7 @@ class PairUpdates(Ruled):
         self.norms: ModuleDict[Norm] = ModuleDict()  # none where a part does not read the pair
         for place in range(branches):
             if config.post_norm or place == len(self.parts) or "pair" in self.parts[place].needs:
-                self.norms[str(place)] = config.norm.build(width, condition)
+                self.norms[str(place)] = config.last_norm.build(width, condition)
         self.residuals: ModuleList[Residual] = ModuleList(
             config.pair_residual.build(width, index, depth, place, condition) for place in range(branches)
         )

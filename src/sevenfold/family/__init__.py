@@ -17,7 +17,7 @@ Folders are read and written by sevenfold.exchange.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, get_args
 
 import torch
@@ -146,7 +146,8 @@ class Family(part.Part):
     spellings: ClassVar[Sequence[tuple[str, str]]] = ()
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
     unused: ClassVar[Sequence[str]] = ()
-    """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
+    """Patterns of published names that hold constants or copies: left behind, and not needed on the way back. A name that a
+    rule has is not meant, here and below."""
     carried: ClassVar[Sequence[str]] = ()
     """Patterns of published names that the model has no use for, and that are nobody's copy (a pooler, a head of another
     task): kept as luggage, and written back as they were."""
@@ -198,9 +199,12 @@ class Family(part.Part):
     def from_published(self, state: State) -> dict[str, Tensor]:
         """Our tensors from published ones, which they may share memory with. CheckpointError names a tensor that is missing,
         left over or wrong."""
-        given = self._respelled(state)
-        found = {f"{LUGGAGE}{name}": given.pop(name).detach() for name in list(given) if matches(self.carried, name)}
-        for rule in self.rules():
+        rules = self.rules()
+        placed = {name for rule in rules for name in rule.names[1]}
+        given = self._respelled(state, placed)
+        others = [name for name in given if name not in placed and matches(self.carried, name)]
+        found = {f"{LUGGAGE}{name}": given.pop(name).detach() for name in others}
+        for rule in rules:
             found |= self._apply(rule.op.take, rule.names[1], rule.names[0], given, "the published weights lack")
         self._nothing_left(given, "the published weights hold")
         return found
@@ -258,12 +262,12 @@ class Family(part.Part):
             raise CheckpointError(f"{self.kind}: {names[0]!r}: {str(error).splitlines()[0]}") from None
         return {name: tensor.contiguous() for name, tensor in zip(made, tensors, strict=True)}
 
-    def _respelled(self, state: State) -> dict[str, Tensor]:
+    def _respelled(self, state: State, placed: Collection[str]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for name, value in state.items():
             for pattern, replacement in self.spellings:
                 name = re.sub(pattern, replacement, name)
-            if matches(self.unused, name):
+            if name not in placed and matches(self.unused, name):
                 continue
             if name in found:
                 raise CheckpointError(f"{self.kind}: the published weights hold {name!r} twice, in two spellings")

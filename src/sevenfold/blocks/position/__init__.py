@@ -47,6 +47,11 @@ class Position(part.Part, Ruled):
         return None
 
     @property
+    def adds(self) -> bool:
+        """Whether `embed` gives something."""
+        return type(self).embed is not Position.embed
+
+    @property
     def biased(self) -> bool:
         """Whether `bias` is given."""
         return type(self).bias is not Position.bias
