@@ -24,6 +24,9 @@ class Position(part.Part, Ruled):
     class Config(part.Config):
         pass
 
+    turned_width: int | None = None
+    """The only width of heads that it turns; None: any."""
+
     def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
         super().__init__()
         self.config, self.width, self.axes = config, width, axes
