@@ -88,7 +88,9 @@ class ESM2(Family):
     }
     spellings = [
         (r"^(embeddings|rotary_embeddings|encoder|pooler|contact_head)\.", r"esm.\1."),
-        (r"^esm\.encoder\.layer\.0\.attention\.self\.(rotary_embeddings\.inv_freq)$", r"esm.\1"),
+        (r"^esm\.encoder\.layer\.[0*]\.attention\.self\.(rotary_embeddings\.inv_freq)$", r"esm.\1"),
+        (r"LayerNorm\.gamma$", "LayerNorm.weight"),
+        (r"LayerNorm\.beta$", "LayerNorm.bias"),
     ]
     unused = [
         r"esm\.embeddings\.position_ids",
