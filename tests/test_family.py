@@ -48,6 +48,7 @@ PARAMETERS = {
     ("llama", "qwen3_0.6b"): 596_049_920,
     ("llama", "olmo2_1b"): 1_484_916_736,
     ("llama", "olmo2_7b"): 7_298_617_344,
+    ("apertus", "8b"): 8_053_338_176 + 32 * 2,  # and the two fixed numbers of each block
 }
 """Numbers in the published files."""
 
@@ -192,6 +193,9 @@ def test_another_model_is_refused():
             "'sliding_attention' needs use_sliding_window",
         ),
         ("llama", {"model_type": "mistral", "sliding_window": 0}, "sliding_window"),
+        ("apertus", {"hidden_act": "silu"}, "hidden_act"),
+        ("apertus", {"qk_norm": False}, "qk_norm"),
+        ("apertus", {"rope_scaling": {"rope_type": "llama3"}}, "needs a low_freq_factor"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused(kind, published, told):

@@ -226,8 +226,14 @@ def test_greedy_answers(name):
     ours = model.generate(prompts, given={"image": list(pictures)}, stream="text", temperature=0, length=9)
     image = model.tokenize([{"image": picture} for picture in pictures])["image"]
     grid, size = side // vision.patch_size, vision.patch_size
-    pixels = image.values.view(3, grid, grid, size, size, channels).permute(0, 5, 1, 3, 2, 4).reshape(3, channels, side, side)
-    tokens = len(image.values[0]) + (reference.config.vision_feature_select_strategy == "full" and "clip" in vision.model_type)
+    pixels = (
+        image.values.view(3, grid, grid, size, size, channels)
+        .permute(0, 5, 1, 3, 2, 4)
+        .reshape(3, channels, side, side)
+    )
+    tokens = len(image.values[0]) + (
+        reference.config.vision_feature_select_strategy == "full" and "clip" in vision.model_type
+    )
     barred = {"do_sample": False, "max_new_tokens": 9, "suppress_tokens": [256, 257, 259, PLACE], "eos_token_id": 258}
     for row, (prompt, our) in enumerate(zip(prompts, ours)):
         ids = [257]
@@ -249,14 +255,22 @@ def folder_of(path, reference) -> LlavaProcessor:
     letters = [chr(code) for code in range(32, 127)]
     special = ["<s>", "</s>", "<unk>", "<image>"]
     texts = ["USER: what is in the picture? ASSISTANT: a cat on a mat"] * 3
-    inner.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=250, special_tokens=special, initial_alphabet=letters))
+    inner.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=250, special_tokens=special, initial_alphabet=letters)
+    )
     inner.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 0)])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>", extra_special_tokens={"image_token": "<image>"}
+        tokenizer_object=inner,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
     )
     size = {"height": 12, "width": 12}
     pictures = CLIPImageProcessorPil(size={"shortest_edge": 12}, crop_size=size)
-    processor = LlavaProcessor(pictures, tokenizer, patch_size=4, vision_feature_select_strategy="default", num_additional_image_tokens=1)
+    processor = LlavaProcessor(
+        pictures, tokenizer, patch_size=4, vision_feature_select_strategy="default", num_additional_image_tokens=1
+    )
     reference.save_pretrained(path)
     processor.save_pretrained(path)
     pictures.save_pretrained(path)
@@ -278,14 +292,23 @@ def test_a_folder_with_its_tokenizer(tmp_path):
     same(batch["image"].values, patches(given["pixel_values"], 4).values)
     mine, theirs = batch["text"].values[0].tolist(), given["input_ids"][0].tolist()
     assert mine.count(3) == 1 and [id for id in theirs if id != 3] == [id for id in mine if id not in (1, 3)]
-    settings = {"do_sample": False, "max_new_tokens": 8, "suppress_tokens": [0, 2, 3, *range(processor.tokenizer.vocab_size, 300)]}
+    settings = {
+        "do_sample": False,
+        "max_new_tokens": 8,
+        "suppress_tokens": [0, 2, 3, *range(processor.tokenizer.vocab_size, 300)],
+    }
     answer = reference.generate(**given, eos_token_id=1, pad_token_id=1, **settings)[0, len(theirs) :]
     ours = model.generate(prompt, given={"image": picture}, stream="text", temperature=0, length=8)[0]
     assert ours.startswith(prompt)
-    assert ours.removeprefix(prompt) == model.modalities["text"].raw(np.array([*mine, *answer.tolist()])).removeprefix(prompt)
+    assert ours.removeprefix(prompt) == model.modalities["text"].raw(np.array([*mine, *answer.tolist()])).removeprefix(
+        prompt
+    )
     publish(model, tmp_path / "out")
     again = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert torch.equal(again(**given).logits, reference(**given).logits)
-    assert PreTrainedTokenizerFast.from_pretrained(tmp_path / "out")(prompt)["input_ids"] == processor.tokenizer(prompt)["input_ids"]
+    assert (
+        PreTrainedTokenizerFast.from_pretrained(tmp_path / "out")(prompt)["input_ids"]
+        == processor.tokenizer(prompt)["input_ids"]
+    )
     differences = verify(tmp_path / "in", model, family_of(reference))
     assert len(differences["lm"]) == 3 and max(differences["lm"]) < 1e-5

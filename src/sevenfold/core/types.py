@@ -111,6 +111,7 @@ class Hidden(NamedTuple):
     streams    [b n] int: which of the trunk's inputs each token is from, -1 class and register tokens; None: one input
     places     [b n] int: tokens of lower numbers are read first, those of one number as they stand (an input that is
                spliced into another); None: all as they stand
+    elsewhere  (angles, bias) of each position that blocks have of their own, in place of the trunk's; None: none has one
     """
 
     x: Tensor
@@ -127,6 +128,7 @@ class Hidden(NamedTuple):
     memory: Any = None
     streams: Tensor | None = None
     places: Tensor | None = None
+    elsewhere: tuple[tuple[dict[int, tuple[Tensor, Tensor]] | None, Bias | None], ...] | None = None
 
     def of(self, name: str) -> Hidden:
         """The part that came from one stream (or `tokens`: class and register tokens)."""

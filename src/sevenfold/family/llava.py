@@ -110,7 +110,9 @@ class LLaVA(Pictures):
         depth, layer = config.vision_config.num_hidden_layers, config.vision_feature_layer
         self.depth = layer if layer >= 0 else depth + 1 + layer
         if not 0 <= self.depth <= depth:
-            raise ConfigError(f"vision_feature_layer: the tower has {depth} blocks, and none before or after is {layer}")
+            raise ConfigError(
+                f"vision_feature_layer: the tower has {depth} blocks, and none before or after is {layer}"
+            )
         if not config.vision_config.is_clip and config.vision_feature_select_strategy == "default":
             raise ConfigError(
                 "vision_feature_select_strategy: 'default' leaves out a class token, and SigLIP's tower has none: say 'full'"
