@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
+from sevenfold.core.rooms import kinds
 from sevenfold.core.types import Stream
 from sevenfold.family import LUGGAGE, Family, state_of
 
@@ -57,7 +58,8 @@ def files(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def family_of(reference: Any) -> Family:
     config, _ = files(reference)
-    return part.find("family", config["model_type"]).read(config)
+    families = (part.find("family", kind) for kind in kinds("family"))
+    return next(family for family in families if config["model_type"] in family.model_types()).read(config)
 
 
 def built(config: ModelConfig, tokenizer: str | None = "bytes") -> Model:
@@ -105,6 +107,14 @@ def over(config: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     """A reference's config.json with what our family says in it: special ids and the like are left as they are."""
     inner = {key: over(config[key], value) for key, value in ours.items() if isinstance(config.get(key), dict)}
     return {**config, **ours, **inner}
+
+
+def published(reference: Any, folder: Path, processor: Any = None) -> Path:
+    """A folder as the reference (and its processor) writes it."""
+    reference.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
+    return folder
 
 
 def layers(trunk: Any, run: Any) -> tuple[Any, list[Tensor]]:

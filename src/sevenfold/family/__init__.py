@@ -192,10 +192,6 @@ class Family(part.Part):
         del fields["kind"]
         return fields
 
-    def preprocessor_published(self, model: Model) -> dict[str, Any] | None:
-        """The published `preprocessor_config.json` of a model of this family; None: it has none."""
-        return dict(self.preprocessor) or None
-
     def model(self) -> ModelConfig:
         """Our model."""
         raise NotImplementedError
@@ -208,12 +204,12 @@ class Family(part.Part):
         """The published `preprocessor_config.json` of a model; None where it needs none."""
         return dict(self.preprocessor) or None
 
-    def trial(self, model: Model) -> tuple[Batch, dict[str, Tensor]]:
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Any]]:
         """Random inputs for a look at both implementations: (our batch, the reference's arguments). Words of the one stream of
-        ids, pixels of the one stream of pictures (whose native size is `image_size` of the config)."""
+        ids, pixels of the one stream of pictures."""
         draw = torch.Generator().manual_seed(0)
         batch: Batch = {}
-        given: dict[str, Tensor] = {}
+        given: dict[str, Any] = {}
         for name, modality in model.modalities.items():
             if not any(name in trunk.config.inputs for trunk in model.trunks.values()):
                 continue
@@ -224,11 +220,15 @@ class Family(part.Part):
                 given["input_ids"] = ids
             else:
                 vision = getattr(self.config, "vision_config", self.config)
-                size, patch = vision.image_size, vision.patch_size
-                pixels = torch.randn(2, vision.num_channels, size, size, generator=draw)
-                batch[name] = cut(pixels, patch)
-                given["pixel_values"] = pixels
+                (height, width), more = self.seen(vision)
+                pixels = torch.randn(2, vision.num_channels, height, width, generator=draw)
+                batch[name] = cut(pixels, vision.patch_size)
+                given |= {"pixel_values": pixels, **more}
         return batch, given
+
+    def seen(self, vision: Any) -> tuple[tuple[int, int], dict[str, Any]]:
+        """Height and width of the pictures that it takes, and what the reference must be told beside them."""
+        return (vision.image_size, vision.image_size), {}
 
     # Weights
     def from_published(self, state: State) -> dict[str, Tensor]:
@@ -256,14 +256,16 @@ class Family(part.Part):
 
     def load(self, state: State, model: Model, objective: nn.Module | None = None) -> None:
         """Put published weights into a model (which may be on the meta device), and into its objective where that holds
-        some of them (what an objective has no use for is kept as luggage). They are not copied: a tensor that is the same in both layouts stays where it is, in the file's
-        memory map."""
+        some of them (what it has no use for is kept as luggage). They are not copied: a tensor that is the same in both
+        layouts stays where it is, in the file's memory map."""
         self.place(self.from_published(state), model, objective)
 
     def place(self, found: State, model: Model, objective: nn.Module | None = None) -> None:
         """Put what `from_published` gives into a model, and into its objective. CheckpointError, before anything is changed,
         for a name too few or too many, or another shape."""
-        own = {name: value for name, value in state_of(model, objective).items() if not name.startswith(LUGGAGE)}
+        learned = {} if objective is None else dict(objective.named_parameters())
+        held = {f"{OBJECTIVE}{name}" for name in learned}
+        own = {k: v for k, v in state_of(model, objective).items() if k in held or k not in model.luggage}
         kept = {name: value for name, value in found.items() if name.startswith(LUGGAGE)}
         kept |= {name: value for name, value in found.items() if name.startswith(OBJECTIVE) and name not in own}
         found = {name: value for name, value in found.items() if name not in kept}
@@ -277,11 +279,10 @@ class Family(part.Part):
         ours = {name: value for name, value in found.items() if not name.startswith(OBJECTIVE)}
         model.load_state_dict(ours, assign=True)
         model.luggage = kept
-        if objective is not None:
-            with torch.no_grad():
-                for name, parameter in objective.named_parameters():
-                    if f"{OBJECTIVE}{name}" in found:
-                        parameter.copy_(found[f"{OBJECTIVE}{name}"])
+        with torch.no_grad():
+            for name, parameter in learned.items():
+                if f"{OBJECTIVE}{name}" in found:
+                    parameter.copy_(found[f"{OBJECTIVE}{name}"])
 
     def _apply(
         self, op: Callable, names: Sequence[str], made: Sequence[str], given: dict[str, Tensor], lacks: str

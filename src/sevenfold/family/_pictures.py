@@ -135,6 +135,15 @@ class Pictures(Family):
         other = {} if grid in (None, (side, side)) else {"grid": grid}
         return {"kind": "learned_grid", "size": (side, side), "class_row": class_row, "antialias": antialias, **other}
 
+    stretches: ClassVar[bool] = True
+    """Whether the reference has to be asked for a table that is stretched to other pictures."""
+
+    def seen(self, vision: Any) -> tuple[tuple[int, int], dict[str, Any]]:
+        side, own = vision.patch_size, (vision.image_size // vision.patch_size,) * 2
+        grid = self.grid(vision) or own
+        asked = {"interpolate_pos_encoding": True} if self.stretches and grid != own else {}
+        return (grid[0] * side, grid[1] * side), asked
+
     def preprocessor_published(self, model: Model) -> dict[str, Any] | None:
         wanted = model.config.streams.get("image")
         if wanted is None or "mean" not in type(wanted.tokenizer).model_fields:

@@ -95,6 +95,7 @@ class DINOv2(Pictures):
     }
     sizes |= {f"{size}_registers": {"model_type": "dinov2_with_registers", **told} for size, told in sizes.items()}
     processor = "Bit"
+    stretches = False
     colours = IMAGENET
     states = {"enc": "hidden_states"}
     objective = {"kind": "supervised", "pool": "class_mean"}
