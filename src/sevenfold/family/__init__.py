@@ -43,6 +43,8 @@ class Op(NamedTuple):
     """Theirs → ours."""
     give: Callable[[list[Any]], list[Tensor]]
     """Ours → theirs, undoing `take`. Luggage that a model does not have (it began here) comes as None."""
+    spared: bool = False
+    """Whether what an objective would hold may be absent as well, and comes as None."""
 
 
 class Rule(NamedTuple):
@@ -89,6 +91,12 @@ def patches(size: int, channels: int) -> Op:
         lambda theirs: [theirs[0].movedim(1, -1).reshape(-1, size * size * channels)],
         lambda ours: [ours[0].reshape(-1, size, size, channels).movedim(-1, 1)],
     )
+
+
+def begun(op: Op, value: float) -> Op:
+    """The same for one number that an objective holds; a model that learned by another objective is published with that
+    value."""
+    return Op(op.take, lambda ours: op.give([torch.tensor(value) if ours[0] is None else ours[0]]), True)
 
 
 def constant(value: Callable[[], Tensor], tolerance: float = 1e-5) -> Op:
@@ -247,7 +255,8 @@ class Family(part.Part):
         given = dict(state)
         found: dict[str, Tensor] = {}
         for rule in self.rules():
-            found |= self._apply(rule.op.give, rule.names[0], rule.names[1], given, "the model lacks")
+            spared = (LUGGAGE, OBJECTIVE) if rule.op.spared else LUGGAGE
+            found |= self._apply(rule.op.give, rule.names[0], rule.names[1], given, "the model lacks", spared)
         for name in list(given):
             if name.startswith(LUGGAGE) and matches(self.carried, name.removeprefix(LUGGAGE)):
                 found[name.removeprefix(LUGGAGE)] = given.pop(name).detach()
@@ -285,10 +294,16 @@ class Family(part.Part):
                     parameter.copy_(found[f"{OBJECTIVE}{name}"])
 
     def _apply(
-        self, op: Callable, names: Sequence[str], made: Sequence[str], given: dict[str, Tensor], lacks: str
+        self,
+        op: Callable,
+        names: Sequence[str],
+        made: Sequence[str],
+        given: dict[str, Tensor],
+        lacks: str,
+        spared: str | tuple[str, ...] = LUGGAGE,
     ) -> dict[str, Tensor]:
         for name in names:
-            if name not in given and not name.startswith(LUGGAGE):
+            if name not in given and not name.startswith(spared):
                 raise CheckpointError(f"{self.kind}: {lacks} {name!r}")
         taken = [given.pop(name, None) for name in names]
         try:
