@@ -246,6 +246,15 @@ def image(config: Any, mean: Any = 0.5, std: Any = 0.5, bias: bool = True) -> di
     return {"kind": "image", "tokenizer": tokenizer, "projection": {"kind": "patch_embed", "bias": bias}}
 
 
+def classifier(names: Mapping[int, str], pool: str) -> dict[str, Any]:
+    """The stream of the classes, by the names of their ids, and the head of trunk `enc` that tells them apart."""
+    labels = [names[id] for id in sorted(names)]
+    tokenizer = {"kind": "category", **({"labels": labels} if len(set(labels)) == len(labels) else {})}
+    linear = {"kind": "linear", "bias": True}
+    head = {"trunk": "enc", "stream": "label", "outputs": len(labels), "pool": pool, "projection": linear}
+    return {"streams": {"label": {"kind": "label", "tokenizer": tokenizer}}, "heads": {"label": head}}
+
+
 def encoder(trunk: str, depth: int, theirs: str, layers: Mapping[str, Any], qkv_bias: bool = True) -> list[Rule]:
     """Rules of a trunk's blocks, whose queries, keys and values may have no bias."""
     rules = blocks(trunk, depth, theirs, layers)
