@@ -152,9 +152,9 @@ class Trunk(Stepping):
         )
         heads = max((mixer.heads or 0 for block in self.blocks for mixer in block.mixers), default=0)
         self.position: Position = config.position.build(width, len(self.axes), heads or None)
+        self.block_positions = own_positions(self.blocks, width, len(self.axes), heads or None)
         if self.position.class_row() is not None and not config.class_token:
             raise ConfigError("position: has a row for a class token, which this trunk has not: set class_token")
-        self.block_positions = own_positions(self.blocks, width, len(self.axes), heads or None)
         self.input_norm = norm.build(width, condition) if config.input_norm else None
         self.norm = norm.build(width, condition) if config.final_norm else None
         self.longest = longest(config, streams, earlier)

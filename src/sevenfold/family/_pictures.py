@@ -137,6 +137,15 @@ class Pictures(Family):
         other = {} if grid in (None, (side, side)) else {"grid": grid}
         return {"kind": "learned_grid", "size": (side, side), "class_row": class_row, "antialias": antialias, **other}
 
+    stretches: ClassVar[bool] = True
+    """Whether the reference has to be asked for a table that is stretched to other pictures."""
+
+    def seen(self, vision: Any) -> tuple[tuple[int, int], dict[str, Any]]:
+        side, own = vision.patch_size, (vision.image_size // vision.patch_size,) * 2
+        grid = self.grid(vision) or own
+        asked = {"interpolate_pos_encoding": True} if self.stretches and grid != own else {}
+        return (grid[0] * side, grid[1] * side), asked
+
     def preprocessor_published(self, model: Model) -> dict[str, Any] | None:
         wanted = model.config.streams.get("image")
         if wanted is None or "mean" not in type(wanted.tokenizer).model_fields:
@@ -235,6 +244,15 @@ def image(config: Any, mean: Any = 0.5, std: Any = 0.5, bias: bool = True) -> di
     """A stream of pictures of patch_size and num_channels."""
     tokenizer = {"kind": "patch", "patch": config.patch_size, "channels": config.num_channels, "mean": mean, "std": std}
     return {"kind": "image", "tokenizer": tokenizer, "projection": {"kind": "patch_embed", "bias": bias}}
+
+
+def classifier(names: Mapping[int, str], pool: str) -> dict[str, Any]:
+    """The stream of the classes, by the names of their ids, and the head of trunk `enc` that tells them apart."""
+    labels = [names[id] for id in sorted(names)]
+    tokenizer = {"kind": "category", **({"labels": labels} if len(set(labels)) == len(labels) else {})}
+    linear = {"kind": "linear", "bias": True}
+    head = {"trunk": "enc", "stream": "label", "outputs": len(labels), "pool": pool, "projection": linear}
+    return {"streams": {"label": {"kind": "label", "tokenizer": tokenizer}}, "heads": {"label": head}}
 
 
 def encoder(trunk: str, depth: int, theirs: str, layers: Mapping[str, Any], qkv_bias: bool = True) -> list[Rule]:

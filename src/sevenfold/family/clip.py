@@ -8,13 +8,14 @@ Objective: {kind: infonce, trunks: [v, t], multi_positive: false}, whose scale s
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.family import Family, Rule, affine, blocks, lead, patches
+from sevenfold.family import SAME, Family, Rule, affine, begun, blocks, lead, patches
 from sevenfold.family._pictures import ACTIVATIONS, OPENAI, Pictures, cells, table
 
 LAYERS: dict[str, str | tuple[str, ...]] = {
@@ -146,7 +147,7 @@ class CLIP(Pictures):
             *blocks("t", text.num_hidden_layers, "text_model.encoder.layers.{i}", LAYERS),
             *affine("trunks.t.norm", "text_model.final_layer_norm"),
             Rule("heads.t.projection.weight", "text_projection.weight"),
-            Rule("objective.scale", "logit_scale"),
+            Rule("objective.scale", "logit_scale", begun(SAME, math.log(1 / 0.07))),
         ]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
 from sevenfold.family import Family, Op, Rule, affine, patches, repeat
-from sevenfold.family._pictures import IMAGENET, Pictures, cells, encoder, table
+from sevenfold.family._pictures import IMAGENET, Pictures, cells, classifier, encoder, table
 from sevenfold.family.vit import trunk
 
 LAYERS: dict[str, str | tuple[str, ...]] = {
@@ -95,6 +95,7 @@ class DINOv2(Pictures):
     }
     sizes |= {f"{size}_registers": {"model_type": "dinov2_with_registers", **told} for size, told in sizes.items()}
     processor = "Bit"
+    stretches = False
     colours = IMAGENET
     states = {"enc": "hidden_states"}
     objective = {"kind": "supervised", "pool": "class_mean"}
@@ -127,10 +128,8 @@ class DINOv2(Pictures):
         enc = {**enc, "registers": self.registers, "position": position, "block": block}
         data: dict[str, Any] = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc}}
         if self.headed:
-            linear, outputs = {"kind": "linear", "bias": True}, len(c.id2label)
-            head = {"trunk": "enc", "stream": "label", "outputs": outputs, "pool": "class_mean", "projection": linear}
-            data["streams"]["label"] = {"kind": "label"}
-            data["heads"] = {"label": head}
+            told = classifier(c.id2label, "class_mean")
+            data = {**data, "streams": data["streams"] | told["streams"], "heads": told["heads"]}
         return part.decode(ModelConfig, data, "dinov2")
 
     def rules(self) -> list[Rule]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
 from sevenfold.family import Rule, affine, patches
-from sevenfold.family._pictures import IMAGENET, Pictures, cells, encoder, table
+from sevenfold.family._pictures import IMAGENET, Pictures, cells, classifier, encoder, table
 from sevenfold.family.vit import LAYERS, VisionConfig, trunk
 
 
@@ -64,10 +64,8 @@ class IJEPA(Pictures):
             "trunks": {"enc": {**trunk(c, ["image"]), "position": self.position(c)}},
         }
         if self.headed:
-            linear, outputs = {"kind": "linear", "bias": True}, len(c.id2label)
-            head = {"trunk": "enc", "stream": "label", "outputs": outputs, "pool": "mean", "projection": linear}
-            data["streams"]["label"] = {"kind": "label"}
-            data["heads"] = {"label": head}
+            told = classifier(c.id2label, "mean")
+            data = {**data, "streams": data["streams"] | told["streams"], "heads": told["heads"]}
         return part.decode(ModelConfig, data, "ijepa")
 
     def rules(self) -> list[Rule]:

@@ -15,7 +15,7 @@ from pydantic import Field
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
 from sevenfold.family import Family, Rule, affine, lead, patches
-from sevenfold.family._pictures import ACTIVATIONS, Pictures, cells, encoder, table
+from sevenfold.family._pictures import ACTIVATIONS, Pictures, cells, classifier, encoder, table
 
 LAYERS: dict[str, str | tuple[str, ...]] = {
     "norms.0": "layernorm_before",
@@ -103,14 +103,8 @@ class ViT(Pictures):
         enc = {**trunk(c, ["image"], class_token=True), "position": self.position(c, class_row=True)}
         data: dict[str, Any] = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc}}
         if self.headed:
-            names = tuple(c.id2label[place] for place in sorted(c.id2label))
-            tokenizer = {"kind": "category", **({"labels": names} if len(set(names)) == len(names) else {})}
-            data["streams"]["label"] = {"kind": "label", "tokenizer": tokenizer}
-            linear = {"kind": "linear", "bias": True}
-            outputs = len(c.id2label)
-            data["heads"] = {
-                "label": {"trunk": "enc", "stream": "label", "outputs": outputs, "pool": "class", "projection": linear}
-            }
+            told = classifier(c.id2label, "class")
+            data = {**data, "streams": data["streams"] | told["streams"], "heads": told["heads"]}
         return part.decode(ModelConfig, data, "vit")
 
     def rules(self) -> list[Rule]:
