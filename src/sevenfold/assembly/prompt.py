@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,13 @@ from sevenfold.assembly.pieces import moved, streams_in
 from sevenfold.core.errors import ConfigError, DataError, did_you_mean
 from sevenfold.core.types import Batch, Hidden, Stream, Tokens
 from sevenfold.data.collate import collate
+from sevenfold.modality import Modality
 
 if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
+
+NEVER = ("pad", "bos", "mask", "unk")
+"""Special tokens that are never drawn."""
 
 
 def drawable(model: Model, stream: str | None) -> tuple[str, str]:
@@ -47,23 +52,66 @@ def spread(items: list[Any], rows: int, name: str) -> list[Any]:
     return items
 
 
-def begin(modality: Any, prompts: list[Any]) -> Stream | None:
-    """The tokens that each row of the stream begins with: its begin token and its prompt; None if there are none."""
-    rows = []
-    for prompt in prompts:
-        specials = modality.tokenizer.specials
-        ids = [np.array([specials["bos"]])] if modality.config.ends else []
-        if prompt is not None and not (isinstance(prompt, str) and not prompt):
-            if modality.tokenizer.layout() is not None:
-                raise ConfigError("prompt: items of this stream have a fixed size, so they cannot be continued")
-            try:
-                ids.append(modality.tokenizer.encode(modality.check(prompt)).values)
-            except ValueError as error:
-                raise DataError(f"prompt: {error}") from None
-        rows.append(np.concatenate(ids) if ids else np.zeros(0, np.int64))
+def front(modality: Modality) -> list[int]:
+    """The ids that stand before an item's own."""
+    return modality.tokenizer.around()[0] if modality.config.ends else []
+
+
+def end(modality: Modality) -> int | None:
+    """The id that ends an item when it is drawn; None: items have one length, or no end."""
+    if not modality.config.ends and modality.tokenizer.layout() is not None:
+        return None
+    return modality.tokenizer.specials.get("eos")
+
+
+def never(modality: Modality) -> list[int]:
+    """The ids that are never drawn: special ones, and those that stand for nothing."""
+    last, tokenizer = end(modality), modality.tokenizer
+    away = {id for name, id in tokenizer.specials.items() if name in (*NEVER, "eos")}
+    spelled, size = tokenizer.spelled(), tokenizer.size
+    if spelled is not None and size is not None:
+        away |= set(range(spelled, size))
+    return sorted(away - {last})
+
+
+def begin(modality: Modality, prompt: Any) -> np.ndarray:
+    """The ids [n] that an item begins with: those in front, and the prompt's."""
+    ids = [np.array(front(modality), np.int64)]
+    if prompt is not None and not (isinstance(prompt, str) and not prompt):
+        if modality.tokenizer.layout() is not None:
+            raise ConfigError("prompt: items of this stream have a fixed size, so they cannot be continued")
+        try:
+            ids.append(modality.tokenizer.encode(modality.check(prompt)).values.astype(np.int64))
+        except ValueError as error:
+            raise DataError(f"prompt: {error}") from None
+    return np.concatenate(ids)
+
+
+def together(rows: Sequence[np.ndarray]) -> Stream | None:
+    """Ids of several rows as a stream along one axis, padded behind; None if there are none."""
     if not any(len(row) for row in rows):
         return None
-    return collate([{"x": Tokens(row.astype(np.int64), np.arange(len(row))[:, None])} for row in rows])["x"]
+    return collate([{"x": Tokens(row, np.arange(len(row))[:, None])} for row in rows])["x"]
+
+
+def room(reach: int | None, begun: int, length: int | None, usual: int) -> int:
+    """How many tokens an item may get behind `begun` ones: `length`, or as many of `usual` as positions reach.
+
+    Raises ConfigError where they do not reach.
+    """
+    if reach is None:
+        return length or usual
+    fit = reach - begun
+    if fit < 1:
+        raise ConfigError(
+            f"prompt: {begun} tokens, and positions reach {reach}: at most {reach - 1} fit, and one to draw; shorten it"
+        )
+    if length is not None and length > fit:
+        raise ConfigError(
+            f"length: behind {begun} tokens at most {fit} fit, as positions reach {reach}; not {length}: "
+            "shorten the prompt or the length"
+        )
+    return length or min(usual, fit)
 
 
 def twice(hidden: Hidden) -> Hidden:
