@@ -19,7 +19,7 @@ from torch import Tensor
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.types import Stream
-from sevenfold.family import Family, state_of
+from sevenfold.family import LUGGAGE, Family, state_of
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -141,7 +141,7 @@ def same_gradients(reference: Any, family: Family, model: Model, objective: Any 
         with torch.no_grad():
             if parameter.grad is not None:
                 parameter.copy_(parameter.grad)
-    theirs = family.from_published(files(reference)[1])
+    theirs = {k: v for k, v in family.from_published(files(reference)[1]).items() if not k.startswith(LUGGAGE)}
     ours = {f"model.{name}": value for name, value in model.named_parameters()}
     if objective is not None:
         ours = {name: value for name, value in objective.named_parameters() if not name.startswith("model.")} | ours

@@ -101,6 +101,8 @@ class Model(Ruled):
         super().__init__()
         check_wiring(config)
         self.config, self.modalities = config, dict(modalities)
+        self.luggage: dict[str, Tensor] = {}
+        """What came with published weights and is no part of the model: kept for the way back (sevenfold.family)."""
         self.trunks: ModuleDict[Trunk] = ModuleDict()
         for name, trunk in config.trunks.items():
             try:

@@ -101,9 +101,9 @@ class Windows(Samples):
         length: int,
         continuous: bool,
         note: Callable[[BadSample], None],
-        ends: tuple[int, int] | None = None,
+        ends: tuple[list[int], list[int]] | None = None,
     ):
-        """`continuous`: all samples are pieces of one document. `ends`: the begin and end ids that stand around each
+        """`continuous`: all samples are pieces of one document. `ends`: the ids that stand before and behind each
         item; between pieces of one document they are taken out. `note` is told of samples that cannot be read."""
         documents: list[np.ndarray] = []
         begins, start, last = [], 0, -2
@@ -148,10 +148,12 @@ class Windows(Samples):
         return {self.stream: Tokens(self.values[start : start + self.length], coords[:, None], segments)}
 
 
-def _joined(before: np.ndarray, after: np.ndarray, ends: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(before: np.ndarray, after: np.ndarray, ends: tuple[list[int], list[int]]) -> tuple[np.ndarray, np.ndarray]:
     """Two pieces of one document without the end and begin tokens between them."""
     begin, end = ends
-    return before[: len(before) - int(before[-1] == end)], after[int(after[0] == begin) :]
+    ended = bool(end) and before[-len(end) :].tolist() == end
+    begun = bool(begin) and after[: len(begin)].tolist() == begin
+    return before[: len(before) - len(end) * ended], after[len(begin) * begun :]
 
 
 class Order(Sampler[list[Key]]):

@@ -4,28 +4,33 @@
 
 The contract of this room. A family's Config holds the fields of the published `config.json` that its numbers depend on,
 under their published names; a value that our parts cannot express is refused by the field's type. Weights are named as
-in published files (`model.safetensors`), not as in some version's memory. A name left over or missing is an error.
+in published files (`model.safetensors`), not as in some version's memory. A name left over or missing is an error; what a
+file holds for other uses (a head of another task) is named by the family, and carried along as luggage.
 
     family = find("family", "gpt2").read(config_json)              # or .of_size("medium")
     model = Model(family.model(), modalities)
     family.load(weights, model)
+
+Folders are read and written by sevenfold.exchange.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
-from sevenfold.assembly.model import ModelConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError, ConfigError, did_you_mean
 
 State = Mapping[str, Tensor]
-"""Name → tensor. Of ours: the model's names, and `objective.NAME` for what an objective holds (a mask token)."""
+"""Name → tensor. Of ours: the model's names, `objective.NAME` for what an objective holds (a mask token), and
+`luggage.NAME` for what is only carried along."""
+LUGGAGE, OBJECTIVE = "luggage.", "objective."
 
 
 class Op(NamedTuple):
@@ -33,8 +38,8 @@ class Op(NamedTuple):
 
     take: Callable[[list[Tensor]], list[Tensor]]
     """Theirs → ours."""
-    give: Callable[[list[Tensor]], list[Tensor]]
-    """Ours → theirs, undoing `take`."""
+    give: Callable[[list[Any]], list[Tensor]]
+    """Ours → theirs, undoing `take`. Luggage that a model does not have (it began here) comes as None."""
 
 
 class Rule(NamedTuple):
@@ -129,26 +134,44 @@ class Family(part.Part):
     room = "family"
 
     class Config(part.Config):
-        pass
+        """The published fields. `model_type: Literal[…]`, with its default, says which published configs it reads."""
 
-    model_type: ClassVar[str]
-    """`model_type` in the published config."""
+    states: ClassVar[Mapping[str, str]] = {}
+    """Trunk → where the reference's output keeps the stream before and after each of its blocks (a dotted name:
+    `hidden_states`, `encoder_hidden_states`), by which a conversion is verified."""
+    objective: ClassVar[Mapping[str, Any]] = {}
+    """What such a model goes on learning by when nobody says: an objective, as a recipe has it."""
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Name of a published size → the fields in which it differs from the defaults."""
     spellings: ClassVar[Sequence[tuple[str, str]]] = ()
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
     unused: ClassVar[Sequence[str]] = ()
-    """Patterns of published names that the model has no use for (tables of constants, heads of other tasks)."""
+    """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
+    carried: ClassVar[Sequence[str]] = ()
+    """Patterns of published names that the model has no use for, and that are nobody's copy (a pooler, a head of another
+    task): kept as luggage, and written back as they were."""
 
     def __init__(self, config: Any):
         self.config = config
+        self.preprocessor: Mapping[str, Any] = {}
+        """What the published `preprocessor_config.json` says, where there is one (means of colours, sizes)."""
 
     @classmethod
-    def read(cls, published: Mapping[str, Any]) -> Self:
+    def model_types(cls) -> tuple[str, ...]:
+        """The `model_type`s of published configs that it reads."""
+        return get_args(cls.Config.model_fields["model_type"].annotation)
+
+    @classmethod
+    def read(cls, published: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None) -> Self:
         """The family as a published `config.json` describes it; ConfigError for what cannot be expressed."""
-        if published.get("model_type", cls.model_type) != cls.model_type:
-            raise ConfigError(f"{cls.kind}: the config is of a {published['model_type']!r}, not a {cls.model_type!r}")
-        return part.decode(cls.Config, _known(cls.Config, published), f"{cls.kind} config").build()
+        named = published.get("model_type", cls.model_types()[0])
+        if named not in cls.model_types():
+            raise ConfigError(
+                f"{cls.kind}: the config is of a {named!r}, not a {' or '.join(map(repr, cls.model_types()))}"
+            )
+        family = part.decode(cls.Config, _known(cls.Config, published), f"{cls.kind} config").build()
+        family.preprocessor = preprocessor or {}
+        return family
 
     @classmethod
     def of_size(cls, name: str) -> Self:
@@ -161,7 +184,7 @@ class Family(part.Part):
         """The published `config.json`, but for what says nothing about numbers (ids of special tokens, versions)."""
         fields = part.encode(self.config)
         del fields["kind"]
-        return {"model_type": self.model_type, **fields}
+        return fields
 
     def model(self) -> ModelConfig:
         """Our model."""
@@ -173,29 +196,39 @@ class Family(part.Part):
 
     # Weights
     def from_published(self, state: State) -> dict[str, Tensor]:
-        """Our tensors from published ones. CheckpointError names a tensor that is missing, left over or wrong."""
+        """Our tensors from published ones, which they may share memory with. CheckpointError names a tensor that is missing,
+        left over or wrong."""
         given = self._respelled(state)
-        found: dict[str, Tensor] = {}
+        found = {f"{LUGGAGE}{name}": given.pop(name).detach() for name in list(given) if matches(self.carried, name)}
         for rule in self.rules():
             found |= self._apply(rule.op.take, rule.names[1], rule.names[0], given, "the published weights lack")
         self._nothing_left(given, "the published weights hold")
         return found
 
     def to_published(self, state: State) -> dict[str, Tensor]:
-        """Published tensors from ours (see `state_of`). CheckpointError as in `from_published`."""
+        """Published tensors from ours (see `state_of`), which they may share memory with. CheckpointError as in
+        `from_published`."""
         given = dict(state)
         found: dict[str, Tensor] = {}
         for rule in self.rules():
             found |= self._apply(rule.op.give, rule.names[0], rule.names[1], given, "the model lacks")
+        for name in list(given):
+            if name.startswith(LUGGAGE) and matches(self.carried, name.removeprefix(LUGGAGE)):
+                found[name.removeprefix(LUGGAGE)] = given.pop(name).detach()
         self._nothing_left(given, "the model has")
         return found
 
-    def load(self, state: State, model: nn.Module, objective: nn.Module | None = None) -> None:
-        """Put published weights into a model, and into its objective where that holds some of them."""
+    def load(self, state: State, model: Model, objective: nn.Module | None = None) -> None:
+        """Put published weights into a model (which may be on the meta device), and into its objective where that holds
+        some of them. They are not copied: a tensor that is the same in both layouts stays where it is, in the file's
+        memory map."""
         found = self.from_published(state)
-        own = state_of(model, objective)
+        own = {name: value for name, value in state_of(model, objective).items() if not name.startswith(LUGGAGE)}
+        kept = {name: value for name, value in found.items() if name.startswith(LUGGAGE)}
         if objective is None:
-            found = {name: value for name, value in found.items() if not name.startswith("objective.")}
+            own = {name: value for name, value in own.items() if not name.startswith(OBJECTIVE)}
+            kept |= {name: value for name, value in found.items() if name.startswith(OBJECTIVE)}
+        found = {name: value for name, value in found.items() if name not in kept}
         for name in sorted(own.keys() ^ found.keys()):
             where = "the published weights lack" if name in own else "the model lacks"
             raise CheckpointError(f"{self.kind}: {where} {name!r}")
@@ -203,28 +236,34 @@ class Family(part.Part):
             if own[name].shape != value.shape:
                 shapes = f"{list(value.shape)} as published, and {list(own[name].shape)} in the model"
                 raise CheckpointError(f"{self.kind}: {name} has shape {shapes}")
-        with torch.no_grad():
-            for name, value in found.items():
-                own[name].copy_(value)
+        ours = {name: value for name, value in found.items() if not name.startswith(OBJECTIVE)}
+        model.load_state_dict(ours, assign=True)
+        model.luggage = kept
+        if objective is not None:
+            with torch.no_grad():
+                for name, parameter in objective.named_parameters():
+                    if f"{OBJECTIVE}{name}" in found:
+                        parameter.copy_(found[f"{OBJECTIVE}{name}"])
 
     def _apply(
         self, op: Callable, names: Sequence[str], made: Sequence[str], given: dict[str, Tensor], lacks: str
     ) -> dict[str, Tensor]:
         for name in names:
-            if name not in given:
+            if name not in given and not name.startswith(LUGGAGE):
                 raise CheckpointError(f"{self.kind}: {lacks} {name!r}")
+        taken = [given.pop(name, None) for name in names]
         try:
-            tensors = op([given.pop(name).detach() for name in names])
+            tensors = op([None if tensor is None else tensor.detach() for tensor in taken])
         except (RuntimeError, ValueError, IndexError) as error:
             raise CheckpointError(f"{self.kind}: {names[0]!r}: {str(error).splitlines()[0]}") from None
-        return {name: tensor.clone().contiguous() for name, tensor in zip(made, tensors, strict=True)}
+        return {name: tensor.contiguous() for name, tensor in zip(made, tensors, strict=True)}
 
     def _respelled(self, state: State) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for name, value in state.items():
             for pattern, replacement in self.spellings:
                 name = re.sub(pattern, replacement, name)
-            if any(re.fullmatch(pattern, name) for pattern in self.unused):
+            if matches(self.unused, name):
                 continue
             if name in found:
                 raise CheckpointError(f"{self.kind}: the published weights hold {name!r} twice, in two spellings")
@@ -237,6 +276,11 @@ class Family(part.Part):
             raise CheckpointError(f"{self.kind}: {holds} {next(iter(given))!r}, which has no place{more}")
 
 
+def matches(patterns: Sequence[str], name: str) -> bool:
+    """Whether a name is one that a pattern means."""
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
 def _known(config: type[part.Config], published: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a config has, of all that a published one says; likewise inside of configs in it."""
     found = {name: published[name] for name in config.model_fields if name in published}
@@ -247,10 +291,11 @@ def _known(config: type[part.Config], published: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def state_of(model: nn.Module, objective: nn.Module | None = None) -> dict[str, Tensor]:
-    """What `to_published` takes: the model's tensors, and the objective's own parameters as `objective.NAME`."""
+def state_of(model: Model, objective: nn.Module | None = None) -> dict[str, Tensor]:
+    """What `to_published` takes: the model's tensors and luggage, and the objective's own parameters as `objective.NAME`."""
     own = {} if objective is None else dict(objective.named_parameters())
     return {
+        **model.luggage,
         **model.state_dict(),
-        **{f"objective.{name}": value.detach() for name, value in own.items() if not name.startswith("model.")},
+        **{f"{OBJECTIVE}{name}": value.detach() for name, value in own.items() if not name.startswith("model.")},
     }

@@ -3,19 +3,23 @@
     x <- LN(E[id] + T[place] + S[0]);  x <- LN(x + attention(x));  x <- LN(x + W gelu(U x));  logits = E LN(gelu(V x)) + b
 
 Devlin 2018, arXiv:1810.04805, sizes from section 3. Weights: huggingface.co/google-bert. Objective: masked_token.
-S is the table of segments; our single stream is segment A, so what S says of segment B is left behind, and written back
-as equal to A. The heads for the next sentence (pooler, seq_relationship) are left behind too.
+S is the table of segments; our single stream is segment A. What S says of segment B, and the heads for the next sentence
+(pooler, seq_relationship), are carried along.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
 from sevenfold.family import Family, Op, Rule, affine, blocks, lead
+
+SEGMENTS = "luggage.segments"
 
 LAYERS: dict[str, str | tuple[str, ...]] = {
     "mixer.qkv": ("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -29,6 +33,8 @@ LAYERS: dict[str, str | tuple[str, ...]] = {
 
 class BERT(Family):
     class Config(Family.Config):
+        model_type: Literal["bert"] = "bert"
+        """Which published config this is."""
         architectures: tuple[str, ...] | None = ("BertForMaskedLM",)
         """What stands on the encoder: a head for masked words, unless it is only BertModel."""
         vocab_size: int = Field(30522, ge=64, le=1 << 22)
@@ -60,7 +66,6 @@ class BERT(Family):
         tie_word_embeddings: Literal[True] = True
         """The head is the embedding."""
 
-    model_type = "bert"
     sizes = {
         "base": {},
         "large": {
@@ -77,10 +82,11 @@ class BERT(Family):
     ]
     unused = [
         r"bert\.embeddings\.position_ids",
-        r"bert\.pooler\..*",
-        r"cls\.seq_relationship\..*",
         r"cls\.predictions\.decoder\..*",
     ]
+    carried = [r"bert\.pooler\..*", r"cls\.seq_relationship\..*"]
+    states = {"enc": "hidden_states"}
+    objective = {"kind": "masked_token"}
 
     @property
     def headed(self) -> bool:
@@ -109,7 +115,7 @@ class BERT(Family):
             "dropout": c.hidden_dropout_prob,
         }
         length = c.max_position_embeddings
-        text = {"kind": "text", "tokenizer": {"kind": "wordpiece", "size": c.vocab_size}, "length": length}
+        text = {"kind": "text", "tokenizer": {"kind": "published", "size": c.vocab_size}, "length": length}
         head = {"trunk": "enc", "stream": "text", "projection": {"kind": "tied", "bias": True}, "transform": True}
         heads = {"text": head} if self.headed else {}
         return part.decode(ModelConfig, {"streams": {"text": text}, "trunks": {"enc": trunk}, "heads": heads}, "bert")
@@ -119,7 +125,7 @@ class BERT(Family):
         rules = [
             Rule("trunks.enc.embeds.text.weight", f"{embeddings}.word_embeddings.weight"),
             Rule("trunks.enc.position.tables", f"{embeddings}.position_embeddings.weight", lead(-1)),
-            Rule("trunks.enc.marks.text", f"{embeddings}.token_type_embeddings.weight", self._first_row()),
+            Rule(("trunks.enc.marks.text", SEGMENTS), f"{embeddings}.token_type_embeddings.weight", self._segments()),
             *affine("trunks.enc.input_norm", f"{embeddings}.LayerNorm"),
             *blocks("enc", self.config.num_hidden_layers, "bert.encoder.layer.{i}", LAYERS),
         ]
@@ -129,7 +135,12 @@ class BERT(Family):
             rules.append(Rule("heads.text.projection.bias", f"{head}.bias"))
         return rules
 
-    def _first_row(self) -> Op:
-        """Segment A's row of the table; given back to every segment."""
-        rows = self.config.type_vocab_size
-        return Op(lambda theirs: [theirs[0][0]], lambda ours: [ours[0].expand(rows, -1)])
+    def _segments(self) -> Op:
+        """Segment A's row of the table, and the others; of a model that began here, the others are as A."""
+        others = self.config.type_vocab_size - 1
+
+        def give(ours: list[Any]) -> list[Tensor]:
+            first, rest = ours
+            return [torch.cat([first[None], first.expand(others, -1) if rest is None else rest])]
+
+        return Op(lambda theirs: [theirs[0][0], theirs[0][1:]], give)

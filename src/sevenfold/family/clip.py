@@ -81,6 +81,8 @@ WIDE_TEXT = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size":
 
 class CLIP(Family):
     class Config(Family.Config):
+        model_type: Literal["clip"] = "clip"
+        """Which published config this is."""
         text_config: TextConfig = TextConfig()
         """The tower for captions."""
         vision_config: PictureConfig = PictureConfig()
@@ -88,7 +90,6 @@ class CLIP(Family):
         projection_dim: int = Field(512, ge=1, le=1 << 16)
         """Channels of the shared space."""
 
-    model_type = "clip"
     sizes = {
         "base_patch32": {},
         "base_patch16": {"vision_config": {"patch_size": 16}},
@@ -98,12 +99,14 @@ class CLIP(Family):
             "projection_dim": 768,
         },
     }
+    states = {"v": "vision_model_output.hidden_states", "t": "text_model_output.hidden_states"}
+    objective = {"kind": "infonce", "trunks": ("v", "t"), "multi_positive": False}
     unused = [r"(text|vision)_model\.embeddings\.position_ids"]
 
     def model(self) -> ModelConfig:
         text, vision = self.config.text_config, self.config.vision_config
         colours = vision.num_channels == 3
-        words = {"kind": "bpe", "size": text.vocab_size}
+        words = {"kind": "published", "size": text.vocab_size}
         data = {
             "streams": {
                 "image": image(vision, MEAN if colours else 0.5, STD if colours else 0.5, bias=False),

@@ -19,6 +19,8 @@ from sevenfold.family import TRANSPOSE, Family, Rule, affine, lead, repeat
 
 class GPT2(Family):
     class Config(Family.Config):
+        model_type: Literal["gpt2"] = "gpt2"
+        """Which published config this is."""
         vocab_size: int = Field(50257, ge=260, le=1 << 22)
         """Ids."""
         n_positions: int = Field(1024, ge=1, le=1 << 22)
@@ -50,13 +52,14 @@ class GPT2(Family):
         tie_word_embeddings: Literal[True] = True
         """The head is the embedding."""
 
-    model_type = "gpt2"
     sizes = {
         "small": {},
         "medium": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
         "large": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
         "xl": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
     }
+    states = {"lm": "hidden_states"}
+    objective = {"kind": "next_token"}
     spellings = [(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")]
     unused = [r"transformer\.h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight"]
 
@@ -78,7 +81,7 @@ class GPT2(Family):
             "block": block,
             "dropout": c.embd_pdrop,
         }
-        text = {"kind": "text", "tokenizer": {"kind": "bpe", "size": c.vocab_size}, "length": c.n_positions}
+        text = {"kind": "text", "tokenizer": {"kind": "published", "size": c.vocab_size}, "length": c.n_positions}
         head = {"trunk": "lm", "stream": "text", "projection": "tied"}
         return part.decode(
             ModelConfig, {"streams": {"text": text}, "trunks": {"lm": trunk}, "heads": {"text": head}}, "gpt2"

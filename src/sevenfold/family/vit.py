@@ -3,7 +3,7 @@
     x <- [c, W p_1, …, W p_n] + T;  x <- x + attention(LN(x));  x <- x + W gelu(U LN(x));  logits = V LN(x)_0 + b
 
 Dosovitskiy 2020, arXiv:2010.11929 eq. 1-4, sizes from table 1. Weights: huggingface.co/google/vit-base-patch16-224.
-Objective: supervised with pool: class. The pooler of a bare ViTModel is left behind.
+Objective: supervised with pool: class. The pooler of a bare ViTModel is carried along.
 """
 
 from __future__ import annotations
@@ -59,12 +59,13 @@ class VisionConfig(Family.Config):
 
 class ViT(Family):
     class Config(VisionConfig):
+        model_type: Literal["vit"] = "vit"
+        """Which published config this is."""
         architectures: tuple[str, ...] | None = ("ViTForImageClassification",)
         """What stands on the encoder: a classifier, or nothing (ViTModel)."""
         id2label: dict[int, str] = {place: f"LABEL_{place}" for place in range(1000)}
         """The classes."""
 
-    model_type = "vit"
     sizes = {
         "base_patch16": {},
         "base_patch32": {"patch_size": 32},
@@ -83,7 +84,9 @@ class ViT(Family):
         },
     }
     spellings = [(r"^(embeddings|encoder|layernorm|pooler)\.", r"vit.\1.")]
-    unused = [r"vit\.pooler\..*"]
+    carried = [r"vit\.pooler\..*"]
+    states = {"enc": "hidden_states"}
+    objective = {"kind": "supervised", "pool": "class"}
 
     @property
     def headed(self) -> bool:

@@ -8,6 +8,8 @@ He 2021, arXiv:2111.06377 section 3, sizes from its appendix. Weights: huggingfa
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -24,6 +26,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class ViTMAE(Family):
     class Config(VisionConfig):
+        model_type: Literal["vit_mae"] = "vit_mae"
+        """Which published config this is."""
         decoder_hidden_size: int = Field(512, ge=1, le=1 << 16)
         """Width of the decoder."""
         decoder_num_hidden_layers: int = Field(8, ge=1, le=4096)
@@ -37,7 +41,6 @@ class ViTMAE(Family):
         norm_pix_loss: bool = False
         """Whether target patches are standardised (`patch_norm` of the objective)."""
 
-    model_type = "vit_mae"
     sizes = {
         "base": {},
         "large": {
@@ -54,6 +57,8 @@ class ViTMAE(Family):
             "patch_size": 14,
         },
     }
+    states = {"enc": "hidden_states"}
+    objective = {"kind": "mae", "encoder": "enc", "decoder": "dec", "patch_norm": True}
     spellings = [(r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers.")]
 
     def model(self) -> ModelConfig:

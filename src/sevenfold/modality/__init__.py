@@ -127,10 +127,10 @@ class Modality(part.Part):
         return tokens
 
     def _with_ends(self, tokens: Tokens) -> Tokens:
-        specials = self.tokenizer.specials
-        if not {"bos", "eos"} <= specials.keys() or self.tokenizer.axes != 1:
+        before, behind = self.tokenizer.around()
+        if not (before or behind) or self.tokenizer.axes != 1:
             raise ConfigError(f"the {self.tokenizer.kind} tokenizer has no begin and end tokens: set ends to false")
-        values = np.concatenate([[specials["bos"]], tokens.values, [specials["eos"]]]).astype(np.int64)
+        values = np.concatenate([before, tokens.values, behind]).astype(np.int64)
         return Tokens(values, np.arange(len(values), dtype=np.int64)[:, None])
 
     def raw(self, values: np.ndarray, coords: np.ndarray | None = None) -> Any:

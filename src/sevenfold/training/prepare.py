@@ -80,7 +80,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
                 raise DataError(
                     f"{recipe.data.path}: no training sample has a {fields[name]!r} to learn a tokenizer from"
                 )
-        if recipe.streams[name].ends and not {"bos", "eos"} <= modality.tokenizer.specials.keys():
+        if recipe.streams[name].ends and not any(modality.tokenizer.around()):
             raise ConfigError(
                 f"streams.{name}.ends: the {modality.tokenizer.kind} tokenizer has no begin and end tokens: set it to false"
             )
@@ -130,8 +130,7 @@ def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[
         return items
     length = recipe.streams[packed[0]].length
     assert length is not None
-    specials = modalities[packed[0]].tokenizer.specials
-    ends = (specials["bos"], specials["eos"]) if recipe.streams[packed[0]].ends else None
+    ends = modalities[packed[0]].tokenizer.around() if recipe.streams[packed[0]].ends else None
     return Windows(items, packed[0], length, items.source.continuous, bad.note, ends)
 
 

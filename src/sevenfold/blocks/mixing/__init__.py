@@ -38,7 +38,7 @@ class Mixer(part.Part, Ruled):
     joins: ClassVar[bool] = False
     """Whether, reading `hidden.memory`, it reads its own tokens beside it: then it has something to read where memory is all
     padding, and `weights` has columns for both, memory first."""
-    narrow: ClassVar[bool] = False
+    narrow: bool = False
     """Whether it looks at fewer tokens than the mask allows, by a rule of its own (a window, a grid)."""
     pairs: ClassVar[bool] = False
     """Whether it updates the pair representation: it reads hidden.pair [b n n p] (normed by the block, if it `needs` it) and

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.mixing import Mixer, Project, allowed, default_heads
+from sevenfold.blocks.projection import Projection
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import Hidden, Mask, wide
@@ -43,11 +44,33 @@ class Attention(Mixer):
         """Width of one head; by default width / heads."""
         query_key_norm: bool = False
         """Root-mean-square norm of each query and key, with a learned scale."""
+        norm_eps: float = Field(1e-6, ge=0)
+        """Added to the mean square in that norm."""
+        norm_across: bool = False
+        """That norm is over all heads of a token together, before they are told apart (OLMo 2)."""
+        window: int | None = Field(None, ge=1)
+        """Tokens see those less than this many places away, if the trunk's mask says no less."""
+        scale: float | None = Field(None, gt=0)
+        """What scores are multiplied by; by default 1/sqrt(d_h). T5 has 1."""
+        qkv: Projection.Config | None = None
+        """What queries, keys and values are made by; by default as block.projection says."""
+        out: Projection.Config | None = None
+        """What the heads' outputs are joined by; by default as block.projection says."""
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of attention weights dropped in training."""
 
     heeds = frozenset({"window", "prefix"})
-    variants = ({"heads": 4, "kv_heads": 2}, {"heads": 3, "head_width": 10, "query_key_norm": True})
+    variants = (
+        {"heads": 4, "kv_heads": 2, "window": 3, "scale": 1.0},
+        {"heads": 3, "head_width": 10, "query_key_norm": True},
+        {
+            "heads": 4,
+            "kv_heads": 2,
+            "query_key_norm": True,
+            "norm_across": True,
+            "out": {"kind": "linear", "bias": True},
+        },
+    )
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__(config, width, project)
@@ -59,10 +82,16 @@ class Attention(Mixer):
             raise ConfigError(f"attention: {self.kv} kv_heads do not divide {self.heads} heads")
         self.head_width = config.head_width or width // self.heads
         self.score_scale = 1.0  # of the scores, beside 1/sqrt(head_width); an initialisation may set it
-        self.qkv = self.project(width, (self.heads + 2 * self.kv) * self.head_width)
-        self.out = self.project(self.heads * self.head_width, width)
-        self.query_norm = nn.RMSNorm(self.head_width, eps=1e-6) if config.query_key_norm else None
-        self.key_norm = nn.RMSNorm(self.head_width, eps=1e-6) if config.query_key_norm else None
+        qkv, out = (made.build if made else self.project for made in (config.qkv, config.out))
+        self.qkv = qkv(width, (self.heads + 2 * self.kv) * self.head_width)
+        self.out = out(self.heads * self.head_width, width)
+        self.narrow = config.window is not None
+        self.query_norm = self.key_norm = None
+        if config.query_key_norm:
+            together = (self.heads, self.kv) if config.norm_across else (1, 1)
+            self.query_norm, self.key_norm = (
+                nn.RMSNorm(count * self.head_width, eps=config.norm_eps) for count in together
+            )
 
     def rules(self) -> dict[str, Rule]:
         return {name: Constant(1.0) for name in self.own_parameters()}
@@ -71,19 +100,36 @@ class Attention(Mixer):
     def rotated(self) -> int | None:
         return self.head_width
 
+    @property
+    def _scale(self) -> float:
+        """What scores are multiplied by."""
+        return (self.config.scale or self.head_width**-0.5) * self.score_scale
+
+    def _narrowed(self, mask: Mask) -> Mask:
+        """The mask with its own window, where that is narrower."""
+        own = self.config.window
+        return mask if own is None else mask._replace(window=own if mask.window is None else min(own, mask.window))
+
     def _heads(self, hidden: Hidden) -> tuple[Tensor, Tensor, Tensor]:
         """q [b h n d_h], k and v [b kv n d_h], normed and turned."""
         qkv = self.qkv(hidden.x).unflatten(-1, (self.heads + 2 * self.kv, self.head_width)).transpose(1, 2)
         q, k, v = qkv.split([self.heads, self.kv, self.kv], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
-            q, k = self.query_norm(q).to(v.dtype), self.key_norm(k).to(v.dtype)
+            q, k = self._normed(q, self.query_norm).to(v.dtype), self._normed(k, self.key_norm).to(v.dtype)
         if hidden.angles is not None:
             cos, sin = hidden.angles[self.head_width]
             q, k = turn(q, cos, sin), turn(k, cos, sin)
         return q, k, v
 
+    def _normed(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """x [b h n d_h], normed head by head, or all heads of a token together."""
+        if not self.config.norm_across:
+            return norm(x)
+        return norm(x.transpose(1, 2).flatten(2)).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+
     def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008
         q, k, v = self._heads(hidden)
+        mask = self._narrowed(mask)
         plain = hidden.valid is None and hidden.segments is None and mask.window is None and mask.prefix is None
         causal = mask.causal and plain and hidden.bias is None
         seen = None if causal else allowed(hidden, mask)
@@ -100,7 +146,7 @@ class Attention(Mixer):
             attn_mask=seen,
             is_causal=causal,
             dropout_p=self.config.dropout if self.training else 0.0,
-            scale=None if self.score_scale == 1 else self.head_width**-0.5 * self.score_scale,
+            scale=None if self.config.scale is None and self.score_scale == 1 else self._scale,
             enable_gqa=self.kv != self.heads,
         )
 
@@ -117,6 +163,7 @@ class Attention(Mixer):
 
     def step(self, hidden: Hidden, state: Any, mask: Mask) -> tuple[Tensor, Any]:
         q, k, v = self._heads(hidden)
+        mask = self._narrowed(mask)
         old, new = state.used, state.used + q.shape[2]
         if new > state.k.shape[2]:
             raise ValueError(f"the cache holds {state.k.shape[2]} tokens, and {new} were given")
@@ -148,8 +195,8 @@ class Attention(Mixer):
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
         q, k, _ = self._heads(hidden)
         k = k.repeat_interleave(self.heads // self.kv, dim=1)
-        score = (wide(q) @ wide(k).transpose(-1, -2)) * (self.head_width**-0.5 * self.score_scale)
-        seen = allowed(hidden, mask)
+        score = (wide(q) @ wide(k).transpose(-1, -2)) * self._scale
+        seen = allowed(hidden, self._narrowed(mask))
         if hidden.bias is not None and hidden.coords is not None:
             score = score + hidden.bias(hidden.coords, hidden.coords, self.heads)
         if seen is not None:
@@ -167,8 +214,8 @@ class Attention(Mixer):
 
     def kept(self, tokens: int, attended: int) -> int:
         inner, shared = self.heads * self.head_width, self.kv * self.head_width
-        normed = 3 * inner + 2 * shared if self.config.query_key_norm else 0
-        return tokens * (2 * inner + 2 * shared + normed + self.heads)
+        normed = 2 * inner + 2 * shared + (2 if self.config.norm_across else inner)
+        return tokens * (2 * inner + 2 * shared + normed * self.config.query_key_norm + self.heads)
 
     def turned(self, tokens: int) -> int:
         joined = self.heads if self.heads > 1 else 0  # heads are side by side again

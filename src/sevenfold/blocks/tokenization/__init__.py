@@ -60,6 +60,15 @@ class Tokenizer(part.Part):
         """The config with what it needs before it can be fitted (the folder of a run, say), made in an empty folder."""
         return config
 
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that stand before and behind a whole item, where a stream has `ends`: its begin and its end token."""
+        before, behind = ([self.specials[name]] if name in self.specials else [] for name in ("bos", "eos"))
+        return before, behind
+
+    def spelled(self) -> int | None:
+        """So many ids, the first ones, stand for something; the others only fill up a table. None: all do."""
+        return None
+
     @property
     def ready(self) -> bool:
         """Whether it can encode: it has nothing to learn, or has learned it."""
