@@ -121,12 +121,13 @@ class Modality(part.Part):
                 raw = view(raw, generator)
         tokens = self.tokenizer.encode(raw)
         if self.config.ends:
-            tokens = self._with_ends(tokens)
+            tokens = self.ended(tokens)
         if cut and self.config.length is not None and len(tokens.values) > self.config.length:
             tokens = tokens.slice(0, self.config.length)
         return tokens
 
-    def _with_ends(self, tokens: Tokens) -> Tokens:
+    def ended(self, tokens: Tokens) -> Tokens:
+        """With the begin and end ids around them that the tokenizer has."""
         before, behind = self.tokenizer.around()
         if not (before or behind) or self.tokenizer.axes != 1:
             raise ConfigError(f"the {self.tokenizer.kind} tokenizer has no begin and end tokens: set ends to false")
