@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sevenfold.assembly.pair import PairUpdates, fitted, updates_of
 from sevenfold.blocks.mixing import Mixer
+from sevenfold.blocks.mixing.cache import Cache
 from sevenfold.blocks.nonlinearity import Nonlinearity
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.projection import Projection
@@ -124,9 +125,17 @@ class Block(Ruled):
         feed = self.feed
         return hidden if feed is None else self._branch(-1, hidden, lambda inner: feed(inner.x, inner.valid))
 
-    def start(self, rows: int, length: int, like: Tensor) -> list[Any]:
-        """The state of generation before any token."""
-        return [mixer.start(rows, length, like) for mixer in self.mixers]
+    def start(
+        self,
+        rows: int,
+        length: int,
+        like: Tensor,
+        cache: Cache.Config | str | None = None,
+        mask: Mask = Mask(),  # noqa: B008
+    ) -> list[Any]:
+        """The state of generation before any token; `cache` and `mask` are for mixers that keep keys and values."""
+        own = {True: (cache, mask), False: ()}
+        return [mixer.start(rows, length, like, *own[mixer.caches]) for mixer in self.mixers]
 
     def step(self, hidden: Hidden, state: list[Any], mask: Mask) -> tuple[Hidden, list[Any]]:
         """The next tokens of a sequence after `state` → (Hidden, the new state)."""
@@ -139,6 +148,15 @@ class Block(Ruled):
 
             hidden = self._branch(place, hidden, step)
         return self._feed(hidden), after
+
+    def rows(self, state: list[Any], index: Tensor) -> list[Any]:
+        """The state of the rows at `index` [k]."""
+        return [mixer.rows(part, index) for mixer, part in zip(self.mixers, state)]
+
+    def rewind(self, state: list[Any], count: int) -> list[Any] | None:
+        """The state before the last `count` tokens, or None where a mixer does not have it; `state` is used up."""
+        before = [mixer.rewind(part, count) for mixer, part in zip(self.mixers, state)]
+        return None if any(part is None for part in before) else before
 
 
 def block_of(
