@@ -98,7 +98,7 @@ def search(going: Going, rules: Rules, settings: Settings, until: float | None) 
         going.take(chosen)
         rules.take(chosen)
         rules.note(last)
-        logits = going.feed(last[:, None])[:, -1]
+        logits = going.feed(last[:, None])
     return [[_found(done, row, k, end, limit) for k in range(settings.count)] for row, limit in enumerate(limits.tolist())]
 
 

@@ -45,7 +45,7 @@ class Going:
         self._number(hidden)
         self.coords = self._places()
         longest = hidden.x.shape[1] + max(self.request.limits)
-        self.state: TrunkState = trunk.start(len(hidden.x), longest, told)
+        self.state: TrunkState = trunk.start(len(hidden.x), longest, told, settings.cache)
         hidden, self.state = trunk.step(hidden, self.state, self.memory, first)
         self.begun = self._logits(hidden.x[:, -1])
         """[b v]: of the first token."""
@@ -114,7 +114,15 @@ class Going:
         return without + self.guidance * (with_given - without)
 
     def feed(self, ids: Tensor) -> Tensor:
+        """The next tokens [b k] of every row → logits [b v] of what comes behind the last."""
+        return self._logits(self._read(ids)[:, -1])
+
+    def feed_all(self, ids: Tensor) -> Tensor:
         """The next tokens [b k] of every row → logits [b k v] of what comes behind each."""
+        return self._logits(self._read(ids))
+
+    def _read(self, ids: Tensor) -> Tensor:
+        """ids [b k] → x [b k d], twice as many rows where guided."""
         if self.marked is not None:
             self.log.append(ids)
         new = self.fed + ids.shape[1]
@@ -123,7 +131,7 @@ class Going:
         hidden = twice(hidden) if self.guided else hidden
         hidden, self.state = request.trunk.step(hidden, self.state, self.memory)
         self.fed = new
-        return self._logits(hidden.x)
+        return hidden.x
 
     def take(self, index: Tensor) -> None:
         """Go on with the rows `index` [k], in that order; a row may be taken several times."""
@@ -154,4 +162,4 @@ class Going:
         kept = torch.cat(self.log, 1)[:, :-count]
         (self.state, self.fed), self.marked = self.marked, None
         if kept.shape[1]:
-            self.feed(kept)
+            self._read(kept)

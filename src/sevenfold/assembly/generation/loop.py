@@ -98,7 +98,7 @@ def best(request: Request, settings: Settings) -> list[Drawn]:
         for start in range(0, len(request.begun), size):
             some = request.of(range(start, min(start + size, len(request.begun))))
             going = Going(some, settings)
-            rules = Rules(going.request, settings, going.begun)
+            rules = Rules(going, settings)
             for before, sequences in zip(some.begun, search(going, rules, settings, until)):
                 found += [Drawn(item(request, before, one.ids), one.ids, one.logprobs, one.stopped) for one in sequences]
     return found

@@ -94,7 +94,7 @@ def together(request: Request, rows: Sequence[Row], settings: Settings, logprobs
         finite(new)
         yield Round([[id] for id in new], logs)
         rules.note(ids)
-        logits = going.feed(ids[:, None])[:, -1]
+        logits = going.feed(ids[:, None])
 
 
 def numbers(seed: int, row: int, sample: int, length: int) -> Tensor:

@@ -83,7 +83,7 @@ class Draft:
         same = next((k for k, (a, b) in enumerate(zip(self.read, ids)) if a != b), min(len(self.read), len(ids)))
         going.take_back(len(self.read) - same)
         going.mark()
-        logits = going.feed(torch.tensor([ids[same:]], device=device))[:, -1]
+        logits = going.feed(torch.tensor([ids[same:]], device=device))
         self.read = list(ids)
         seen, shares, guessed = _seen(self.rules, ids), [], []
         for _ in range(most):
@@ -95,7 +95,7 @@ class Draft:
                 break
             if seen is not None:
                 seen = seen.scatter(1, new[:, None], True)
-            logits = going.feed(new[:, None])[:, -1]
+            logits = going.feed(new[:, None])
             self.read.append(guessed[-1])
         return Guess(guessed, torch.cat(shares))
 
@@ -156,7 +156,7 @@ def alone(request: Request, row: Row, start: Start, settings: Settings, logprobs
         yield Round([new], [logs])
         guess = guesser.guess(ids, min(settings.ahead, row.limit - len(ids) - 1))
         going.mark()
-        logits = going.feed(torch.tensor([[ids[-1], *guess.ids]], device=device))[0]
+        logits = going.feed_all(torch.tensor([[ids[-1], *guess.ids]], device=device))[0]
 
 
 def _stacked(rules: Rules, ids: list[int], guessed: list[int]) -> Tensor | None:
