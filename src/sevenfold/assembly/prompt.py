@@ -104,7 +104,7 @@ def room(reach: int | None, begun: int, length: int | None, usual: int) -> int:
     fit = reach - begun
     if fit < 1:
         raise ConfigError(
-            f"prompt: {begun} tokens, and positions reach {reach}: at most {reach - 1} fit, and one to draw; shorten it"
+            f"prompt: {begun} tokens, and positions reach {reach}: at most {reach - 1} fit, with one to draw: shorten it"
         )
     if length is not None and length > fit:
         raise ConfigError(
