@@ -48,9 +48,9 @@ def translator(seed: int = 0) -> Model:
 
 def filler(text: dict[str, Any] | None = None, raws: Any = (), seed: int = 0, **trunk: Any) -> Model:
     """A trunk over text that sees both sides."""
-    enc = {"inputs": ["text"], "width": 16, "depth": 2, **trunk}
+    enc = {"inputs": ["text"], "width": 16, "depth": 2, "position": "sinusoidal", **trunk}
     stream = {"kind": "text", "ends": False, **(text or {})}
-    return built({"text": stream}, {"enc": enc}, {"text": {"trunk": "enc", "stream": "text"}}, raws, seed=seed)
+    return built({"text": stream}, {"enc": enc}, {"text": {"trunk": "enc", "stream": "text"}}, raws, std=0.7, seed=seed)
 
 
 def by_hand(model: Model, ids: list[int], stream: str = "text", trunk: str = "lm") -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from drawing import by_hand, speaker, translator
 from scipy.stats import chisquare
 
-from sevenfold.assembly.generation.choice import Choice
+from sevenfold.assembly.generation import Settings
 from sevenfold.assembly.generation.speculative import Lookup
 
 MIXERS = ["attention", "min_gru", "conv", "selective_ssm"]
@@ -66,12 +66,12 @@ HOW = [
     {"temperature": 2.0, "top_p": 0.9},
     {"temperature": 1.0, "min_p": 0.1, "repetition_penalty": 1.8},
 ]
-DRAWS = 1500
+DRAWS = 1000
 
 
 def exact(model, how, length):
     """Every sequence of at most `length` new ids (shorter only where it ends) → its probability."""
-    tokenizer, choice = model.modalities["text"].tokenizer, Choice(**how)
+    tokenizer, choice = model.modalities["text"].tokenizer, Settings(**how)
     specials = tokenizer.specials
     begin = [specials["bos"], *tokenizer.encode("ab").values.tolist()]
     never = [id for name, id in specials.items() if name != "eos"]
@@ -96,7 +96,7 @@ def exact(model, how, length):
 @pytest.mark.parametrize("guess", ["draft", "lookup", "plain"])
 def test_the_distribution_is_the_large_models(how, guess):
     """Counts of all sequences of three tokens against their probabilities; a draft with quite another distribution."""
-    model = speaker("attention", TEXT, LETTERS, std=0.5, depth=1)
+    model = speaker("attention", TEXT, LETTERS, std=0.3, depth=1, seed=2)
     wanted = exact(model, how, 3)
     assert sum(wanted.values()) == pytest.approx(1)
     by = {"draft": {"draft": speaker("min_gru", TEXT, LETTERS, seed=5, std=0.5, depth=1), "ahead": 2}, "lookup": {"lookup": 2}, "plain": {}}
@@ -108,7 +108,7 @@ def test_the_distribution_is_the_large_models(how, guess):
     expected = [wanted[ids] * DRAWS for ids in common]
     if len(common) < len(wanted):
         seen, expected = [*seen, DRAWS - sum(seen)], [*expected, DRAWS - sum(expected)]
-    assert len(seen) > 7 and chisquare(seen, np.array(expected) * sum(seen) / sum(expected)).pvalue > 1e-3
+    assert len(seen) > 10 and chisquare(seen, np.array(expected) * sum(seen) / sum(expected)).pvalue > 1e-3
     if guess == "draft":
         shares = [one.accepted for one in drawn if one.accepted is not None]
         assert 0.02 < np.mean(shares) < 0.98
@@ -116,7 +116,7 @@ def test_the_distribution_is_the_large_models(how, guess):
 
 def test_the_test_of_distributions_can_fail():
     """The same count against the draft's own distribution."""
-    model, draft = speaker("attention", TEXT, LETTERS, std=0.5, depth=1), speaker("min_gru", TEXT, LETTERS, seed=5, std=0.5, depth=1)
+    model, draft = speaker("attention", TEXT, LETTERS, std=0.3, depth=1, seed=2), speaker("min_gru", TEXT, LETTERS, seed=5, std=0.5, depth=1)
     wanted = exact(draft, HOW[0], 2)
     counts = Counter(tuple(one.ids) for one in model.draw("ab", count=1000, length=2, draft=draft, logprobs=False))
     common = [ids for ids, share in wanted.items() if share * 1000 >= 8]

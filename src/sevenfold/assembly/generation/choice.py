@@ -33,8 +33,6 @@ class Choice(part.Config):
     """Choose among tokens of at least this share of the likeliest token's probability."""
     typical: float | None = Field(None, gt=0, le=1)
     """Choose among the tokens of this probability together whose surprise is nearest to the expected one."""
-    repetition_penalty: float = Field(1.0, gt=0, le=100)
-    """Tokens that stand in the prompt or were drawn become less likely: above 1; more likely: below 1."""
 
     @property
     def greedy(self) -> bool:

@@ -19,6 +19,8 @@ class Settings(Choice):
 
     count: int = Field(1, ge=1, le=1 << 20)
     """Items per prompt or per given item; with beams, the best ones."""
+    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    """Above 1, tokens that stand in the prompt or were drawn become less likely; below 1, more."""
     beams: int = Field(1, ge=1, le=1024)
     """Sequences followed at once, to find the likeliest one: beam search; 1: tokens are drawn."""
     length_penalty: float = Field(1.0, ge=-100, le=100)

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sevenfold.assembly.generation.rounds import logprobs_of
 from sevenfold.assembly.generation.row import Drawn
 from sevenfold.assembly.generation.settings import Unmasking
-from sevenfold.assembly.prompt import reads, spread
+from sevenfold.assembly.prompt import never, reads, spread
 from sevenfold.core.errors import CheckpointError, ConfigError, DataError, did_you_mean
 from sevenfold.core.seeds import torch_generator
 from sevenfold.core.types import Batch, Stream, Tokens, wide
@@ -120,41 +121,53 @@ def _filled(
 ) -> tuple[Tensor, Tensor]:
     """Ids [b n] with nothing hidden any more, and the log-probability of each when it was put in."""
     place, specials = model.config.heads[head].trunk, model.modalities[stream].tokenizer.specials
-    trunk, device, mask = model.trunks[place], model.device, specials["mask"]
-    away = torch.tensor(sorted(specials.values()), device=device)
-    ids, chances = batch[stream].values, [torch_generator("fill", how.seed, *pair) for pair in pairs]
+    trunk, device = model.trunks[place], model.device
+    away = torch.tensor(never(model.modalities[stream]) + sorted(specials.values()), device=device)
     given = {name: one for name, one in batch.items() if name != stream}
-    apart = all(stream not in reads(model, name) for name in trunk.config.inputs if name in model.trunks)
+    apart = all(stream not in reads(model, name) for name in given_trunks(model, place))
     earlier = model.earlier(given, place) if apart else {}
-    hidden = ids == mask
+    ids = batch[stream].values
+    hidden = ids == specials["mask"]
     if batch[stream].valid is not None:
         hidden = hidden & batch[stream].valid
-    every, left, logs = hidden.sum(1), hidden.sum(1), torch.zeros(ids.shape, device=device)
+    every, left, logs = hidden.sum(1), hidden.sum(1), torch.zeros(ids.shape, dtype=torch.float64, device=device)
     for step in range(1, how.steps + 1):
         share = step / how.steps
         seen = {**given, stream: batch[stream]._replace(values=ids)}
-        x = trunk(seen, earlier if apart else model.earlier(seen, place)).of(stream).x[hidden]
-        logits = wide(model.head(head, x)).index_fill(-1, away, float("-inf"))
-        uniform = torch.stack([torch.rand(3, ids.shape[1], dtype=torch.float64, generator=one) for one in chances])
-        uniform = uniform.to(device)
-        new = how.choose(logits, None if how.greedy else uniform[:, 0][hidden])
-        if bool((new < 0).any()):
+        x = trunk(seen, earlier if apart else model.earlier(seen, place)).of(stream).x
+        logits = wide(model.head(head, x[hidden])).index_fill(-1, away, float("-inf"))
+        chance = _chance(how.seed, pairs, step, ids.shape[1]).to(device)
+        guess, surely = torch.zeros_like(ids), torch.full(ids.shape, float("-inf"), dtype=torch.float64, device=device)
+        guess[hidden] = how.choose(logits, None if how.greedy else chance[..., 0][hidden])
+        if bool((guess < 0).any()):
             raise CheckpointError("the model gives numbers that are not finite, so nothing can be filled in by it")
-        surely = torch.full(ids.shape, float("-inf"), dtype=torch.float64, device=device)
-        surely[hidden] = logits.log_softmax(-1).gather(1, new[:, None])[:, 0].double()
-        gumbel = -torch.log(-torch.log(uniform[:, 1].clamp(min=1e-300)))
-        first = ORDERS[how.order](surely + how.noise * (1 - share) * gumbel, uniform[:, 2])
+        surely[hidden] = logprobs_of(logits, guess[hidden]).double()
+        first = ORDERS[how.order](surely + how.noise * (1 - share) * _gumbel(chance[..., 1]), chance[..., 2])
         after = (every * SCHEDULES[how.schedule](share) + 1e-9).floor().long()
         after = torch.minimum(after, left - 1).clamp(min=0)
-        rank = first.masked_fill(~hidden, float("-inf")).argsort(1, descending=True, stable=True).argsort(1)
+        rank = first.masked_fill(~hidden, float("-inf")).argsort(dim=1, descending=True, stable=True).argsort(1)
         now = hidden & (rank < (left - after)[:, None])
-        guess = torch.zeros_like(ids)
-        guess[hidden] = new
-        ids, logs = torch.where(now, guess, ids), torch.where(now, surely.to(logs.dtype), logs)
+        ids, logs = torch.where(now, guess, ids), torch.where(now, surely, logs)
         hidden, left = hidden & ~now, after
         if not int(left.sum()):
             break
     return ids, logs
+
+
+def given_trunks(model: Model, place: str) -> list[str]:
+    """The earlier trunks that a trunk reads."""
+    config = model.config.trunks[place]
+    return [name for name in (*config.inputs, config.cross_attends) if name in model.trunks]
+
+
+def _chance(seed: int, pairs: Sequence[tuple[int, int]], step: int, n: int) -> Tensor:
+    """Uniform numbers [b n 3] of a step: those of a row's tokens do not depend on the other rows, nor on padding."""
+    rows = [torch.rand(n, 3, dtype=torch.float64, generator=torch_generator("fill", seed, *pair, step)) for pair in pairs]
+    return torch.stack(rows)
+
+
+def _gumbel(uniform: Tensor) -> Tensor:
+    return -torch.log(-torch.log(uniform.clamp(min=1e-300)))
 
 
 def _ids(items: Any) -> bool:
