@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
 def _planned(args: argparse.Namespace) -> tuple[Plan, Objective]:
     """The plan and its objective: of a run as it is, of a recipe with its tokenizers fitted."""
     from sevenfold.training.hardware import Hardware
+    from sevenfold.training.load import load_objective
     from sevenfold.training.plan import of_run, on_meta, plan_of
     from sevenfold.training.prepare import prepare
     from sevenfold.training.recipe import read_recipe
-    from sevenfold.training.run import load_objective
     from sevenfold.training.units import bytes_of, seconds_of
 
     seconds = None if args.budget is None else seconds_of(args.budget)
