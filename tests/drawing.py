@@ -29,7 +29,9 @@ def built(streams: dict[str, Any], trunks: dict[str, Any], heads: dict[str, Any]
     return lively(Model(config, modalities), **more).double()
 
 
-def speaker(mixer: Any = "attention", text: dict[str, Any] | None = None, raws: Any = (), std=0.4, seed=0, **trunk: Any):
+def speaker(
+    mixer: Any = "attention", text: dict[str, Any] | None = None, raws: Any = (), std=0.4, seed=0, **trunk: Any
+):
     """A causal trunk over text (bytes, with ends, unless `text` says else)."""
     stream = {"kind": "text", **(text or {})}
     lm = {"inputs": ["text"], "width": 16, "depth": 2, "mask": {"causal": True}, "block": {"mixer": mixer}, **trunk}

@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from drawing import by_hand, speaker, translator
 from scipy.stats import chisquare
 
+from drawing import by_hand, speaker, translator
 from sevenfold.assembly.generation import Settings
 from sevenfold.assembly.generation.speculative import Lookup
 
@@ -99,7 +99,11 @@ def test_the_distribution_is_the_large_models(how, guess):
     model = speaker("attention", TEXT, LETTERS, std=0.3, depth=1, seed=2)
     wanted = exact(model, how, 3)
     assert sum(wanted.values()) == pytest.approx(1)
-    by = {"draft": {"draft": speaker("min_gru", TEXT, LETTERS, seed=5, std=0.5, depth=1), "ahead": 2}, "lookup": {"lookup": 2}, "plain": {}}
+    by = {
+        "draft": {"draft": speaker("min_gru", TEXT, LETTERS, seed=5, std=0.5, depth=1), "ahead": 2},
+        "lookup": {"lookup": 2},
+        "plain": {},
+    }
     drawn = model.draw("ab", count=DRAWS, length=3, seed=11, logprobs=False, **by[guess], **how)
     counts = Counter(tuple(one.ids) for one in drawn)
     assert counts.keys() <= wanted.keys()
@@ -116,7 +120,10 @@ def test_the_distribution_is_the_large_models(how, guess):
 
 def test_the_test_of_distributions_can_fail():
     """The same count against the draft's own distribution."""
-    model, draft = speaker("attention", TEXT, LETTERS, std=0.3, depth=1, seed=2), speaker("min_gru", TEXT, LETTERS, seed=5, std=0.5, depth=1)
+    model, draft = (
+        speaker("attention", TEXT, LETTERS, std=0.3, depth=1, seed=2),
+        speaker("min_gru", TEXT, LETTERS, seed=5, std=0.5, depth=1),
+    )
     wanted = exact(draft, HOW[0], 2)
     counts = Counter(tuple(one.ids) for one in model.draw("ab", count=1000, length=2, draft=draft, logprobs=False))
     common = [ids for ids, share in wanted.items() if share * 1000 >= 8]
@@ -168,6 +175,8 @@ def test_a_draft_whose_positions_end_sooner():
 def test_several_rows_go_one_by_one():
     model, draft = speaker(), speaker(seed=1)
     together = model.draw(PROMPTS, draft=draft, count=2, length=8, seed=2)
-    assert [one.ids for one in together[:2]] == [one.ids for one in model.draw(PROMPTS[0], draft=draft, count=2, length=8, seed=2)]
+    assert [one.ids for one in together[:2]] == [
+        one.ids for one in model.draw(PROMPTS[0], draft=draft, count=2, length=8, seed=2)
+    ]
     assert len({tuple(one.ids) for one in together}) == 8
     assert together == model.draw(PROMPTS, draft=draft, count=2, length=8, seed=2)

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawing import built, filler
-from tiny import any_to_any, made
 
+from drawing import built, filler
 from sevenfold.assembly.generation import fill
 from sevenfold.core.types import Stream
+from tiny import any_to_any, made
 
 PAD, BOS, EOS, MASK = 256, 257, 258, 259
 ITEMS = ["The <mask>at <mask> on", "<mask><mask><mask>", "a<mask>", "<mask>é<mask><mask> b <mask>"]

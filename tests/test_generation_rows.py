@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from drawing import by_hand, speaker, translator
 from scipy.stats import chisquare
 
+from drawing import by_hand, speaker, translator
 from sevenfold.assembly.generation import loop
 from sevenfold.assembly.generation.choice import Choice, drawn
 from sevenfold.assembly.generation.rounds import numbers
@@ -82,7 +82,9 @@ def test_only_what_is_asked_for_is_computed(monkeypatch):
     """No log-probabilities for `generate`, one pass of the trunk a token, one over the prompt for all samples of it."""
     model, seen = speaker(), []
     step = model.trunks["lm"].step
-    monkeypatch.setattr(model.trunks["lm"], "step", lambda hidden, *rest: seen.append(hidden.x.shape[:2]) or step(hidden, *rest))
+    monkeypatch.setattr(
+        model.trunks["lm"], "step", lambda hidden, *rest: seen.append(hidden.x.shape[:2]) or step(hidden, *rest)
+    )
     monkeypatch.setattr("sevenfold.assembly.generation.rounds.logprobs_of", None)
     with torch.no_grad():
         model.heads["text"].projection.weight[258] = 0  # it hardly ends

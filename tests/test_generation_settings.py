@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from drawing import filler, speaker, translator
 
+from drawing import filler, speaker, translator
 from sevenfold.assembly.generation import Settings, Unmasking
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import decode

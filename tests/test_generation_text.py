@@ -8,16 +8,16 @@ import time
 import numpy as np
 import pytest
 import torch
-from drawing import speaker
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import any_to_any, made
 
+from drawing import speaker
 from sevenfold.assembly.generation.told import Told, begun
 from sevenfold.blocks.tokenization._text import sentences
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode, find
 from sevenfold.modality import Modality
+from tiny import any_to_any, made
 
 TEXTS = [*sentences(0), "naïve café — 中文字 🦊🦉 \U0001f469\u200d\U0001f52c e\u0301", "x = [1, 2];\n\tprint(x)\n"]
 KINDS = [
@@ -85,7 +85,16 @@ def test_a_character_is_shown_when_it_is_whole():
 
 
 STOPS = [("\n\n",), ("END", "EN"), ("aab", "ab"), ("🦊",), ("é", "x"), ("the cat",)]
-SAID = ["one\ntwo\n\nthree", "aaEaENaEND", "aaaabaab", "a fox 🦊 runs", "caféx", "the the cat the", "nothing of it: EN", "\n"]
+SAID = [
+    "one\ntwo\n\nthree",
+    "aaEaENaEND",
+    "aaaabaab",
+    "a fox 🦊 runs",
+    "caféx",
+    "the the cat the",
+    "nothing of it: EN",
+    "\n",
+]
 
 
 @pytest.mark.parametrize("modality", READY[:4], ids=lambda modality: modality.tokenizer.kind)
@@ -108,7 +117,16 @@ def test_stop_strings(stop, modality):
 
 
 def test_what_may_become_a_stop_string():
-    assert [begun(text, "abab") for text in ("", "a", "ba", "bab", "xab", "aba", "abab", "abb")] == [0, 1, 1, 2, 2, 3, 2, 0]
+    assert [begun(text, "abab") for text in ("", "a", "ba", "bab", "xab", "aba", "abab", "abb")] == [
+        0,
+        1,
+        1,
+        2,
+        2,
+        3,
+        2,
+        0,
+    ]
 
 
 # Drawn
@@ -117,7 +135,13 @@ def test_what_may_become_a_stop_string():
 @pytest.mark.parametrize("mixer", ["attention", "min_gru"])
 @pytest.mark.parametrize(
     "how",
-    [{"temperature": 0}, {"seed": 1}, {"seed": 2, "temperature": 1.5, "top_p": 0.9}, {"lookup": 2, "seed": 3}, {"stop": ["e", "7"]}],
+    [
+        {"temperature": 0},
+        {"seed": 1},
+        {"seed": 2, "temperature": 1.5, "top_p": 0.9},
+        {"lookup": 2, "seed": 3},
+        {"stop": ["e", "7"]},
+    ],
     ids=str,
 )
 def test_streaming_is_drawing(mixer, how):
@@ -170,7 +194,11 @@ def test_stop_strings_end_rows():
     found = scripted(speaker(), *rows).draw(["> "] * 3, length=40, stop=[". ", "thr"])
     assert [one.raw for one in found] == ["> one", "> one two ", "> no stop"]
     assert [one.stopped for one in found] == ["stop", "stop", "end"]
-    assert [bytes(one.ids[:-1] if one.stopped == "end" else one.ids).decode() for one in found] == ["one. ", "one two thr", "no stop"]
+    assert [bytes(one.ids[:-1] if one.stopped == "end" else one.ids).decode() for one in found] == [
+        "one. ",
+        "one two thr",
+        "no stop",
+    ]
     assert scripted(speaker(), "one. two.").generate("> ", stop="!", length=6) == ["> one. t"]
     pieces = [piece.text for piece in scripted(speaker(), "one. two.").stream("> ", stop=". ")]
     assert pieces == ["o", "n", "e", "", ""]

@@ -37,7 +37,10 @@ def test_filters(ours, their, setting, logits):
 
 def test_filters_narrow():
     """What is compared above is not all or nothing."""
-    kept = {(ours.__name__, setting): (ours(LOGITS[1], setting) > float("-inf")).sum().item() for ours, _, setting in FILTERS}
+    kept = {
+        (ours.__name__, setting): (ours(LOGITS[1], setting) > float("-inf")).sum().item()
+        for ours, _, setting in FILTERS
+    }
     assert len({count for (name, _), count in kept.items() if name == "typical"}) > 2
     assert all(9 <= count <= 450 for count in kept.values())
 
@@ -131,7 +134,11 @@ def test_beams(shape, beams, count, length, penalty):
     assert [one.ids for one in found] == [whole(row) for row in wanted.sequences[:, ids.shape[1] :].tolist()]
     scores = torch.tensor([one.logprob / len(one.ids) ** penalty for one in found], dtype=torch.float64)
     torch.testing.assert_close(scores, wanted.sequences_scores.double(), atol=1e-4, rtol=1e-5)
-    alone = [one for prompt in PROMPTS for one in model.draw(prompt, beams=beams, count=count, length=length, length_penalty=penalty)]
+    alone = [
+        one
+        for prompt in PROMPTS
+        for one in model.draw(prompt, beams=beams, count=count, length=length, length_penalty=penalty)
+    ]
     assert [one.ids for one in alone] == [one.ids for one in found]
     assert {one.stopped for one in found} <= {"end", "length"}
 
@@ -166,7 +173,9 @@ def test_repetition_penalty(penalty, settings):
     assert changed > 3
 
 
-@pytest.mark.parametrize("settings", [{"temperature": 0}, {"temperature": 1.3, "top_k": 20}, {"beams": 3}, {"lookup": 2}])
+@pytest.mark.parametrize(
+    "settings", [{"temperature": 0}, {"temperature": 1.3, "top_k": 20}, {"beams": 3}, {"lookup": 2}]
+)
 def test_logprobs_are_the_reference_models(settings):
     """Of each drawn token under the whole distribution, whatever narrowed the choice."""
     reference, model = pair(SHAPES[0])

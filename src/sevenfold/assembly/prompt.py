@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,25 +22,43 @@ NEVER = ("pad", "bos", "mask", "unk")
 """Special tokens that are never drawn."""
 
 
-def drawable(model: Model, stream: str | None) -> tuple[str, str]:
-    """(stream, head) that a causal trunk can draw."""
-    can = {
-        head.stream: name
+def drawables(model: Model) -> dict[str, str]:
+    """stream → head, of those that a causal trunk can draw."""
+    return {stream: head for stream, head in heads_of_ids(model) if _trunk_of(model, head).mask.causal}
+
+
+def heads_of_ids(model: Model) -> list[tuple[str, str]]:
+    """(stream, head) of heads that give the ids of a stream, token by token, which their trunk reads."""
+    return [
+        (head.stream, name)
         for name, head in model.config.heads.items()
         if head.stream is not None
         and head.pool == "none"
-        and model.config.trunks[head.trunk].mask.causal
-        and head.stream in model.config.trunks[head.trunk].inputs
+        and head.stream in _trunk_of(model, name).inputs
         and model.modalities[head.stream].tokenizer.size is not None
-    }
+    ]
+
+
+def _trunk_of(model: Model, head: str) -> Any:
+    return model.config.trunks[model.config.heads[head].trunk]
+
+
+def drawable(model: Model, stream: str | None) -> tuple[str, str]:
+    """(stream, head) that a causal trunk can draw."""
+    nothing = "draws nothing: it has no causal trunk with a head for one of its streams of ids"
+    return one_of(drawables(model), stream, nothing, "draw", "drawn")
+
+
+def one_of(can: dict[str, str], stream: str | None, nothing: str, do: str, done: str) -> tuple[str, str]:
+    """The stream that is meant, with its head; ConfigError where there is none, or where nobody said which."""
     if not can:
-        raise ConfigError("this model draws nothing: it has no causal trunk with a head for one of its streams of ids")
+        raise ConfigError(f"this model {nothing}")
     if stream is None:
         if len(can) > 1:
-            raise ConfigError(f"stream: say which of {sorted(map(str, can))} to draw")
+            raise ConfigError(f"stream: say which of {sorted(can)} to {do}")
         stream = next(iter(can))
     if stream not in can:
-        raise ConfigError(f"stream: {stream!r} cannot be drawn{did_you_mean(stream, map(str, can))}")
+        raise ConfigError(f"stream: {stream!r} cannot be {done}{did_you_mean(stream, can)}")
     return stream, can[stream]
 
 
@@ -50,6 +68,20 @@ def spread(items: list[Any], rows: int, name: str) -> list[Any]:
     if len(items) != rows:
         raise ConfigError(f"{name}: {len(items)} items where {rows} are needed (or one for all)")
     return items
+
+
+def given_rows(
+    model: Model, trunk: str, stream: str, items: list[Any], given: Mapping[str, Any] | None, name: str
+) -> tuple[list[Any], dict[str, list[Any]]]:
+    """(items of a stream, the given streams), as many of each: single ones are for all. ConfigError for streams that the
+    trunk does not read, and for numbers that do not fit."""
+    known = [other for other in reads(model, trunk) if other != stream]
+    for other in given or {}:
+        if other not in known:
+            raise ConfigError(f"given: trunk {trunk!r} does not read {other!r}{did_you_mean(other, known)}")
+    raws = {other: list(raw) if isinstance(raw, list | tuple) else [raw] for other, raw in (given or {}).items()}
+    rows = max([len(items), *(len(several) for several in raws.values())])
+    return spread(items, rows, name), {other: spread(several, rows, other) for other, several in raws.items()}
 
 
 def front(modality: Modality) -> list[int]:
@@ -76,15 +108,19 @@ def never(modality: Modality) -> list[int]:
 
 def begin(modality: Modality, prompt: Any) -> np.ndarray:
     """The ids [n] that an item begins with: those in front, and the prompt's."""
-    ids = [np.array(front(modality), np.int64)]
-    if prompt is not None and not (isinstance(prompt, str) and not prompt):
-        if modality.tokenizer.layout() is not None:
-            raise ConfigError("prompt: items of this stream have a fixed size, so they cannot be continued")
-        try:
-            ids.append(modality.tokenizer.encode(modality.check(prompt)).values.astype(np.int64))
-        except ValueError as error:
-            raise DataError(f"prompt: {error}") from None
-    return np.concatenate(ids)
+    return np.concatenate([np.array(front(modality), np.int64), encoded(modality, prompt)])
+
+
+def encoded(modality: Modality, prompt: Any) -> np.ndarray:
+    """The ids [n] of a prompt; none of None and of an empty text."""
+    if prompt is None or (isinstance(prompt, str) and not prompt):
+        return np.zeros(0, np.int64)
+    if modality.tokenizer.layout() is not None:
+        raise ConfigError("prompt: items of this stream have a fixed size, so they cannot be continued")
+    try:
+        return modality.tokenizer.encode(modality.check(prompt)).values.astype(np.int64)
+    except ValueError as error:
+        raise DataError(f"prompt: {error}") from None
 
 
 def together(rows: Sequence[np.ndarray]) -> Stream | None:

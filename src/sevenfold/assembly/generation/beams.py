@@ -99,7 +99,9 @@ def search(going: Going, rules: Rules, settings: Settings, until: float | None) 
         rules.take(chosen)
         rules.note(last)
         logits = going.feed(last[:, None])
-    return [[_found(done, row, k, end, limit) for k in range(settings.count)] for row, limit in enumerate(limits.tolist())]
+    return [
+        [_found(done, row, k, end, limit) for k in range(settings.count)] for row, limit in enumerate(limits.tolist())
+    ]
 
 
 def _found(done: Beams, row: int, k: int, end: int | None, limit: list[int]) -> Found:

@@ -118,4 +118,3 @@ def drawn(shares: Tensor, uniform: Tensor) -> Tensor:
     sums = shares.double().cumsum(-1)
     ids = torch.searchsorted(sums, (uniform.double() * sums[:, -1])[:, None], right=True)
     return ids[:, 0].clamp(max=shares.shape[-1] - 1)
-

@@ -54,7 +54,9 @@ class Going:
         """What stands in front (None: nothing), the memory of a trunk that reads one, and its condition."""
         request, (model, trunk, rows) = self.request, (self.request.model, self.request.trunk, len(self.request.begun))
         items = [{name: raws[row] for name, raws in request.given.items()} for row in range(rows)]
-        batch = {name: tokens.to(self.device) for name, tokens in model.tokenize(items).items()} if request.given else {}
+        batch = (
+            {name: tokens.to(self.device) for name, tokens in model.tokenize(items).items()} if request.given else {}
+        )
         begun = together(request.begun)
         if trunk.tokens is None and begun is None and not request.given:
             raise self._nothing()

@@ -100,5 +100,7 @@ def best(request: Request, settings: Settings) -> list[Drawn]:
             going = Going(some, settings)
             rules = Rules(going, settings)
             for before, sequences in zip(some.begun, search(going, rules, settings, until)):
-                found += [Drawn(item(request, before, one.ids), one.ids, one.logprobs, one.stopped) for one in sequences]
+                found += [
+                    Drawn(item(request, before, one.ids), one.ids, one.logprobs, one.stopped) for one in sequences
+                ]
     return found

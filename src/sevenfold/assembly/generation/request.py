@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.prompt import begin, drawable, end, never, reads, room, spread
-from sevenfold.core.errors import ConfigError, did_you_mean
+from sevenfold.assembly.prompt import begin, drawable, end, given_rows, never, room
 from sevenfold.modality import Modality
 
 if TYPE_CHECKING:
@@ -68,22 +67,16 @@ def asked(model: Model, prompt: Any, stream: str | None, given: dict[str, Any] |
     stream, head = drawable(model, stream)
     place = model.config.heads[head].trunk
     modality, trunk = model.modalities[stream], model.trunks[place]
-    known = [other for other in reads(model, place) if other != stream]
-    for other in given or {}:
-        if other not in known:
-            raise ConfigError(f"given: trunk {place!r} does not read {other!r}{did_you_mean(other, known)}")
     prompts = list(prompt) if isinstance(prompt, list | tuple) else [prompt]
-    raws = {other: list(raw) if isinstance(raw, list | tuple) else [raw] for other, raw in (given or {}).items()}
-    rows = max([len(prompts), *(len(several) for several in raws.values())])
-    raws = {other: spread(several, rows, other) for other, several in raws.items()}
-    begun = [begin(modality, one) for one in spread(prompts, rows, "prompt")]
+    prompts, raws = given_rows(model, place, stream, prompts, given, "prompt")
+    begun = [begin(modality, one) for one in prompts]
     grid = modality.tokenizer.layout()
     if grid is None:
         reach = None if trunk.config.index else trunk.position.reach
         usual = modality.config.length or USUAL
         limits = [room(reach, len(ids), settings.length, usual) for ids in begun]
     else:
-        limits = [min(settings.length or len(grid), len(grid))] * rows
+        limits = [min(settings.length or len(grid), len(grid))] * len(begun)
     away = torch.tensor(never(modality), dtype=torch.long, device=model.device)
     fixed = grid is not None or settings.length is not None
     return Request(model, stream, head, place, begun, raws, grid, limits, fixed, away, end(modality))

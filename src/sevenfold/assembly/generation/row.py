@@ -60,8 +60,8 @@ class Row:
 
     def take(self, ids: Sequence[int], logprobs: Sequence[float], over: bool) -> tuple[str, int]:
         """New ids, as many as come before it stops (`over`: no more time) → (the text released, how many)."""
-        text, taken = "", 0
-        for taken, id in enumerate(ids, 1):
+        text, before = "", len(self.ids)
+        for id in ids:
             self.ids.append(id)
             if id == self.request.end:
                 self.stopped = "end"
@@ -73,6 +73,7 @@ class Row:
                 self.stopped = "length"
             if self.stopped is not None:
                 break
+        taken = len(self.ids) - before
         self.logprobs += logprobs[:taken]
         if over and self.stopped is None:
             self.stopped = "time"

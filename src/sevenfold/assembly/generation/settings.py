@@ -53,7 +53,9 @@ class Settings(Choice):
     def _together(self) -> Settings:
         if self.beams > 1:
             if self.sampling:
-                raise ValueError(f"beams: search leaves nothing to chance: leave out {', '.join(self.sampling)}, or beams")
+                raise ValueError(
+                    f"beams: search leaves nothing to chance: leave out {', '.join(self.sampling)}, or beams"
+                )
             if self.stop:
                 raise ValueError("beams: stop strings are for drawing: leave out stop, or beams")
             if self.lookup is not None:

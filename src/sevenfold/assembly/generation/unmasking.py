@@ -20,10 +20,10 @@ from torch import Tensor
 from sevenfold.assembly.generation.rounds import logprobs_of
 from sevenfold.assembly.generation.row import Drawn
 from sevenfold.assembly.generation.settings import Unmasking
-from sevenfold.assembly.prompt import never, reads, spread
-from sevenfold.core.errors import CheckpointError, ConfigError, DataError, did_you_mean
+from sevenfold.assembly.prompt import given_rows, heads_of_ids, never, one_of, reads
+from sevenfold.core.errors import CheckpointError, ConfigError, DataError
 from sevenfold.core.seeds import torch_generator
-from sevenfold.core.types import Batch, Stream, Tokens, wide
+from sevenfold.core.types import Batch, Tokens, wide
 from sevenfold.data.collate import collate
 from sevenfold.modality import Modality
 
@@ -44,30 +44,22 @@ ORDERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """(log-probabilities [b n], uniform numbers [b n]) → what is kept first where it is greatest."""
 
 
+def fillables(model: Model) -> dict[str, str]:
+    """stream → head, of those with a mask token that a trunk which sees both sides can fill in."""
+    trunks, modalities = model.config.trunks, model.modalities
+    return {
+        stream: head
+        for stream, head in heads_of_ids(model)
+        if not trunks[model.config.heads[head].trunk].mask.causal and "mask" in modalities[stream].tokenizer.specials
+    }
+
+
 def fillable(model: Model, stream: str | None) -> tuple[str, str]:
     """(stream, head) that a trunk which sees both sides can fill in."""
-    can = {
-        head.stream: name
-        for name, head in model.config.heads.items()
-        if head.stream is not None
-        and head.pool == "none"
-        and not model.config.trunks[head.trunk].mask.causal
-        and head.stream in model.config.trunks[head.trunk].inputs
-        and model.modalities[head.stream].tokenizer.size is not None
-        and "mask" in model.modalities[head.stream].tokenizer.specials
-    }
-    if not can:
-        raise ConfigError(
-            "this model fills in nothing: it has no trunk that sees both sides with a head for one of its streams of ids "
-            "that have a mask token"
-        )
-    if stream is None:
-        if len(can) > 1:
-            raise ConfigError(f"stream: say which of {sorted(map(str, can))} to fill in")
-        stream = next(iter(can))
-    if stream not in can:
-        raise ConfigError(f"stream: {stream!r} cannot be filled in{did_you_mean(stream, map(str, can))}")
-    return stream, can[stream]
+    nothing = (
+        "fills in nothing: it has no trunk that sees both sides with a head for one of its streams of ids with a mask"
+    )
+    return one_of(fillables(model), stream, nothing, "fill in", "filled in")
 
 
 @torch.inference_mode()
@@ -77,24 +69,20 @@ def fill(
     """See `sevenfold.assembly.generation.fill`."""
     stream, head = fillable(model, stream)
     modality, place = model.modalities[stream], model.config.heads[head].trunk
-    known = [other for other in reads(model, place) if other != stream]
-    for other in given or {}:
-        if other not in known:
-            raise ConfigError(f"given: trunk {place!r} does not read {other!r}{did_you_mean(other, known)}")
     if items is None and modality.tokenizer.layout() is None and length is None:
-        raise ConfigError("fill: give an item with hidden tokens (<mask>), or the length of one to fill in from nothing")
+        raise ConfigError(
+            "fill: give an item with hidden tokens (<mask>), or the length of one to fill in from nothing"
+        )
     if items is not None and length is not None:
         raise ConfigError("length: is for items filled in from nothing: leave it out, or the item")
     several = list(items) if isinstance(items, list | tuple) and not _ids(items) else [items]
-    raws = {name: list(raw) if isinstance(raw, list | tuple) else [raw] for name, raw in (given or {}).items()}
-    rows = max(len(several), *(len(raw) for raw in raws.values()), 1)
-    raws = {name: spread(raw, rows, name) for name, raw in raws.items()}
-    tokens = [partly(modality, item, length) for item in spread(several, rows, "items")]
+    several, raws = given_rows(model, place, stream, several, given, "items")
+    tokens = [partly(modality, item, length) for item in several]
     reach = model.trunks[place].position.reach
     for one in tokens:
         if reach is not None and not model.trunks[place].config.index and one.coords.max(initial=0) >= reach:
             raise ConfigError(f"fill: {len(one.values)} tokens, and positions reach {reach}: shorten the item")
-    pairs = [(row, sample) for row in range(rows) for sample in range(how.count)]
+    pairs = [(row, sample) for row in range(len(several)) for sample in range(how.count)]
     batch = collate([{stream: tokens[row]} for row, _ in pairs])
     if raws:
         batch |= model.tokenize([{name: raw[row] for name, raw in raws.items()} for row, _ in pairs])
@@ -128,8 +116,8 @@ def _filled(
     earlier = model.earlier(given, place) if apart else {}
     ids = batch[stream].values
     hidden = ids == specials["mask"]
-    if batch[stream].valid is not None:
-        hidden = hidden & batch[stream].valid
+    valid = batch[stream].valid
+    hidden = hidden if valid is None else hidden & valid
     every, left, logs = hidden.sum(1), hidden.sum(1), torch.zeros(ids.shape, dtype=torch.float64, device=device)
     for step in range(1, how.steps + 1):
         share = step / how.steps
@@ -157,12 +145,14 @@ def _filled(
 def given_trunks(model: Model, place: str) -> list[str]:
     """The earlier trunks that a trunk reads."""
     config = model.config.trunks[place]
-    return [name for name in (*config.inputs, config.cross_attends) if name in model.trunks]
+    return [name for name in (*config.inputs, config.cross_attends or "") if name in model.trunks]
 
 
 def _chance(seed: int, pairs: Sequence[tuple[int, int]], step: int, n: int) -> Tensor:
     """Uniform numbers [b n 3] of a step: those of a row's tokens do not depend on the other rows, nor on padding."""
-    rows = [torch.rand(n, 3, dtype=torch.float64, generator=torch_generator("fill", seed, *pair, step)) for pair in pairs]
+    rows = [
+        torch.rand(n, 3, dtype=torch.float64, generator=torch_generator("fill", seed, *pair, step)) for pair in pairs
+    ]
     return torch.stack(rows)
 
 
@@ -178,15 +168,15 @@ def _ids(items: Any) -> bool:
 def partly(modality: Modality, item: Any, length: int | None) -> Tokens:
     """The tokens of an item some of which are hidden: a text with `<mask>`, ids, or nothing (all of it is hidden)."""
     tokenizer = modality.tokenizer
-    mask, grid = tokenizer.specials["mask"], tokenizer.layout()
+    mask, grid, size = tokenizer.specials["mask"], tokenizer.layout(), tokenizer.size or 0
     if item is None:
         ids = np.full(length or len(grid if grid is not None else ()), mask, np.int64)
     elif isinstance(item, str):
         ids = _spelled(modality, item)
     else:
         ids = np.asarray(item)
-        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer) or not ((ids >= 0) & (ids < tokenizer.size)).all():
-            raise DataError(f"fill: an item is a text with {MASK}, or ids from 0 to {(tokenizer.size or 1) - 1}")
+        if ids.ndim != 1 or not np.issubdtype(ids.dtype, np.integer) or not ((ids >= 0) & (ids < size)).all():
+            raise DataError(f"fill: an item is a text with {MASK}, or ids from 0 to {size - 1}")
         ids = ids.astype(np.int64)
     if grid is not None:
         if len(ids) != len(grid):
