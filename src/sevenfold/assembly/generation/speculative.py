@@ -186,7 +186,10 @@ def _kept(shares: Tensor, guess: Guess, generator: torch.Generator) -> int:
 
 def draft_of(request: Request, draft: Model) -> Callable[[Request], Request]:
     """One row's request, asked of a small model: the same ids in front; of the given streams those that it reads."""
-    stream, head = drawable(draft, request.stream if request.stream in draft.modalities else None)
+    try:
+        stream, head = drawable(draft, request.stream if request.stream in draft.modalities else None)
+    except ConfigError as error:
+        raise ConfigError(f"draft: {error}") from None
     same_vocabulary(request.modality, draft.modalities[stream])
     place = draft.config.heads[head].trunk
     reach, known = draft.trunks[place].position.reach, reads(draft, place)
