@@ -54,7 +54,9 @@ def test_every_setting_is_a_flag():
     for action in parser._actions:
         told = re.search(r"\(default: ([\d.]+)", action.help or "")
         if told is not None:
-            assert float(told[1]) == {**Unmasking.model_fields, **Settings.model_fields}[action.dest].default, action.dest
+            assert float(told[1]) == {**Unmasking.model_fields, **Settings.model_fields}[action.dest].default, (
+                action.dest
+            )
 
 
 def test_a_text_streams_and_is_what_is_drawn(said, runs):
@@ -118,7 +120,9 @@ def test_beams_drafts_and_logprobs(said, runs, capsys):
     how = ["--beams", "3", "--count", "2", "--length", "5", "--length-penalty", "0.5"]
     assert said(runs / "gpt", "a", *how) == "\n".join(wanted) + "\n"
     (one,) = model.draw("a", draft=small, length=8, seed=1)
-    assert main(["generate", str(runs / "gpt"), "a", "--draft", str(runs / "small"), "--length", "8", "--seed", "1"]) == 0
+    assert (
+        main(["generate", str(runs / "gpt"), "a", "--draft", str(runs / "small"), "--length", "8", "--seed", "1"]) == 0
+    )
     out, err = capsys.readouterr()
     assert out == one.raw + "\n" and err == f"guessed ahead: {100 * one.accepted:.0f} % kept\n"
     assert "draft: stream: say which of" in said(runs / "gpt", "a", "--draft", runs / "any", code=2)
@@ -134,7 +138,20 @@ def test_hidden_tokens_are_filled_in(said, runs, tmp_path):
     model = sf.load(runs / "bert")
     item = "the <mask> digit <mask>"
     assert said(runs / "bert", item, "--steps", "2") == model.fill(item, steps=2)[0] + "\n"
-    how = ["--steps", "3", "--order", "random", "--schedule", "linear", "--seed", "4", "--count", "2", "--temperature", "1"]
+    how = [
+        "--steps",
+        "3",
+        "--order",
+        "random",
+        "--schedule",
+        "linear",
+        "--seed",
+        "4",
+        "--count",
+        "2",
+        "--temperature",
+        "1",
+    ]
     wanted = model.fill(item, steps=3, order="random", schedule="linear", seed=4, count=2, temperature=1)
     assert said(runs / "bert", item, *how) == "\n".join(wanted) + "\n"
     assert said(runs / "bert", "--length", "5") == model.fill(length=5)[0] + "\n"

@@ -10,7 +10,7 @@ from scipy.stats import chisquare
 
 from drawing import by_hand, speaker, translator
 from sevenfold.assembly.generation import loop
-from sevenfold.assembly.generation.choice import Choice, drawn
+from sevenfold.assembly.generation.choice import Choice, drawn, top_p, typical
 from sevenfold.assembly.generation.rounds import numbers
 
 PROMPTS = ["a", "Once upon a time", "é", "to be or not", ""]
@@ -163,3 +163,14 @@ def test_what_was_drawn_before_is_drawn_by_one_number_a_token():
         sums = choice.narrowed(logits)[0].softmax(-1).cumsum(-1)
         ids.append(next(id for id, total in enumerate(sums.tolist()) if total > float(number) * float(sums[-1])))
     assert ids[3:] == found.ids
+
+
+@pytest.mark.parametrize("probed", [1, 2, 5, 50])
+def test_ordering_some_is_ordering_all(probed, monkeypatch):
+    """Rows of which the first few tokens are enough, and rows of which they are not."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(40, 50, generator=generator) * torch.linspace(0.1, 8, 40)[:, None]
+    wanted = [[name(rows, p) for name in (top_p, typical) for p in (0.3, 0.95)] for rows in (logits, logits[-1:])]
+    monkeypatch.setattr("sevenfold.assembly.generation.choice.PROBED", probed)
+    found = [[name(rows, p) for name in (top_p, typical) for p in (0.3, 0.95)] for rows in (logits, logits[-1:])]
+    assert all(torch.equal(a, b) for one, other in zip(wanted, found) for a, b in zip(one, other))

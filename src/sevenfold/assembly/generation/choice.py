@@ -19,6 +19,10 @@ from sevenfold.core import part
 COLDEST = 1e-30
 """Temperatures below this are this: logits over it are finite or -inf."""
 
+PROBED = 1024
+"""On a CPU so many tokens are put in order first, usually enough, and then more: ordering all takes longer than a small
+model's step."""
+
 
 class Choice(part.Config):
     """How a token is chosen from logits."""
@@ -83,11 +87,7 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 
 def top_p(logits: Tensor, p: float) -> Tensor:
     """The fewest tokens whose probabilities reach p; of equal ones, some."""
-    if p >= 1:
-        return logits
-    ordered, index = logits.sort(dim=-1, descending=True)
-    shares = ordered.softmax(-1)
-    return _cut(logits, index, shares.cumsum(-1) - shares >= p)
+    return logits if p >= 1 else _fewest(logits, logits, p)
 
 
 def min_p(logits: Tensor, p: float) -> Tensor:
@@ -102,14 +102,22 @@ def typical(logits: Tensor, p: float) -> Tensor:
         return logits
     logs = logits.log_softmax(-1)
     entropy = -(logs.exp() * logs).nansum(-1, keepdim=True)
-    index = (-logs - entropy).abs().argsort(-1)
-    shares = logits.gather(-1, index).softmax(-1)
-    return _cut(logits, index, shares.cumsum(-1) - shares >= p)
+    return _fewest(logits, -(-logs - entropy).abs(), p)
 
 
-def _cut(logits: Tensor, index: Tensor, away: Tensor) -> Tensor:
-    """-inf where `away`, which is in the order of `index`."""
-    return logits.masked_fill(torch.empty_like(away).scatter_(-1, index, away), float("-inf"))
+def _fewest(logits: Tensor, score: Tensor, p: float) -> Tensor:
+    """The fewest tokens whose probabilities reach p, those of the greatest score first."""
+    size, shares = logits.shape[-1], logits.softmax(-1)
+    probed = size if logits.is_cuda else min(PROBED, size)
+    while True:
+        index = score.topk(probed, dim=-1).indices
+        some = shares.gather(-1, index)
+        before = some.cumsum(-1) - some
+        if probed == size or bool((before[..., -1] >= p).all()):
+            break
+        probed = min(8 * probed, size)
+    kept = logits.gather(-1, index).masked_fill(before >= p, float("-inf"))
+    return torch.full_like(logits, float("-inf")).scatter_(-1, index, kept)
 
 
 def drawn(shares: Tensor, uniform: Tensor) -> Tensor:
