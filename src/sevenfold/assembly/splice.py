@@ -54,6 +54,8 @@ class Splice:
         """One input, told when its tokens are read; `values` [b n] are the host's ids."""
         if name == self.host and not values.is_floating_point():
             gap = values == self.id
+            if not torch.compiler.is_compiling() and not gap.any():  # words that are drawn one by one, say
+                return piece._replace(places=torch.full_like(values, AFTER))
             behind = (gap.cumsum(1) > 0) | ~gap.any(1, keepdim=True)
             valid = ~gap if piece.valid is None else piece.valid & ~gap
             return piece._replace(valid=valid, places=torch.where(behind, AFTER, BEFORE))
