@@ -30,12 +30,12 @@ class MLP(Connector):
     def __init__(self, config: Any, width_in: int, width_out: int):
         super().__init__(config, width_in, width_out)
         between = config.nonlinearity
+        if between.part.forward is not Nonlinearity.forward:
+            raise ConfigError(f"connector: {between.kind!r} is no pointwise nonlinearity: choose gelu, silu, swiglu")
         if between.inner is None and between.expand is None:
             between = between.replace(inner=width_out)
         linear = Linear.Config(bias=config.bias)
         self.feed: Nonlinearity = between.build(width_in, linear.build)
-        if "out" not in dict(self.feed.named_children()):
-            raise ConfigError(f"connector: {between.kind!r} is no pointwise nonlinearity: choose gelu, silu, swiglu")
         self.feed.out = linear.build(self.feed.inner, width_out)
 
     def forward(self, x: Tensor) -> Tensor:
