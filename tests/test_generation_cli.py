@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,13 @@ def test_every_setting_is_a_flag():
             assert float(told[1]) == {**Unmasking.model_fields, **Settings.model_fields}[action.dest].default, (
                 action.dest
             )
+
+
+def test_every_setting_is_in_the_docs():
+    page = (Path(__file__).parents[1] / "docs/generation.md").read_text(encoding="utf-8")
+    rows = [set(re.findall(r"`(\w+)`", line.split("|")[1])) for line in page.splitlines() if line.startswith("| `")]
+    named = set().union(*rows)
+    assert named == {*Settings.model_fields, *MASKED}
 
 
 def test_a_text_streams_and_is_what_is_drawn(said, runs):
