@@ -52,7 +52,9 @@ class Apertus(Decoder):
 
         @property
         def wiring(self) -> Wiring:
-            numbers = [(name, constant(lambda value=value: torch.tensor(value), 1e-8)) for name, value in NUMBERS.items()]
+            numbers = [
+                (name, constant(lambda value=value: torch.tensor(value), 1e-8)) for name, value in NUMBERS.items()
+            ]
             return Wiring(
                 qkv_bias=self.attention_bias,
                 out_bias=self.attention_bias,
