@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_map
 
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
-from sevenfold.core.rooms import kinds
 from sevenfold.core.types import Stream
+from sevenfold.exchange import origin
 from sevenfold.family import LUGGAGE, Family, state_of
 
 transformers.logging.set_verbosity_error()
@@ -88,8 +88,7 @@ def files(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def family_of(reference: Any) -> Family:
     config, _ = files(reference)
-    families = (part.find("family", kind) for kind in kinds("family"))
-    return next(family for family in families if config["model_type"] in family.model_types()).read(config)
+    return origin.family_of(config)
 
 
 def built(config: ModelConfig, tokenizer: str | None = "bytes") -> Model:
@@ -174,6 +173,7 @@ def same_gradients(reference: Any, family: Family, model: Model, objective: Any 
             if parameter.grad is not None:
                 parameter.copy_(parameter.grad)
     theirs = {k: v for k, v in family.from_published(files(reference)[1]).items() if not k.startswith(LUGGAGE)}
+    theirs = {k: v for k, v in theirs.items() if k not in dict(model.named_buffers())}  # nothing learns there
     ours = {f"model.{name}": value for name, value in model.named_parameters()}
     if objective is not None:
         ours = {name: value for name, value in objective.named_parameters() if not name.startswith("model.")} | ours

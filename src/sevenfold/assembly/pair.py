@@ -88,7 +88,7 @@ class PairUpdates(Ruled):
         for place in range(branches):
             after = config.post_norm or config.output_norm
             if after or place == len(self.parts) or "pair" in self.parts[place].needs:
-                self.norms[str(place)] = config.norm.build(width, condition)
+                self.norms[str(place)] = config.last_norm.build(width, condition)
         self.residuals: ModuleList[Residual] = ModuleList(
             config.pair_residual.build(width, index, depth, place, condition) for place in range(branches)
         )

@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.model import ModelConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Batch
 from sevenfold.family import Family, Rule, affine, blocks, constant, lead
 from sevenfold.family.vit import LAYERS, VisionConfig, cells, embedding, image, trunk
 
@@ -88,6 +89,13 @@ class ViTMAE(Family):
             *affine("trunks.dec.norm", "decoder.decoder_norm"),
             *affine("heads.image.projection", "decoder.decoder_pred"),
         ]
+
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Tensor]]:
+        """The first patches are visible: the reference shows those of the least noise."""
+        batch, given = super().trial(model)
+        patches = batch["image"].values.shape[1]
+        given["noise"] = torch.arange(patches).expand(2, -1) / patches
+        return {"image": batch["image"].slice(0, int(patches * (1 - self.config.mask_ratio)))}, given
 
     def _places(self, width: int) -> Tensor:
         """The fixed table [1 1+n width]: zeros for the class token, then each patch's sines and cosines."""
