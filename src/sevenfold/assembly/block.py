@@ -52,6 +52,9 @@ class Block(Ruled):
         """Normalize after each residual instead of before each part."""
         output_norm: bool = False
         """Normalize each part's output, before it joins the stream, instead of its input."""
+        probe: bool = False
+        """The cross mixer reads for the stream as it is, and what it gives takes the stream's place: no norm, no residual
+        (attention pooling: a learned probe asks, and is not part of the answer)."""
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of each part's output dropped in training."""
         pair: tuple[Mixer.Config, ...] = ()
@@ -110,13 +113,19 @@ class Block(Ruled):
                 f"block.cross: {config.cross.kind!r} does not read another trunk; it belongs in block.mixer"
             )
         self.feed: Nonlinearity | None = config.nonlinearity.build(width, project) if config.nonlinearity else None
-        branches = len(self.mixers) + (self.feed is not None)
+        self.bare = len(self.mixers) - 1 if config.probe else None
+        """Which of its mixers stands in no residual."""
+        branches = len(self.mixers) + (self.feed is not None) - config.probe
+        if config.probe and (self.cross is None or not branches):
+            raise ConfigError("block.probe: needs a cross mixer (cross_attends) and another part: set nonlinearity")
         if not branches:
             raise ConfigError("block: has neither a mixer nor a nonlinearity: it does nothing")
         self.norms: ModuleList[Norm] = ModuleList(norm.build(width, condition) for norm in config.norms(branches))
         self.residuals: ModuleList[Residual] = ModuleList(
             config.residual.build(width, index, depth, place, condition) for place in range(branches)
         )
+        if config.probe and self.residuals[0].streams > 1:
+            raise ConfigError(f"block.probe: {config.residual.kind!r} carries several streams: choose another residual")
         self.pair: PairUpdates | None = updates_of(config, pair, index, depth, project, condition)
         self.stands: int | None = None
         """Which position of `hidden.elsewhere` its mixers read; None: the trunk's."""
@@ -133,6 +142,8 @@ class Block(Ruled):
         return [*mixers, *([] if self.feed is None else [self.feed.outputs()]), *pair]
 
     def _branch(self, place: int, hidden: Hidden, part: Callable[[Hidden], Tensor]) -> Hidden:
+        if place == self.bare:
+            return hidden._replace(x=part(hidden))
         norm, post, output = self.norms[place], self.config.post_norm, self.config.output_norm
 
         def branch(x: Tensor) -> Tensor:

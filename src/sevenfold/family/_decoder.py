@@ -9,7 +9,7 @@ inside (a picture's tokens before the words) uses them as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -113,7 +113,7 @@ class Decoder(Family):
 
     states = {"lm": "hidden_states"}
     objective = {"kind": "next_token"}
-    spellings: ClassVar[Sequence[tuple[str, str]]] = [(r"^(embed_tokens|layers|norm)\.", r"model.\1.")]
+    spellings: Sequence[tuple[str, str]] = [(r"^(embed_tokens|layers|norm)\.", r"model.\1.")]
     unused = [r".*rotary_emb\.inv_freq"]
     carried = [r"score\..*"]
 
