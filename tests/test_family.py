@@ -63,6 +63,11 @@ PARAMETERS = {
     ("llama", "olmo2_1b"): 1_484_916_736,
     ("llama", "olmo2_7b"): 7_298_617_344,
     ("apertus", "8b"): 8_053_338_176 + 32 * 2,  # and the two fixed numbers of each block
+    ("mamba", "130m"): 129_135_360,
+    ("mamba", "370m"): 371_516_416,
+    ("mamba", "790m"): 793_204_224,
+    ("mamba", "1.4b"): 1_372_178_432,
+    ("mamba", "2.8b"): 2_768_345_600,
 }
 """Numbers in the published files."""
 
@@ -211,6 +216,10 @@ def test_another_model_is_refused():
         ),
         ("llama", {"model_type": "mistral", "sliding_window": 0}, "sliding_window"),
         ("apertus", {"hidden_act": "silu"}, "hidden_act"),
+        ("mamba", {"hidden_act": "relu"}, "hidden_act"),
+        ("mamba", {"time_step_rank": "many"}, "time_step_rank"),
+        ("mamba", {"time_step_rank": 0}, "time_step_rank"),
+        ("mamba", {"conv_kernel": 1}, "conv_kernel"),
         ("apertus", {"qk_norm": False}, "qk_norm"),
         ("apertus", {"rope_scaling": {"rope_type": "llama3"}}, "needs a low_freq_factor"),
     ],

@@ -155,6 +155,8 @@ class Family(part.Part):
     states: ClassVar[Mapping[str, str]] = {}
     """Trunk → where the reference's output keeps the stream before and after each of its blocks (a dotted name:
     `hidden_states`, `encoder_hidden_states`), by which a conversion is verified."""
+    first_state: ClassVar[int] = 0
+    """How many blocks the first of these states is behind: 1 where the reference leaves out the embeddings (Mamba)."""
     objective: ClassVar[Mapping[str, Any]] = {}
     """What such a model goes on learning by when nobody says: an objective, as a recipe has it."""
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
