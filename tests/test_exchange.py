@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from exchanged import SENTENCES, gpt2, reloaded, tokenizer
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForPreTraining
 
 import sevenfold as sf
+from exchanged import SENTENCES, gpt2, reloaded, tokenizer
 from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.exchange.load import opened
 from sevenfold.exchange.origin import family_of
