@@ -29,7 +29,7 @@ def tokenizer(folder: Path, around: bool = False, **special: str) -> PreTrainedT
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     pieces = list(dict.fromkeys(special.values()))
-    trainer = trainers.BpeTrainer(vocab_size=280, special_tokens=pieces, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(vocab_size=270, special_tokens=pieces, initial_alphabet=alphabet, show_progress=False)
     inner.train_from_iterator(SENTENCES * 4, trainer)
     if around:
         first, last = special["bos_token"], special["eos_token"]

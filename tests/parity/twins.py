@@ -23,7 +23,7 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.types import Stream
 from sevenfold.exchange import origin
-from sevenfold.family import LUGGAGE, Family, state_of
+from sevenfold.family import LUGGAGE, OBJECTIVE, Family, state_of
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -138,6 +138,14 @@ def over(config: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     return {**config, **ours, **inner}
 
 
+def published(reference: Any, folder: Path, processor: Any = None) -> Path:
+    """A folder as the reference (and its processor) writes it."""
+    reference.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
+    return folder
+
+
 def layers(trunk: Any, run: Any) -> tuple[Any, list[Tensor]]:
     """What `run()` gives, and the stream [b n d] before the first and after every block of a trunk."""
     seen: list[Tensor] = []
@@ -172,7 +180,8 @@ def same_gradients(reference: Any, family: Family, model: Model, objective: Any 
         with torch.no_grad():
             if parameter.grad is not None:
                 parameter.copy_(parameter.grad)
-    theirs = {k: v for k, v in family.from_published(files(reference)[1]).items() if not k.startswith(LUGGAGE)}
+    carried = LUGGAGE if objective is not None else (LUGGAGE, OBJECTIVE)
+    theirs = {k: v for k, v in family.from_published(files(reference)[1]).items() if not k.startswith(carried)}
     theirs = {k: v for k, v in theirs.items() if k not in dict(model.named_buffers())}  # nothing learns there
     ours = {f"model.{name}": value for name, value in model.named_parameters()}
     if objective is not None:

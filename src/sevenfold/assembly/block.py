@@ -2,6 +2,7 @@
 
 pre-norm (default)   x <- R(x, mix o norm);            x <- R(x, feed o norm)
 post-norm            x <- norm(R(x, mix));             x <- norm(R(x, feed))          (BERT)
+output norm          x <- R(x, norm o mix);            x <- R(x, norm o feed)         (OLMo 2, arXiv:2501.00656)
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Block(Ruled):
         nonlinearity: Nonlinearity.Config | None = part.default("gelu")
         """The feed-forward part; null for none."""
         norm: Norm.Config | tuple[Norm.Config, ...] = part.default("layer")
-        """The normalization before (or, post-norm, after) each part; or a list, one per part, `none` among them."""
+        """The normalization before each part (or after it: post_norm, output_norm); or a list, one per part, `none` among
+        them."""
         residual: Residual.Config = part.default("add")
         """How each part's output joins the stream."""
         projection: Projection.Config = part.default("linear")
@@ -48,6 +50,11 @@ class Block(Ruled):
         """What its mixers know of where tokens stand, in place of the trunk's position (another rotary base, none)."""
         post_norm: bool = False
         """Normalize after each residual instead of before each part."""
+        output_norm: bool = False
+        """Normalize each part's output, before it joins the stream, instead of its input."""
+        probe: bool = False
+        """The cross mixer reads for the stream as it is, and what it gives takes the stream's place: no norm, no residual
+        (attention pooling: a learned probe asks, and is not part of the answer)."""
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of each part's output dropped in training."""
         pair: tuple[Mixer.Config, ...] = ()
@@ -92,6 +99,8 @@ class Block(Ruled):
         self.config = config
         if config.projection.part.reads_ids or config.projection.part.reads_table:
             raise ConfigError(f"block.projection: {config.projection.kind!r} does not map vectors: choose linear")
+        if config.post_norm and config.output_norm:
+            raise ConfigError("post_norm and output_norm are two places for the same norm: choose one")
         project = config.projection.build
         self.mixer: Mixer | None = config.mixer.build(width, project) if config.mixer else None
         if self.mixer is not None and self.mixer.crosses:
@@ -104,13 +113,19 @@ class Block(Ruled):
                 f"block.cross: {config.cross.kind!r} does not read another trunk; it belongs in block.mixer"
             )
         self.feed: Nonlinearity | None = config.nonlinearity.build(width, project) if config.nonlinearity else None
-        branches = len(self.mixers) + (self.feed is not None)
+        self.bare = len(self.mixers) - 1 if config.probe else None
+        """Which of its mixers stands in no residual."""
+        branches = len(self.mixers) + (self.feed is not None) - config.probe
+        if config.probe and (self.cross is None or not branches):
+            raise ConfigError("block.probe: needs a cross mixer (cross_attends) and another part: set nonlinearity")
         if not branches:
             raise ConfigError("block: has neither a mixer nor a nonlinearity: it does nothing")
         self.norms: ModuleList[Norm] = ModuleList(norm.build(width, condition) for norm in config.norms(branches))
         self.residuals: ModuleList[Residual] = ModuleList(
             config.residual.build(width, index, depth, place, condition) for place in range(branches)
         )
+        if config.probe and self.residuals[0].streams > 1:
+            raise ConfigError(f"block.probe: {config.residual.kind!r} carries several streams: choose another residual")
         self.pair: PairUpdates | None = updates_of(config, pair, index, depth, project, condition)
         self.stands: int | None = None
         """Which position of `hidden.elsewhere` its mixers read; None: the trunk's."""
@@ -127,10 +142,13 @@ class Block(Ruled):
         return [*mixers, *([] if self.feed is None else [self.feed.outputs()]), *pair]
 
     def _branch(self, place: int, hidden: Hidden, part: Callable[[Hidden], Tensor]) -> Hidden:
-        norm, post = self.norms[place], self.config.post_norm
+        if place == self.bare:
+            return hidden._replace(x=part(hidden))
+        norm, post, output = self.norms[place], self.config.post_norm, self.config.output_norm
 
         def branch(x: Tensor) -> Tensor:
-            y = part(hidden._replace(x=x if post else norm(x, hidden.condition, hidden.valid)))
+            y = part(hidden._replace(x=x if post or output else norm(x, hidden.condition, hidden.valid)))
+            y = norm(y, hidden.condition, hidden.valid) if output else y
             return F.dropout(y, self.config.dropout, self.training) if self.config.dropout else y
 
         x = self.residuals[place](hidden.x, branch, hidden.condition)

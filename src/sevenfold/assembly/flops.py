@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
+from sevenfold.assembly.pool import WIDER
+
 if TYPE_CHECKING:
     from sevenfold.assembly.block import Block
     from sevenfold.assembly.model import Model
@@ -288,7 +290,7 @@ def head_row(model: Model, name: str, tokens: int, flows: bool = True) -> Row:
     """A head that is asked about so many tokens: it keeps what it is given, its outputs' softmax or their difference from
     what was wanted is kept by the loss."""
     head = model.heads[name]
-    width = int(model.config.trunks[head.config.trunk].width)
+    width = int(model.config.trunks[head.config.trunk].width) * WIDER.get(head.config.pool, 1)
     flops = 2 * tokens * width * head.outputs + (2 * tokens * width**2 if head.dense is not None else 0)
     given = tokens * width * (4 if head.dense is not None else 1)
     learns = flows or bool(trained(head))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sevenfold.assembly.block import Block
 from sevenfold.assembly.decode import generate
 from sevenfold.assembly.initialisation import Initialisation
-from sevenfold.assembly.pool import POOLS, pool
+from sevenfold.assembly.pool import POOLS, WIDER, pool
 from sevenfold.assembly.trunk import Trunk
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.projection import Projection
@@ -46,8 +46,9 @@ class HeadConfig(part.Config):
     """The stream whose ids (or vectors) it gives."""
     outputs: int | None = Field(None, ge=1)
     """How many outputs, where that is not given by a stream."""
-    pool: Literal["none", "mean", "class", "last"] = "none"
-    """One vector per row (the mean over tokens, the class token, the last token), or every token."""
+    pool: Literal["none", "mean", "class", "last", "class_mean"] = "none"
+    """One vector per row (the mean over tokens, the class token, the last token, the class token beside the mean), or
+    every token."""
     projection: Projection.Config = part.default("linear")
     """The last map; `tied` reads the stream's embedding table."""
     transform: bool = False
@@ -119,7 +120,7 @@ class Model(Ruled):
             norm = (trunk.blocks or [Block.Config()])[-1].last_norm
             if trunk.condition is not None:  # a head reads none
                 norm = part.find("normalization", "layer").Config()
-            self.heads[name] = Head(head, trunk.width, self._outputs(name, head), norm)
+            self.heads[name] = Head(head, trunk.width * WIDER.get(head.pool, 1), self._outputs(name, head), norm)
         self.rates: dict[str, float] = config.init.build().apply(self)
         for _ in ruled(self):  # every parameter has a rule
             pass

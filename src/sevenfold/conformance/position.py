@@ -143,6 +143,7 @@ def check_gradients(config: Any) -> None:
             scheme.embed(coords),
             scheme.bias(coords, coords, HEADS),
             *(scheme.angles(coords, head(scheme)) or ()),
+            scheme.class_row(),
         ]
         gradients(scheme, torch.cat([output.flatten() for output in outputs if output is not None]))
 

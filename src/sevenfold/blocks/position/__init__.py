@@ -40,6 +40,10 @@ class Position(part.Part, Ruled):
         """coords [b n c] → [b n width], added to the embedded tokens."""
         return None
 
+    def class_row(self) -> Tensor | None:
+        """[width], added to a class token, which has no coordinates."""
+        return None
+
     def angles(self, coords: Tensor, width: int) -> tuple[Tensor, Tensor] | None:
         """coords [b n c] → (cos, sin), each [b n width/2] float32: the rotation of a head's pairs (i, i + width/2), times
         one factor where a scheme sharpens scores."""
