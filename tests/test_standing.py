@@ -146,6 +146,9 @@ def test_token_dropout_in_words():
             wanted = embed.weight[ids[row, place]] * (1 - 0.15 * 0.8) / (1 - hidden / len(document))
         assert (found[row, place] - wanted).abs().max() < 1e-12
     assert found[1, :3].abs().max() == 0
+    given = {"text": Stream(ids, words(2).coords, valid, segments)}
+    whole = model(given)["lm"].x
+    assert (compiled(model.trunks["lm"])(given).x - whole)[valid].abs().max() < 1e-10
 
 
 def test_where_a_row_may_not_be_read():
