@@ -129,12 +129,11 @@ class Modality(part.Part):
         length = self.config.length if cut else None
         if self.config.ends:
             around = sum(map(len, self.tokenizer.around())) if self.config.closed else 0
-            tokens = self._with_ends(
-                tokens if length is None or not around else tokens.slice(0, max(0, length - around))
-            )
+            tokens = self.ended(tokens if length is None or not around else tokens.slice(0, max(0, length - around)))
         return tokens if length is None else tokens.slice(0, length)
 
-    def _with_ends(self, tokens: Tokens) -> Tokens:
+    def ended(self, tokens: Tokens) -> Tokens:
+        """With the begin and end ids around them that the tokenizer has."""
         before, behind = self.tokenizer.around()
         if not (before or behind) or self.tokenizer.axes != 1:
             raise ConfigError(f"the {self.tokenizer.kind} tokenizer has no begin and end tokens: set ends to false")
