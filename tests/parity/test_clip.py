@@ -50,7 +50,11 @@ def made(shape: tuple, dtype: torch.dtype = torch.float32) -> CLIPModel:
 
 def tiny() -> CLIPModel:
     return made(
-        ({"hidden_size": 16, "num_attention_heads": 2, "vocab_size": 310}, {"hidden_size": 16, "num_attention_heads": 2}, 8)
+        (
+            {"hidden_size": 16, "num_attention_heads": 2, "vocab_size": 310},
+            {"hidden_size": 16, "num_attention_heads": 2},
+            8,
+        )
     )
 
 

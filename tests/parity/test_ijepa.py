@@ -24,7 +24,14 @@ SHAPES = [
 
 
 def made(shape: dict, dtype: torch.dtype = torch.float32, kind: type = IJepaForImageClassification):
-    told = {"image_size": 12, "patch_size": 4, "num_labels": 5, "num_hidden_layers": 2, "intermediate_size": 20, **shape}
+    told = {
+        "image_size": 12,
+        "patch_size": 4,
+        "num_labels": 5,
+        "num_hidden_layers": 2,
+        "intermediate_size": 20,
+        **shape,
+    }
     return stirred(kind(IJepaConfig(**told))).to(dtype)
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image as Pillow
 from sklearn.datasets import load_sample_image
-from transformers import AutoImageProcessor
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-import sevenfold as sf
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode, encode, find
 from sevenfold.family._pictures import prepared, written
@@ -38,7 +35,10 @@ CASES = [
 def stream_of(processor, **more):
     """The stream that the processor's file describes."""
     resize, mean, std = prepared(processor.to_dict(), "ViT")
-    data = {"tokenizer": {"kind": "patch", "patch": 1, "channels": 3, "mean": mean, "std": std}, "resize": resize or None}
+    data = {
+        "tokenizer": {"kind": "patch", "patch": 1, "channels": 3, "mean": mean, "std": std},
+        "resize": resize or None,
+    }
     return decode(find("modality", "image").Config, {**data, **more}).build()
 
 
@@ -73,7 +73,15 @@ def test_pictures_of_other_modes(kind):
     palette = colours.convert("P", palette=Pillow.Palette.ADAPTIVE, colors=17)
     seen_through = palette.copy()
     seen_through.info["transparency"] = 3
-    pictures = [colours, colours.convert("L"), clear, colours.convert("LA"), palette, seen_through, colours.convert("1")]
+    pictures = [
+        colours,
+        colours.convert("L"),
+        clear,
+        colours.convert("LA"),
+        palette,
+        seen_through,
+        colours.convert("1"),
+    ]
     like_theirs(kind(), [*pictures, colours.convert("CMYK")])
 
 

@@ -20,7 +20,10 @@ from sevenfold.core.part import find
 
 SHAPES = [
     ({"hidden_size": 32, "num_attention_heads": 4}, {"hidden_size": 32, "num_attention_heads": 4}),
-    ({"hidden_size": 9, "num_attention_heads": 1, "projection_size": 15}, {"hidden_size": 15, "num_attention_heads": 3}),
+    (
+        {"hidden_size": 9, "num_attention_heads": 1, "projection_size": 15},
+        {"hidden_size": 15, "num_attention_heads": 3},
+    ),
     (
         {"hidden_size": 8, "num_attention_heads": 2, "hidden_act": "gelu", "num_hidden_layers": 1},
         {"hidden_size": 8, "num_attention_heads": 4, "num_channels": 1, "image_size": 14, "intermediate_size": 13},
@@ -73,9 +76,9 @@ def test_towers_and_vectors(shape, dtype):
     _, model, _ = twin(reference)
     pixels, ids = inputs(reference)
     batch = {"image": patches(whole(pixels), 4), "text": words(ids)}
-    for tower, stream, theirs in (
-        ("v", "image", reference.vision_model(pixels, output_hidden_states=True)),
-        ("t", "text", reference.text_model(ids, output_hidden_states=True)),
+    for tower, theirs in (
+        ("v", reference.vision_model(pixels, output_hidden_states=True)),
+        ("t", reference.text_model(ids, output_hidden_states=True)),
     ):
         done, seen = layers(model.trunks[tower], lambda tower=tower: model(batch)[tower])
         assert len(seen) == len(theirs.hidden_states)

@@ -200,10 +200,9 @@ class Trunk(Stepping):
         """The class and register tokens, for `rows` rows."""
         if self.tokens is None:
             return []
-        x, first, row = self.tokens, int(self.config.class_token), self.position.class_row()
-        if row is not None and first:
-            x = x + F.pad(row[None], (0, 0, 0, len(x) - 1))
-        x = x.to(like.x.dtype).expand(rows, -1, -1)
+        row, first = self.position.class_row(), int(self.config.class_token)
+        own = self.tokens if row is None else self.tokens + F.pad(row[None], (0, 0, 0, len(self.tokens) - 1))
+        x = own.to(like.x.dtype).expand(rows, -1, -1)
         coords = None if like.coords is None else like.coords.new_zeros(rows, x.shape[1], like.coords.shape[-1])
         return [Hidden(x, coords, spans={"class": (0, first), "registers": (first, x.shape[1])})]
 

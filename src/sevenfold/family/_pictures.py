@@ -125,7 +125,9 @@ class Pictures(Family):
         if sides is None:
             return None
         if min(sides) < config.patch_size:
-            raise ConfigError(f"{FILE}: pictures of {sides[0]} by {sides[1]} pixels have no patch of {config.patch_size}")
+            raise ConfigError(
+                f"{FILE}: pictures of {sides[0]} by {sides[1]} pixels have no patch of {config.patch_size}"
+            )
         return sides[0] // config.patch_size, sides[1] // config.patch_size
 
     def position(self, config: Any, class_row: bool = False, antialias: bool = False) -> dict[str, Any]:

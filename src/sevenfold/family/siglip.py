@@ -134,7 +134,11 @@ class SigLIP(Pictures):
             *affine("trunks.v.norm", "vision_model.post_layernorm"),
             Rule("trunks.map.tokens", f"{head}.probe", lead(1)),
             *(
-                Rule((f"{probe}.cross.query.{kind}", f"{probe}.cross.key_value.{kind}"), f"{head}.attention.{name}", ASKED)
+                Rule(
+                    (f"{probe}.cross.query.{kind}", f"{probe}.cross.key_value.{kind}"),
+                    f"{head}.attention.{name}",
+                    ASKED,
+                )
                 for kind, name in (("weight", "in_proj_weight"), ("bias", "in_proj_bias"))
             ),
             *affine(f"{probe}.cross.out", f"{head}.attention.out_proj"),

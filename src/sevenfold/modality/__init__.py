@@ -129,7 +129,9 @@ class Modality(part.Part):
         length = self.config.length if cut else None
         if self.config.ends:
             around = sum(map(len, self.tokenizer.around())) if self.config.closed else 0
-            tokens = self._with_ends(tokens if length is None or not around else tokens.slice(0, max(0, length - around)))
+            tokens = self._with_ends(
+                tokens if length is None or not around else tokens.slice(0, max(0, length - around))
+            )
         return tokens if length is None else tokens.slice(0, length)
 
     def _with_ends(self, tokens: Tokens) -> Tokens:

@@ -32,7 +32,10 @@ class LearnedGrid(Position):
         class_row: bool = False
         """Whether the class token, which stands nowhere, has a row of its own."""
 
-    variants = ({"size": [5, 5], "grid": [8, 8], "class_row": True}, {"size": [9, 7], "grid": [4, 4], "antialias": True})
+    variants = (
+        {"size": [5, 5], "grid": [8, 8], "class_row": True},
+        {"size": [9, 7], "grid": [4, 4], "antialias": True},
+    )
 
     def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
         super().__init__(config, width, axes, heads)
