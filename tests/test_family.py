@@ -54,6 +54,15 @@ PARAMETERS = {
     ("clip", "base_patch32"): 151_277_313,
     ("clip", "base_patch16"): 149_620_737,
     ("clip", "large_patch14"): 427_616_513,
+    ("llama", "llama3.2_1b"): 1_235_814_400,
+    ("llama", "llama3.2_3b"): 3_212_749_824,
+    ("llama", "llama3.1_8b"): 8_030_261_248,
+    ("llama", "mistral_7b"): 7_241_732_096,
+    ("llama", "qwen2.5_0.5b"): 494_032_768,
+    ("llama", "qwen3_0.6b"): 596_049_920,
+    ("llama", "olmo2_1b"): 1_484_916_736,
+    ("llama", "olmo2_7b"): 7_298_617_344,
+    ("apertus", "8b"): 8_053_338_176 + 32 * 2,  # and the two fixed numbers of each block
 }
 """Numbers in the published files."""
 
@@ -172,6 +181,38 @@ def test_another_model_is_refused():
         ("siglip", {"vision_config": {"vision_use_head": False}}, "vision_config.vision_use_head"),
         ("siglip", {"architectures": ["SiglipForImageClassification"]}, "architectures"),
         ("clip", {"text_config": {"vocab_size": -1}}, "text_config.vocab_size"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act"),
+        ("llama", {"model_type": "gemma"}, "is of a 'gemma', not a 'llama' or 'mistral'"),
+        ("llama", {"num_key_value_heads": 5}, "num_key_value_heads: 5 do not divide 32 heads"),
+        ("llama", {"num_attention_heads": 0}, "num_attention_heads"),
+        ("llama", {"rope_scaling": {"type": "ntk", "factor": 2.0}}, "rope_scaling.type"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "rope_parameters: 'linear' needs a factor"),
+        ("llama", {"rope_parameters": {"full_attention": {}}}, "rope_parameters.full_attention: unknown field"),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ("llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "needs a low_freq_factor"),
+        ("llama", {"rope_parameters": {"rope_type": "longrope", "factor": 8.0}}, "needs a short_factor"),
+        (
+            "llama",
+            {
+                "rope_parameters": {
+                    "rope_type": "longrope",
+                    "short_factor": [1.0],
+                    "long_factor": [2.0],
+                    "original_max_position_embeddings": 512,
+                }
+            },
+            "turns a text by its length",
+        ),
+        ("llama", {"model_type": "qwen2", "layer_types": ["full_attention"]}, "layer_types: 1 of them, for 32 blocks"),
+        (
+            "llama",
+            {"model_type": "qwen3", "layer_types": ["sliding_attention"], "num_hidden_layers": 1},
+            "'sliding_attention' needs use_sliding_window",
+        ),
+        ("llama", {"model_type": "mistral", "sliding_window": 0}, "sliding_window"),
+        ("apertus", {"hidden_act": "silu"}, "hidden_act"),
+        ("apertus", {"qk_norm": False}, "qk_norm"),
+        ("apertus", {"rope_scaling": {"rope_type": "llama3"}}, "needs a low_freq_factor"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused(kind, published, told):

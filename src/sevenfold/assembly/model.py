@@ -53,6 +53,8 @@ class HeadConfig(part.Config):
     """The last map; `tied` reads the stream's embedding table."""
     transform: bool = False
     """A dense layer with GELU and a norm before it (BERT)."""
+    transform_bias: bool = True
+    """Whether that dense layer has a bias."""
 
 
 class Head(Ruled):
@@ -63,7 +65,7 @@ class Head(Ruled):
     def __init__(self, config: HeadConfig, width: int, outputs: int, norm: Norm.Config):
         super().__init__()
         self.config, self.outputs = config, outputs
-        linear = part.find("projection", "linear").Config(bias=True)
+        linear = part.find("projection", "linear").Config(bias=config.transform_bias)
         self.dense = linear.build(width, width) if config.transform else None
         self.norm = norm.build(width) if config.transform else None
         projection = config.projection
@@ -115,7 +117,7 @@ class Model(Ruled):
         self.heads: ModuleDict[Head] = ModuleDict()
         for name, head in config.heads.items():
             trunk = config.trunks[head.trunk]
-            norm = (trunk.blocks or [Block.Config()])[-1].norm
+            norm = (trunk.blocks or [Block.Config()])[-1].last_norm
             if trunk.condition is not None:  # a head reads none
                 norm = part.find("normalization", "layer").Config()
             self.heads[name] = Head(head, trunk.width * WIDER.get(head.pool, 1), self._outputs(name, head), norm)

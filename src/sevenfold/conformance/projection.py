@@ -44,7 +44,22 @@ def check_shape(config: Any) -> None:
     y = projection(x, *table)
     expect(y.shape == (*x.shape[:2], OUTSIDE), f"gives {list(y.shape)} for {list(x.shape)}")
     finite(y, "the output")
-    near(projection(x[1:, 2:3], *table), y[1:, 2:3], "a token on its own")
+    if not projection.reads_row:
+        near(projection(x[1:, 2:3], *table), y[1:, 2:3], "a token on its own")
+
+
+def check_row(config: Any) -> None:
+    """Of one that reads a row: rows, padding and other documents are nothing to a token."""
+    projection = made(config).double()
+    if not projection.reads_row:
+        raise Skipped("reads no row")
+    ids, valid = torch.randint(INSIDE, (ROWS, 9)), torch.arange(9).repeat(ROWS, 1) < 6
+    segments = (torch.arange(9) >= 4).long().repeat(ROWS, 1)
+    near(projection(ids[:1, :6]), projection(ids, valid)[:1, :6], "beside padding")
+    near(projection(ids[:, :4]), projection(ids, valid, segments)[:, :4], "the first document of a row")
+    near(projection(ids[:, 4:6]), projection(ids, valid, segments)[:, 4:6], "the second document of a row")
+    other = torch.where(valid, ids, (ids + 1) % INSIDE)
+    near(projection(other, valid)[valid], projection(ids, valid)[valid], "beside other padding")
 
 
 def check_weight(config: Any) -> None:

@@ -21,7 +21,7 @@ from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.finish import BEGUN, RESULTS, baselines
 from sevenfold.training.fit import evaluate
-from sevenfold.training.load import load_objective
+from sevenfold.training.load import load_objective, located
 from sevenfold.training.prepare import field_of, items_of, laid_out, prepare
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.run import data_hash
@@ -40,9 +40,9 @@ def evaluate_run(folder: str | Path, data: str | Path | None = None) -> dict[str
 
     Raises CheckpointError for a run that is not whole, DataError for data that cannot be used or has changed.
     """
-    if not (Path(folder) / "recipe.yaml").is_file():
-        return _of_model(str(folder), data)
-    folder = Path(folder)
+    name, folder = str(folder), located(folder)
+    if not (folder / "recipe.yaml").is_file():
+        return _of_model(name, data)
     objective, recipe = load_objective(folder), read_recipe(folder)
     settings = recipe.data if data is None else _settings(recipe, Path(data))
     source = settings.build()

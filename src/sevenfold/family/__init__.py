@@ -17,7 +17,7 @@ Folders are read and written by sevenfold.exchange.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, get_args
 
 import torch
@@ -72,6 +72,11 @@ TRANSPOSE = Op(lambda theirs: [theirs[0].T], lambda ours: [ours[0].T])
 """A matrix kept as [in out] (GPT-2)."""
 STACK = Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(3)))
 """Query, key and value of equal widths, kept apart."""
+
+
+def stack(*sizes: int) -> Op:
+    """Layers of these many outputs, one below the other in ours, kept apart."""
+    return Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].split(sizes)))
 
 
 def lead(count: int) -> Op:
@@ -157,8 +162,9 @@ class Family(part.Part):
     spellings: Sequence[tuple[str, str]] = ()
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
     unused: ClassVar[Sequence[str]] = ()
-    """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
-    copies: ClassVar[Mapping[str, str]] = {}
+    """Patterns of published names that hold constants or copies: left behind, and not needed on the way back. Here and in
+    `carried`, a name that a rule has is not meant."""
+    copies: Mapping[str, str] = {}
     """Pattern of published names → the name that each must be equal to, number by number (a tied head that is written
     twice); its groups may be used as \\1. Left behind; an untied one is refused."""
     carried: ClassVar[Sequence[str]] = ()
@@ -239,11 +245,20 @@ class Family(part.Part):
         return (vision.image_size, vision.image_size), {}
 
     # Weights
+    def mapped(self) -> set[str]:
+        """The published names that rules have."""
+        return {name for rule in self.rules() for name in rule.names[1]}
+
+    def aboard(self, names: Iterable[str]) -> list[str]:
+        """Those of published names that are carried along."""
+        mapped = self.mapped()
+        return [name for name in names if name not in mapped and matches(self.carried, name)]
+
     def from_published(self, state: State) -> dict[str, Tensor]:
         """Our tensors from published ones, which they may share memory with. CheckpointError names a tensor that is missing,
         left over or wrong."""
         given = self.respelled(state)
-        found = {f"{LUGGAGE}{name}": given.pop(name).detach() for name in list(given) if matches(self.carried, name)}
+        found = {f"{LUGGAGE}{name}": given.pop(name).detach() for name in self.aboard(given)}
         for rule in self.rules():
             found |= self._apply(rule.op.take, rule.names[1], rule.names[0], given, "the published weights lack")
         self._nothing_left(given, "the published weights hold")
@@ -322,9 +337,10 @@ class Family(part.Part):
         """Published tensors under the names that the rules have, without constants and copies. CheckpointError for a name
         that stands there in two spellings, and for a copy that is none."""
         found: dict[str, Tensor] = {}
+        mapped = self.mapped()
         for name, value in state.items():
             name = self.respell(name)
-            if matches(self.unused, name):
+            if matches(self.unused, name) and name not in mapped:
                 continue
             if name in found:
                 raise CheckpointError(f"{self.kind}: the published weights hold {name!r} twice, in two spellings")

@@ -116,6 +116,16 @@ class Pictures(Family):
         made["tokenizer"]["trim"] = True
         return {**made, "resize": resize} if resize else made
 
+    def classifier(self, data: dict[str, Any], pool: str) -> dict[str, Any]:
+        """A model's settings with a classifier on the trunk `enc`, for the classes of `id2label`."""
+        classes = self.config.id2label
+        names = tuple(classes[place] for place in sorted(classes))
+        told = {"labels": names} if len(set(names)) == len(names) else {}
+        label = {"kind": "label", "tokenizer": {"kind": "category", **told}}
+        linear = {"kind": "linear", "bias": True}
+        head = {"trunk": "enc", "stream": "label", "outputs": len(names), "pool": pool, "projection": linear}
+        return {**data, "streams": {**data["streams"], "label": label}, "heads": {"label": head}}
+
     def grid(self, config: Any) -> tuple[int, int] | None:
         """Rows and columns of patches of every picture; None where they differ."""
         if not self.preprocessor:

@@ -127,11 +127,7 @@ class DINOv2(Pictures):
         position = self.position(c, class_row=True, antialias=ANTIALIAS[c.model_type])
         enc = {**enc, "registers": self.registers, "position": position, "block": block}
         data: dict[str, Any] = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc}}
-        if self.headed:
-            linear, outputs = {"kind": "linear", "bias": True}, len(c.id2label)
-            head = {"trunk": "enc", "stream": "label", "outputs": outputs, "pool": "class_mean", "projection": linear}
-            data["streams"]["label"] = {"kind": "label"}
-            data["heads"] = {"label": head}
+        data = self.classifier(data, "class_mean") if self.headed else data
         return part.decode(ModelConfig, data, "dinov2")
 
     def rules(self) -> list[Rule]:

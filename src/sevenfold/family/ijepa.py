@@ -63,11 +63,7 @@ class IJEPA(Pictures):
             "streams": {"image": self.stream(c)},
             "trunks": {"enc": {**trunk(c, ["image"]), "position": self.position(c)}},
         }
-        if self.headed:
-            linear, outputs = {"kind": "linear", "bias": True}, len(c.id2label)
-            head = {"trunk": "enc", "stream": "label", "outputs": outputs, "pool": "mean", "projection": linear}
-            data["streams"]["label"] = {"kind": "label"}
-            data["heads"] = {"label": head}
+        data = self.classifier(data, "mean") if self.headed else data
         return part.decode(ModelConfig, data, "ijepa")
 
     def rules(self) -> list[Rule]:

@@ -102,15 +102,7 @@ class ViT(Pictures):
         cells(c)
         enc = {**trunk(c, ["image"], class_token=True), "position": self.position(c, class_row=True)}
         data: dict[str, Any] = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc}}
-        if self.headed:
-            names = tuple(c.id2label[place] for place in sorted(c.id2label))
-            tokenizer = {"kind": "category", **({"labels": names} if len(set(names)) == len(names) else {})}
-            data["streams"]["label"] = {"kind": "label", "tokenizer": tokenizer}
-            linear = {"kind": "linear", "bias": True}
-            outputs = len(c.id2label)
-            data["heads"] = {
-                "label": {"trunk": "enc", "stream": "label", "outputs": outputs, "pool": "class", "projection": linear}
-            }
+        data = self.classifier(data, "class") if self.headed else data
         return part.decode(ModelConfig, data, "vit")
 
     def rules(self) -> list[Rule]:

@@ -8,15 +8,16 @@ He 2021, arXiv:2111.06377 section 3, sizes from its appendix. Weights: huggingfa
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.model import ModelConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Batch
 from sevenfold.family import Rule, affine, constant, lead
 from sevenfold.family._pictures import IMAGENET, Pictures, cells, encoder
 from sevenfold.family.vit import LAYERS, VisionConfig, embedding, trunk
@@ -86,6 +87,13 @@ class ViTMAE(Pictures):
             *affine("trunks.dec.norm", "decoder.decoder_norm"),
             *affine("heads.image.projection", "decoder.decoder_pred"),
         ]
+
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Any]]:
+        """The first patches are visible: the reference shows those of the least noise."""
+        batch, given = super().trial(model)
+        patches = batch["image"].values.shape[1]
+        given["noise"] = torch.arange(patches).expand(2, -1) / patches
+        return {"image": batch["image"].slice(0, int(patches * (1 - self.config.mask_ratio)))}, given
 
     def _places(self, width: int) -> Tensor:
         """The fixed table [1 1+n width]: zeros for the class token, then each patch's sines and cosines."""

@@ -148,7 +148,7 @@ class InfoNCE(Objective):
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
-        names = [self.model.config.trunks[tower].inputs[0] for tower in self.towers]
+        names = [streams[0] for streams in self.streams]
         whole = [sample for sample in samples if all(sample.get(name) is not None for name in names)]
         if len(whole) < 2:
             return []

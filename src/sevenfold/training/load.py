@@ -9,7 +9,7 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest
-from sevenfold.exchange.hub import is_id
+from sevenfold.exchange.hub import folder_of, is_id
 from sevenfold.exchange.load import load_published
 from sevenfold.exchange.origin import is_published, recall
 from sevenfold.objective import Objective
@@ -31,6 +31,16 @@ def tokenizer_folder(run: Path, stream: str, streams: int) -> Path:
     return run if streams == 1 else run / stream
 
 
+def located(name: str | Path) -> Path:
+    """The folder that a person means who names a run, a published folder, or the id of one (`owner/name`)."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if isinstance(name, str) and "/" in name and is_id(name):
+        return folder_of(name)
+    raise CheckpointError(f"{name}: there is no such run folder")
+
+
 def verified(folder: Path) -> Path:
     """The weights file of a run folder whose files are all as they were written: the final one, or (in a run that has
     not ended) that of the newest whole checkpoint."""
@@ -50,11 +60,10 @@ def load(folder: str | Path) -> Model:
 
     Every file of a run is verified against the manifest first; CheckpointError names the one that is not as it was written.
     """
-    named = str(folder)
-    if (not Path(folder).is_dir() and "/" in named and is_id(named)) or is_published(Path(folder)):
+    place = located(folder)
+    if is_published(place):
         return load_published(folder)
-    folder = Path(folder)
-    weights = verified(folder)
+    weights, folder = verified(place), place
     data = read_json(folder / "config.json")
     config = part.decode(
         ModelConfig, data.get("sevenfold") if isinstance(data, dict) else None, str(folder / "config.json")

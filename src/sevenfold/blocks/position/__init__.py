@@ -24,6 +24,9 @@ class Position(part.Part, Ruled):
     class Config(part.Config):
         pass
 
+    turned_width: int | None = None
+    """The only width of heads that it turns; None: any."""
+
     def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
         super().__init__()
         self.config, self.width, self.axes = config, width, axes
@@ -49,6 +52,11 @@ class Position(part.Part, Ruled):
     def bias(self, query: Tensor, key: Tensor, heads: int) -> Tensor | None:
         """query coords [b n c], key coords [b m c] → [b heads n m], added to attention scores."""
         return None
+
+    @property
+    def adds(self) -> bool:
+        """Whether `embed` gives something."""
+        return type(self).embed is not Position.embed
 
     @property
     def biased(self) -> bool:
