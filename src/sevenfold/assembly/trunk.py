@@ -150,9 +150,9 @@ class Trunk(Stepping):
         )
         heads = max((mixer.heads or 0 for block in self.blocks for mixer in block.mixers), default=0)
         self.position: Position = config.position.build(width, len(self.axes), heads or None)
+        self.block_positions = own_positions(self.blocks, width, len(self.axes), heads or None)
         if self.position.class_row() is not None and not config.class_token:
             raise ConfigError("position: has a row for a class token, which this trunk has not: set class_token")
-        self.block_positions = own_positions(self.blocks, width, len(self.axes), heads or None)
         norm: Norm.Config = (config.blocks or [Block.Config()])[-1].last_norm
         self.input_norm = norm.build(width, condition) if config.input_norm else None
         self.norm = norm.build(width, condition) if config.final_norm else None
@@ -204,9 +204,11 @@ class Trunk(Stepping):
         """The class and register tokens, for `rows` rows."""
         if self.tokens is None:
             return []
-        row, first = self.position.class_row(), int(self.config.class_token)
-        own = self.tokens if row is None else self.tokens + F.pad(row[None], (0, 0, 0, len(self.tokens) - 1))
-        x = own.to(like.x.dtype).expand(rows, -1, -1)
+        x: Tensor = self.tokens
+        first, row = int(self.config.class_token), self.position.class_row()
+        if row is not None and first:
+            x = x + F.pad(row[None], (0, 0, 0, len(x) - 1))
+        x = x.to(like.x.dtype).expand(rows, -1, -1)
         coords = None if like.coords is None else like.coords.new_zeros(rows, x.shape[1], like.coords.shape[-1])
         return [Hidden(x, coords, spans={"class": (0, first), "registers": (first, x.shape[1])})]
 

@@ -116,16 +116,6 @@ class Pictures(Family):
         made["tokenizer"]["trim"] = True
         return {**made, "resize": resize} if resize else made
 
-    def classifier(self, data: dict[str, Any], pool: str) -> dict[str, Any]:
-        """A model's settings with a classifier on the trunk `enc`, for the classes of `id2label`."""
-        classes = self.config.id2label
-        names = tuple(classes[place] for place in sorted(classes))
-        told = {"labels": names} if len(set(names)) == len(names) else {}
-        label = {"kind": "label", "tokenizer": {"kind": "category", **told}}
-        linear = {"kind": "linear", "bias": True}
-        head = {"trunk": "enc", "stream": "label", "outputs": len(names), "pool": pool, "projection": linear}
-        return {**data, "streams": {**data["streams"], "label": label}, "heads": {"label": head}}
-
     def grid(self, config: Any) -> tuple[int, int] | None:
         """Rows and columns of patches of every picture; None where they differ."""
         if not self.preprocessor:
@@ -254,6 +244,15 @@ def image(config: Any, mean: Any = 0.5, std: Any = 0.5, bias: bool = True) -> di
     """A stream of pictures of patch_size and num_channels."""
     tokenizer = {"kind": "patch", "patch": config.patch_size, "channels": config.num_channels, "mean": mean, "std": std}
     return {"kind": "image", "tokenizer": tokenizer, "projection": {"kind": "patch_embed", "bias": bias}}
+
+
+def classifier(names: Mapping[int, str], pool: str) -> dict[str, Any]:
+    """The stream of the classes, by the names of their ids, and the head of trunk `enc` that tells them apart."""
+    labels = [names[id] for id in sorted(names)]
+    tokenizer = {"kind": "category", **({"labels": labels} if len(set(labels)) == len(labels) else {})}
+    linear = {"kind": "linear", "bias": True}
+    head = {"trunk": "enc", "stream": "label", "outputs": len(labels), "pool": pool, "projection": linear}
+    return {"streams": {"label": {"kind": "label", "tokenizer": tokenizer}}, "heads": {"label": head}}
 
 
 def encoder(trunk: str, depth: int, theirs: str, layers: Mapping[str, Any], qkv_bias: bool = True) -> list[Rule]:

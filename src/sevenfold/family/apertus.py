@@ -8,6 +8,7 @@ Apertus 2025, arXiv:2509.14233. Weights: huggingface.co/swiss-ai/Apertus-8B-2509
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -52,7 +53,7 @@ class Apertus(Decoder):
 
         @property
         def wiring(self) -> Wiring:
-            numbers = [(name, constant(lambda value=value: torch.tensor(value), 1e-8)) for name, value in NUMBERS.items()]
+            numbers = [(name, constant(partial(torch.tensor, value), 1e-8)) for name, value in NUMBERS.items()]
             return Wiring(
                 qkv_bias=self.attention_bias,
                 out_bias=self.attention_bias,

@@ -19,7 +19,7 @@ from torch import Tensor
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
 from sevenfold.family import Family, Op, Rule, affine, patches, repeat
-from sevenfold.family._pictures import IMAGENET, Pictures, cells, encoder, table
+from sevenfold.family._pictures import IMAGENET, Pictures, cells, classifier, encoder, table
 from sevenfold.family.vit import trunk
 
 LAYERS: dict[str, str | tuple[str, ...]] = {
@@ -127,7 +127,9 @@ class DINOv2(Pictures):
         position = self.position(c, class_row=True, antialias=ANTIALIAS[c.model_type])
         enc = {**enc, "registers": self.registers, "position": position, "block": block}
         data: dict[str, Any] = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc}}
-        data = self.classifier(data, "class_mean") if self.headed else data
+        if self.headed:
+            told = classifier(c.id2label, "class_mean")
+            data = {**data, "streams": data["streams"] | told["streams"], "heads": told["heads"]}
         return part.decode(ModelConfig, data, "dinov2")
 
     def rules(self) -> list[Rule]:

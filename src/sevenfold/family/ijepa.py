@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
 from sevenfold.family import Rule, affine, patches
-from sevenfold.family._pictures import IMAGENET, Pictures, cells, encoder, table
+from sevenfold.family._pictures import IMAGENET, Pictures, cells, classifier, encoder, table
 from sevenfold.family.vit import LAYERS, VisionConfig, trunk
 
 
@@ -63,7 +63,9 @@ class IJEPA(Pictures):
             "streams": {"image": self.stream(c)},
             "trunks": {"enc": {**trunk(c, ["image"]), "position": self.position(c)}},
         }
-        data = self.classifier(data, "mean") if self.headed else data
+        if self.headed:
+            told = classifier(c.id2label, "mean")
+            data = {**data, "streams": data["streams"] | told["streams"], "heads": told["heads"]}
         return part.decode(ModelConfig, data, "ijepa")
 
     def rules(self) -> list[Rule]:

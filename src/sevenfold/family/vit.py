@@ -15,7 +15,7 @@ from pydantic import Field
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
 from sevenfold.family import Family, Rule, affine, lead, patches
-from sevenfold.family._pictures import ACTIVATIONS, Pictures, cells, encoder, table
+from sevenfold.family._pictures import ACTIVATIONS, Pictures, cells, classifier, encoder, table
 
 LAYERS: dict[str, str | tuple[str, ...]] = {
     "norms.0": "layernorm_before",
@@ -102,7 +102,9 @@ class ViT(Pictures):
         cells(c)
         enc = {**trunk(c, ["image"], class_token=True), "position": self.position(c, class_row=True)}
         data: dict[str, Any] = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc}}
-        data = self.classifier(data, "class") if self.headed else data
+        if self.headed:
+            told = classifier(c.id2label, "class")
+            data = {**data, "streams": data["streams"] | told["streams"], "heads": told["heads"]}
         return part.decode(ModelConfig, data, "vit")
 
     def rules(self) -> list[Rule]:
