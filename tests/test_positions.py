@@ -178,7 +178,7 @@ def weights_of(place: int, sides: int, rows: int, blur: bool) -> np.ndarray:
 @pytest.mark.parametrize("sides", [(4, 9), (11, 3), (5, 7)])
 def test_learned_grid_is_a_sum_over_its_table(sides, blur):
     """By the definition of cubic interpolation, in float64; on its own grid it is the table itself."""
-    config = decode(find("position", "learned_grid").Config, {"size": [5, 7], "grid": list(sides), "antialias": blur})
+    config = decode(find("position", "learned_grid").Config, {"table": [5, 7], "grid": list(sides), "antialias": blur})
     scheme = config.build(6, 2).double()
     table = scheme.table.detach().numpy().reshape(5, 7, 6)
     coords = grid(*sides)
@@ -193,12 +193,12 @@ def test_learned_grid_is_a_sum_over_its_table(sides, blur):
 
 
 def test_learned_grid_says_what_is_outside():
-    scheme = decode(find("position", "learned_grid").Config, {"size": [4, 4], "grid": [2, 3]}).build(6, 2)
+    scheme = decode(find("position", "learned_grid").Config, {"table": [4, 4], "grid": [2, 3]}).build(6, 2)
     with pytest.raises(DataError, match="row 2, column 1, outside of the grid of 2 by 3 patches: resize the pictures"):
         scheme.embed(torch.tensor([[[2, 1]]]))
     for settings, axes, why in (
         ({}, 1, "reads rows and columns, and this trunk's tokens have 1 axes"),
-        ({"size": [0, 3]}, 2, "size"),
+        ({"table": [0, 3]}, 2, "table"),
         ({"grid": [3, 5000]}, 2, "grid"),
     ):
         with pytest.raises(ConfigError, match=why) as caught:
@@ -209,7 +209,7 @@ def test_learned_grid_says_what_is_outside():
 def test_a_class_token_has_its_own_row_of_a_grid_and_registers_have_none():
     trunk = {"inputs": ["image"], "class_token": True, "registers": 2, "width": 8, "depth": 0, "final_norm": False}
     streams = {"image": decode(find("modality", "image").Config, {"tokenizer": {"patch": 2, "channels": 1}}).build()}
-    position = {"kind": "learned_grid", "size": [2, 2], "class_row": True}
+    position = {"kind": "learned_grid", "table": [2, 2], "class_row": True}
     made = Trunk(decode(Trunk.Config, {**trunk, "position": position}), streams, {})
     stream = Stream(torch.zeros(1, 1, 4), torch.tensor([[[1, 0]]]))
     x = made({"image": stream}).x[0]
