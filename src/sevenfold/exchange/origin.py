@@ -51,8 +51,18 @@ def record_of(folder: Path) -> dict[str, Any]:
         if beside is not None and not isinstance(beside, dict):
             raise CheckpointError(f"{path}: is not a record of settings")
         record[name] = beside
+    record["preprocessor"] = record["preprocessor"] or _within(folder / "processor_config.json")
     record["licence"] = licence(folder)
     return record
+
+
+def _within(path: Path) -> dict[str, Any] | None:
+    """The preprocessor inside of a processor's file, as newer folders have it."""
+    told = read_json(path) if path.is_file() else {}
+    if not isinstance(told, dict):
+        raise CheckpointError(f"{path}: is not a record of settings")
+    found = told.get("image_processor") or told.get("feature_extractor")
+    return found if isinstance(found, dict) else None
 
 
 def recorded(config: Mapping[str, Any], origin: str = "scratch") -> dict[str, Any]:
