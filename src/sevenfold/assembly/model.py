@@ -32,7 +32,7 @@ from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, DataError, did_you_mean
 from sevenfold.core.initial import Ruled, ruled
 from sevenfold.core.modules import ModuleDict
-from sevenfold.core.types import Batch, Hidden
+from sevenfold.core.types import Batch, Hidden, Stream
 from sevenfold.data.collate import collate
 from sevenfold.modality import Modality
 
@@ -103,6 +103,8 @@ class Model(Ruled):
         self.config, self.modalities = config, dict(modalities)
         self.luggage: dict[str, Tensor] = {}
         """What came with published weights and is no part of the model: kept for the way back (sevenfold.family)."""
+        self.published: dict[str, Any] = {}
+        """The published record that it was made from (sevenfold.exchange.origin); empty for others."""
         self.trunks: ModuleDict[Trunk] = ModuleDict()
         for name, trunk in config.trunks.items():
             try:
@@ -165,6 +167,24 @@ class Model(Ruled):
             assert head.config.stream is not None
             table = self.trunks[head.config.trunk].embeds[head.config.stream].weight
         return head(x, table)
+
+    def logits(self, ids: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Ids [b n] of a language model's stream → logits [b n v]; `valid` [b n] is False at padding."""
+        named = [
+            (name, head.stream)
+            for name, head in self.config.heads.items()
+            if head.stream in self.config.trunks[head.trunk].inputs and head.pool == "none"
+            and self.modalities[head.stream].tokenizer.size is not None
+        ]  # fmt: skip
+        if len(named) != 1:
+            raise ConfigError("logits: the model has no head, or several, for a stream of ids that its trunk reads")
+        name, stream = named[0]
+        coords = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)[..., None]
+        if valid is not None:
+            coords = (valid.long().cumsum(1) - 1).clamp(min=0)[..., None]
+        done = self({stream: Stream(ids, coords, valid)})
+        trunk = self.config.heads[name].trunk
+        return self.head(name, (done[trunk].of(stream) if done[trunk].spans else done[trunk]).x)
 
     # What people do with it
     def tokenize(self, raws: Sequence[Any]) -> Batch:

@@ -26,10 +26,13 @@ from torch import Tensor, nn
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError, ConfigError, did_you_mean
+from sevenfold.core.types import Batch, Stream
 
 State = Mapping[str, Tensor]
 """Name → tensor. Of ours: the model's names, `objective.NAME` for what an objective holds (a mask token), and
 `luggage.NAME` for what is only carried along."""
+TRIED = 24
+"""Tokens of a trial."""
 LUGGAGE, OBJECTIVE = "luggage.", "objective."
 
 
@@ -147,6 +150,9 @@ class Family(part.Part):
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
     unused: ClassVar[Sequence[str]] = ()
     """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
+    copies: ClassVar[Mapping[str, str]] = {}
+    """Pattern of published names → the name that each must be equal to, number by number (a tied head that is written
+    twice); its groups may be used as \\1. Left behind; an untied one is refused."""
     carried: ClassVar[Sequence[str]] = ()
     """Patterns of published names that the model has no use for, and that are nobody's copy (a pooler, a head of another
     task): kept as luggage, and written back as they were."""
@@ -194,11 +200,37 @@ class Family(part.Part):
         """The map of the weights."""
         raise NotImplementedError
 
+    def preprocessor_published(self, model: Model) -> dict[str, Any] | None:
+        """The published `preprocessor_config.json` of a model; None where it needs none."""
+        return dict(self.preprocessor) or None
+
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Tensor]]:
+        """Random inputs for a look at both implementations: (our batch, the reference's arguments). Words of the one stream of
+        ids, pixels of the one stream of pictures (whose native size is `image_size` of the config)."""
+        draw = torch.Generator().manual_seed(0)
+        batch: Batch = {}
+        given: dict[str, Tensor] = {}
+        for name, modality in model.modalities.items():
+            if not any(name in trunk.config.inputs for trunk in model.trunks.values()):
+                continue
+            tokenizer, length = modality.tokenizer, min(modality.config.length or TRIED, TRIED)
+            if tokenizer.size is not None:
+                ids = torch.randint(4, tokenizer.spelled() or tokenizer.size, (2, length), generator=draw)
+                batch[name] = Stream(ids, torch.arange(length).expand(2, -1)[..., None])
+                given["input_ids"] = ids
+            else:
+                vision = getattr(self.config, "vision_config", self.config)
+                size, patch = vision.image_size, vision.patch_size
+                pixels = torch.randn(2, vision.num_channels, size, size, generator=draw)
+                batch[name] = cut(pixels, patch)
+                given["pixel_values"] = pixels
+        return batch, given
+
     # Weights
     def from_published(self, state: State) -> dict[str, Tensor]:
         """Our tensors from published ones, which they may share memory with. CheckpointError names a tensor that is missing,
         left over or wrong."""
-        given = self._respelled(state)
+        given = self.respelled(state)
         found = {f"{LUGGAGE}{name}": given.pop(name).detach() for name in list(given) if matches(self.carried, name)}
         for rule in self.rules():
             found |= self._apply(rule.op.take, rule.names[1], rule.names[0], given, "the published weights lack")
@@ -222,7 +254,11 @@ class Family(part.Part):
         """Put published weights into a model (which may be on the meta device), and into its objective where that holds
         some of them. They are not copied: a tensor that is the same in both layouts stays where it is, in the file's
         memory map."""
-        found = self.from_published(state)
+        self.place(self.from_published(state), model, objective)
+
+    def place(self, found: State, model: Model, objective: nn.Module | None = None) -> None:
+        """Put what `from_published` gives into a model, and into its objective. CheckpointError, before anything is changed,
+        for a name too few or too many, or another shape."""
         own = {name: value for name, value in state_of(model, objective).items() if not name.startswith(LUGGAGE)}
         kept = {name: value for name, value in found.items() if name.startswith(LUGGAGE)}
         if objective is None:
@@ -258,17 +294,39 @@ class Family(part.Part):
             raise CheckpointError(f"{self.kind}: {names[0]!r}: {str(error).splitlines()[0]}") from None
         return {name: tensor.contiguous() for name, tensor in zip(made, tensors, strict=True)}
 
-    def _respelled(self, state: State) -> dict[str, Tensor]:
+    def respell(self, name: str) -> str:
+        """A published name as this family spells it."""
+        for pattern, replacement in self.spellings:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    def respelled(self, state: State) -> dict[str, Tensor]:
+        """Published tensors under the names that the rules have, without constants and copies. CheckpointError for a name
+        that stands there in two spellings, and for a copy that is none."""
         found: dict[str, Tensor] = {}
         for name, value in state.items():
-            for pattern, replacement in self.spellings:
-                name = re.sub(pattern, replacement, name)
+            name = self.respell(name)
             if matches(self.unused, name):
                 continue
             if name in found:
                 raise CheckpointError(f"{self.kind}: the published weights hold {name!r} twice, in two spellings")
             found[name] = value
+        for name in list(found):
+            self._check_copy(name, found)
         return found
+
+    def _check_copy(self, name: str, found: dict[str, Tensor]) -> None:
+        """Take out a tensor that is another's copy. CheckpointError if it is not."""
+        for pattern, target in self.copies.items():
+            match = re.fullmatch(pattern, name)
+            if match:
+                copy, original = found.pop(name), found.get(match.expand(target))
+                if original is None or original.shape != copy.shape or not torch.equal(original, copy):
+                    raise CheckpointError(
+                        f"{self.kind}: {name!r} is not a copy of {match.expand(target)!r}: the head is not tied, and this family "
+                        "ties it"
+                    )
+                return
 
     def _nothing_left(self, given: dict[str, Tensor], holds: str) -> None:
         if given:
@@ -279,6 +337,15 @@ class Family(part.Part):
 def matches(patterns: Sequence[str], name: str) -> bool:
     """Whether a name is one that a pattern means."""
     return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+def cut(pixels: Tensor, patch: int) -> Stream:
+    """Pictures [b C H W] as a stream of patches [b n P*P*C], row by row; in a patch by row, column, channel."""
+    b, channels, height, width = pixels.shape
+    rows, columns = height // patch, width // patch
+    values = pixels.reshape(b, channels, rows, patch, columns, patch).permute(0, 2, 4, 3, 5, 1)
+    coords = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    return Stream(values.reshape(b, rows * columns, -1), coords.expand(b, -1, -1))
 
 
 def _known(config: type[part.Config], published: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,10 +80,11 @@ class BERT(Family):
         (r"LayerNorm\.gamma$", "LayerNorm.weight"),
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
     ]
-    unused = [
-        r"bert\.embeddings\.position_ids",
-        r"cls\.predictions\.decoder\..*",
-    ]
+    unused = [r"bert\.embeddings\.position_ids"]
+    copies = {
+        r"cls\.predictions\.decoder\.weight": "bert.embeddings.word_embeddings.weight",
+        r"cls\.predictions\.decoder\.bias": "cls.predictions.bias",
+    }
     carried = [r"bert\.pooler\..*", r"cls\.seq_relationship\..*"]
     states = {"enc": "hidden_states"}
     objective = {"kind": "masked_token"}

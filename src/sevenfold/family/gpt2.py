@@ -61,7 +61,8 @@ class GPT2(Family):
     states = {"lm": "hidden_states"}
     objective = {"kind": "next_token"}
     spellings = [(r"^(wte|wpe|h|ln_f)\.", r"transformer.\1.")]
-    unused = [r"transformer\.h\.\d+\.attn\.(masked_)?bias", r"lm_head\.weight"]
+    unused = [r"transformer\.h\.\d+\.attn\.(masked_)?bias"]
+    copies = {r"lm_head\.weight": "transformer.wte.weight"}
 
     def model(self) -> ModelConfig:
         c = self.config

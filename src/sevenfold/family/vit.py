@@ -99,7 +99,9 @@ class ViT(Family):
         enc = {**trunk(c, ["image"], class_token=True), "position": position, "index": True}
         data: dict[str, Any] = {"streams": {"image": image(c)}, "trunks": {"enc": enc}}
         if self.headed:
-            data["streams"]["label"] = {"kind": "label"}
+            names = tuple(c.id2label[place] for place in sorted(c.id2label))
+            tokenizer = {"kind": "category", **({"labels": names} if len(set(names)) == len(names) else {})}
+            data["streams"]["label"] = {"kind": "label", "tokenizer": tokenizer}
             linear = {"kind": "linear", "bias": True}
             outputs = len(c.id2label)
             data["heads"] = {

@@ -131,6 +131,15 @@ class Tokenizer(part.Part):
         """What Hugging Face's loaders want to find in `tokenizer_config.json`, for layouts that they know."""
         return {}
 
+    def read_published(self, folder: Path) -> bool | None:
+        """Read the tokenizer files of a published folder. Returns whether they put tokens around an item; None: there are
+        none that it reads. CheckpointError as in `restore`."""
+        return None
+
+    def write_published(self, folder: Path) -> list[str]:
+        """Write its files as a published folder has them; returns their names."""
+        return []
+
     def restore(self, folder: Path) -> None:
         """Read what `save` wrote besides the config. CheckpointError if a file is not what it should be."""
 

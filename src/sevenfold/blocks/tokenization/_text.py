@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from sevenfold.core.files import read_json, write_atomic
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.core.types import Tokens
 
-FILE = "tokenizer.json"
+FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 
 
 class TrainedText(Tokenizer):
@@ -87,6 +88,12 @@ class TrainedText(Tokenizer):
         names = super().save(folder)
         write_atomic(Path(folder) / FILE, self.inner.to_str(pretty=True))
         return [*names, FILE]
+
+    def write_published(self, folder: Path) -> list[str]:
+        check_ready(self)
+        write_atomic(folder / SETTINGS, json.dumps(self.published(), indent=1, ensure_ascii=False) + "\n")
+        write_atomic(folder / FILE, self.inner.to_str(pretty=True))
+        return [SETTINGS, FILE]
 
     def restore(self, folder: Path) -> None:
         path = Path(folder) / FILE

@@ -1,6 +1,6 @@
 """One of a fixed set of labels as one id.
 
-    z = place of x in the sorted labels of the training items
+    z = place of x in the sorted labels of the training items, or in the labels that its config names
 
 Coded as scikit-learn's LabelEncoder does (scikit-learn.org/stable/modules/preprocessing_targets.html). Class labels,
 cell types, actions. No special tokens: the ids are the classes.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from sevenfold.blocks.tokenization import Tokenizer, check_ready
-from sevenfold.core.errors import CheckpointError, DataError
+from sevenfold.core.errors import CheckpointError, ConfigError, DataError
 from sevenfold.core.files import read_json, write_atomic
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.core.types import Tokens
@@ -29,6 +29,10 @@ SHOWN = 20
 class Category(Tokenizer):
     """A str or an int → one id [1], coords [1 0]. Numbers are sorted before words; 3 and "3" are two labels."""
 
+    class Config(Tokenizer.Config):
+        labels: tuple[str | int, ...] = ()
+        """The label of each id, in order; by default those of the training items, sorted."""
+
     axes = 0
 
     def __init__(self, config: Any):
@@ -36,6 +40,10 @@ class Category(Tokenizer):
         self.labels: list[str | int] = []
         """The label of each id."""
         self._ids: dict[str | int, int] = {}
+        if config.labels:
+            if len(set(config.labels)) != len(config.labels):
+                raise ConfigError("category: a label stands twice in labels")
+            self._adopt(list(config.labels))
 
     @classmethod
     def example(cls, seed: int = 0) -> Sequence[str]:

@@ -20,11 +20,10 @@ from pydantic import Field
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from sevenfold.blocks.tokenization import Tokenizer, check_ready
-from sevenfold.blocks.tokenization._text import FILE, TrainedText, sentences
+from sevenfold.blocks.tokenization._text import FILE, SETTINGS, TrainedText, sentences
 from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.files import read_json
 
-SETTINGS = "tokenizer_config.json"
 ROLES = {
     "eos": ("eos_token", "sep_token"),
     "bos": ("bos_token", "cls_token"),
@@ -68,11 +67,6 @@ class Published(TrainedText):
         (folder / SETTINGS).write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
         return config.replace(path=str(folder))
 
-    @property
-    def spells(self) -> bool:
-        """Whether its files were read; without them it has ids only, for models used by their ids."""
-        return self.inner is not None
-
     def train(self, raws: Iterator[str]) -> tokenizers.Tokenizer:
         raise ConfigError("tokenizer.published: it learns nothing; give the folder of its files as tokenizer.path")
 
@@ -88,11 +82,6 @@ class Published(TrainedText):
     def around(self) -> tuple[list[int], list[int]]:
         """As its files say; where they put nothing around an item, its begin and its end token."""
         return self._around if any(self._around) else super().around()
-
-    @property
-    def ends(self) -> bool:
-        """Whether its files put something around an item."""
-        return any(self._around)
 
     def spelled(self) -> int | None:
         return None if self.inner is None else self.inner.get_vocab_size()
@@ -122,6 +111,13 @@ class Published(TrainedText):
 
     def save(self, folder: str | Path) -> list[str]:
         return super().save(folder) if self.inner is not None else Tokenizer.save(self, folder)
+
+    def read_published(self, folder: Path) -> bool | None:
+        self.restore(folder)
+        return any(self._around) if self.inner is not None else None
+
+    def write_published(self, folder: Path) -> list[str]:
+        return super().write_published(folder) if self.inner is not None else []
 
     def restore(self, folder: Path) -> None:
         if self.config.size is not None and not present(folder):

@@ -7,6 +7,7 @@ Rives et al. 2021, doi:10.1073/pnas.2016239118; the order is that of the release
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,16 @@ class Residue(Tokenizer):
         names = super().save(folder)
         write_atomic(Path(folder) / FILE, "\n".join(VOCABULARY))
         return [*names, FILE]
+
+    def read_published(self, folder: Path) -> bool | None:
+        if (folder / FILE).is_file():
+            self.restore(folder)
+        return True
+
+    def write_published(self, folder: Path) -> list[str]:
+        write_atomic(folder / "tokenizer_config.json", json.dumps(self.published(), indent=1) + "\n")
+        write_atomic(folder / FILE, "\n".join(VOCABULARY))
+        return ["tokenizer_config.json", FILE]
 
     def restore(self, folder: Path) -> None:
         path = Path(folder) / FILE

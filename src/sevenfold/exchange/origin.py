@@ -1,0 +1,90 @@
+"""Where a model came from, kept with it: the published record in its config, and its luggage in a file of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from sevenfold.assembly.model import Model
+from sevenfold.core.errors import CheckpointError, ConfigError, did_you_mean
+from sevenfold.core.files import read_json
+from sevenfold.core.part import find
+from sevenfold.core.rooms import kinds
+from sevenfold.family import Family
+
+LUGGAGE = "luggage.safetensors"
+
+
+def family_of(
+    config: Mapping[str, Any], preprocessor: Mapping[str, Any] | None = None, where: str = "config"
+) -> Family:
+    """The family of a published config. ConfigError names an architecture that none reads, with the nearest that one does."""
+    named = config.get("model_type")
+    if not isinstance(named, str):
+        raise ConfigError(f"{where}: says no model_type, so it is not a published model")
+    known = {model_type: kind for kind in kinds("family") for model_type in find("family", kind).model_types()}
+    if named not in known:
+        raise ConfigError(f"{where}: no family here reads the architecture {named!r}{did_you_mean(named, known)}")
+    try:
+        return find("family", known[named]).read(config, preprocessor)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """The published record of a folder: its config, what stands beside it, its licence."""
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{folder / 'config.json'}: is not the config of a model")
+    record: dict[str, Any] = {"origin": folder.resolve().name, "config": config}
+    for name in ("preprocessor", "generation"):
+        path = folder / f"{name}_config.json"
+        beside = read_json(path) if path.is_file() else None
+        if beside is not None and not isinstance(beside, dict):
+            raise CheckpointError(f"{path}: is not a record of settings")
+        record[name] = beside
+    record["licence"] = licence(folder)
+    return record
+
+
+def licence(folder: Path) -> str | None:
+    """The licence that a folder's card names in its front matter."""
+    card = folder / "README.md"
+    if not card.is_file() or card.stat().st_size > 4 << 20:
+        return None
+    found = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    named = re.search(r"^licen[sc]e:\s*['\"]?([\w.+-]+)", found.group(1), re.MULTILINE) if found else None
+    return named.group(1) if named else None
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder is in the published layout, and not one of ours."""
+    path = folder / "config.json"
+    if not path.is_file() or (folder / "recipe.yaml").is_file():
+        return False
+    config = read_json(path)
+    return isinstance(config, dict) and config.get("model_type") not in (None, "sevenfold")
+
+
+def save_luggage(model: Model, folder: Path) -> list[str]:
+    """Write what the model carries along; returns the names of files."""
+    if not model.luggage:
+        return []
+    save_file({name: value.contiguous() for name, value in model.luggage.items()}, folder / LUGGAGE)
+    return [LUGGAGE]
+
+
+def restore_luggage(model: Model, folder: Path) -> None:
+    path = folder / LUGGAGE
+    if not path.is_file():
+        return
+    try:
+        with safe_open(path, framework="pt") as opened:
+            model.luggage = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {str(error).splitlines()[0]}") from None
