@@ -19,6 +19,7 @@ from torch import Tensor
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.types import Stream
+from sevenfold.exchange import origin
 from sevenfold.family import LUGGAGE, Family, state_of
 
 transformers.logging.set_verbosity_error()
@@ -57,7 +58,7 @@ def files(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def family_of(reference: Any) -> Family:
     config, _ = files(reference)
-    return part.find("family", config["model_type"]).read(config)
+    return origin.family_of(config)
 
 
 def built(config: ModelConfig, tokenizer: str | None = "bytes") -> Model:

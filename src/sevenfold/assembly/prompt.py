@@ -51,7 +51,7 @@ def begin(modality: Any, prompts: list[Any]) -> Stream | None:
     """The tokens that each row of the stream begins with: its begin token and its prompt; None if there are none."""
     rows = []
     for prompt in prompts:
-        front = modality.tokenizer.around()[0] if modality.config.ends else []
+        front = modality.around()[0]
         ids = [np.array(front)] if front else []
         if prompt is not None and not (isinstance(prompt, str) and not prompt):
             if modality.tokenizer.layout() is not None:

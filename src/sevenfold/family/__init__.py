@@ -139,10 +139,10 @@ class Family(part.Part):
     class Config(part.Config):
         """The published fields. `model_type: Literal[…]`, with its default, says which published configs it reads."""
 
-    states: ClassVar[Mapping[str, str]] = {}
+    states: Mapping[str, str] = {}
     """Trunk → where the reference's output keeps the stream before and after each of its blocks (a dotted name:
     `hidden_states`, `encoder_hidden_states`), by which a conversion is verified."""
-    objective: ClassVar[Mapping[str, Any]] = {}
+    objective: Mapping[str, Any] = {}
     """What such a model goes on learning by when nobody says: an objective, as a recipe has it."""
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Name of a published size → the fields in which it differs from the defaults."""
@@ -150,7 +150,7 @@ class Family(part.Part):
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
     unused: ClassVar[Sequence[str]] = ()
     """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
-    copies: ClassVar[Mapping[str, str]] = {}
+    copies: Mapping[str, str] = {}
     """Pattern of published names → the name that each must be equal to, number by number (a tied head that is written
     twice); its groups may be used as \\1. Left behind; an untied one is refused."""
     carried: ClassVar[Sequence[str]] = ()

@@ -64,11 +64,15 @@ class Modality(part.Part):
         """The most tokens of one item, ends included; longer ones are cut. By default what the data has."""
         ends: bool = False
         """Whether a begin and an end token are put around an item (the tokenizer must have them)."""
+        begin: int | None = Field(None, ge=0)
+        """An id that stands in front of every item, before what ends put there (T5 begins what it writes with padding)."""
         pack: bool | None = None
         """Lay items end to end and cut windows of `length` tokens, instead of padding; by default so for the only
         stream of ids in a line."""
         projection: Projection.Config | None = None
         """How tokens become vectors of the model's width; by default `embedding` for ids, `patch_embed` for vectors."""
+        table: str | None = None
+        """A stream with the same ids, read by an earlier trunk, whose embedding this one has too (T5)."""
         axes: tuple[str, ...] | None = None
         """Names of the coordinate axes. Streams in one trunk share an axis exactly when they use the same name; by
         default every modality has its own."""
@@ -120,16 +124,25 @@ class Modality(part.Part):
             for view in self.views:
                 raw = view(raw, generator)
         tokens = self.tokenizer.encode(raw)
-        if self.config.ends:
+        if self.config.ends or self.config.begin is not None:
             tokens = self._with_ends(tokens)
         if cut and self.config.length is not None and len(tokens.values) > self.config.length:
             tokens = tokens.slice(0, self.config.length)
         return tokens
 
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that stand before and behind a whole item in this stream."""
+        before, behind = self.tokenizer.around() if self.config.ends else ([], [])
+        return [*([] if self.config.begin is None else [self.config.begin]), *before], behind
+
     def _with_ends(self, tokens: Tokens) -> Tokens:
-        before, behind = self.tokenizer.around()
+        before, behind = self.around()
         if not (before or behind) or self.tokenizer.axes != 1:
             raise ConfigError(f"the {self.tokenizer.kind} tokenizer has no begin and end tokens: set ends to false")
+        if self.config.begin is not None and self.config.begin >= (self.tokenizer.size or 0):
+            raise ConfigError(
+                f"begin: {self.config.begin} is none of the {self.tokenizer.size or 0} ids of the tokenizer"
+            )
         values = np.concatenate([before, tokens.values, behind]).astype(np.int64)
         return Tokens(values, np.arange(len(values), dtype=np.int64)[:, None])
 
