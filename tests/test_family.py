@@ -51,11 +51,17 @@ PARAMETERS = {
     ("t5", "mt5_large"): 1_229_581_312,
     ("t5", "mt5_xl"): 3_742_619_648,
     ("t5", "mt5_xxl"): 12_921_057_280,
+    ("whisper", "tiny"): 8_208_384,
+    ("whisper", "base"): 20_590_592,
+    ("whisper", "small"): 88_154_112,
+    ("whisper", "medium"): 307_216_384,
+    ("whisper", "large"): 636_784_640,
+    ("whisper", "large_v3"): 636_968_960,
     ("clip", "base_patch32"): 151_277_313,
     ("clip", "base_patch16"): 149_620_737,
     ("clip", "large_patch14"): 427_616_513,
 }
-"""Numbers in the published files."""
+"""Numbers in the published files, or in that part of them which is ours (Whisper's encoder)."""
 
 
 def built(family: Family) -> tuple[Model, torch.nn.Module | None]:
@@ -169,6 +175,8 @@ def test_another_model_is_refused():
         ("t5", {"model_type": "umt5"}, "is of a 'umt5', not a 't5' or 'mt5'"),
         ("t5", {"feed_forward_proj": "gated-swish"}, "feed_forward_proj"),
         ("t5", {"architectures": ["T5ForTokenClassification"]}, "architectures: 'T5ForTokenClassification' is none of"),
+        ("whisper", {"activation_function": "relu"}, "activation_function"),
+        ("whisper", {"architectures": ["WhisperForCausalLM"]}, "architectures: 'WhisperForCausalLM' is none of"),
         ("clip", {"text_config": {"vocab_size": -1}}, "text_config.vocab_size"),
     ],
 )

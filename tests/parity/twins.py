@@ -142,7 +142,12 @@ def same_gradients(reference: Any, family: Family, model: Model, objective: Any 
         with torch.no_grad():
             if parameter.grad is not None:
                 parameter.copy_(parameter.grad)
-    theirs = {k: v for k, v in family.from_published(files(reference)[1]).items() if not k.startswith(LUGGAGE)}
+    fixed = {name for name, _ in model.named_buffers()}
+    theirs = {
+        name: value
+        for name, value in family.from_published(files(reference)[1]).items()
+        if not name.startswith(LUGGAGE) and name not in fixed
+    }
     ours = {f"model.{name}": value for name, value in model.named_parameters()}
     if objective is not None:
         ours = {name: value for name, value in objective.named_parameters() if not name.startswith("model.")} | ours

@@ -19,21 +19,22 @@ from sevenfold.conformance._kit import (
     saved_numbers,
 )
 
-INSIDE, OUTSIDE, ROWS, TOKENS = 24, 40, 2, 6
+OUTSIDE, ROWS, TOKENS = 40, 2, 6
 
 
 def made(config: Any) -> Any:
     """A projection with lively weights."""
     torch.manual_seed(1)
-    return lively(config.build(INSIDE, OUTSIDE))
+    return lively(config.build(config.part.example_width, OUTSIDE))
 
 
 def given(projection: Any) -> tuple[Tensor, ...]:
     """What it takes: ids or vectors, and a table if it reads one."""
-    table = (torch.randn(OUTSIDE, INSIDE),) if projection.reads_table else ()
+    inside = projection.width_in
+    table = (torch.randn(OUTSIDE, inside),) if projection.reads_table else ()
     if projection.reads_ids:
-        return (torch.arange(INSIDE).repeat(ROWS, 1), *table)
-    return (torch.randn(ROWS, TOKENS, INSIDE), *table)
+        return (torch.arange(inside).repeat(ROWS, 1), *table)
+    return (torch.randn(ROWS, TOKENS, inside), *table)
 
 
 def check_shape(config: Any) -> None:
@@ -50,7 +51,8 @@ def check_weight(config: Any) -> None:
     """`weight` is its matrix, of the shape that the contract says."""
     projection = made(config)
     if projection.dense and not projection.reads_table:
-        shape = (INSIDE, OUTSIDE) if projection.reads_ids else (OUTSIDE, INSIDE)
+        inside = projection.width_in
+        shape = (inside, OUTSIDE) if projection.reads_ids else (OUTSIDE, inside)
         expect(projection.weight.shape == shape, f"weight is {list(projection.weight.shape)}, not {list(shape)}")
 
 
@@ -70,7 +72,7 @@ def check_std(config: Any) -> None:
 
 def _initial(config: Any) -> Any:
     torch.manual_seed(1)
-    return config.build(INSIDE, OUTSIDE)
+    return config.build(config.part.example_width, OUTSIDE)
 
 
 def check_gradients(config: Any) -> None:
@@ -107,7 +109,7 @@ def check_kept(config: Any) -> None:
     projection = made(config)
     x, *table = given(projection)
     if x.is_floating_point():
-        x = torch.randn(1, 256, INSIDE).requires_grad_()
+        x = torch.randn(1, 256, projection.width_in).requires_grad_()
     table = [part.requires_grad_() for part in table]
     found = projection.kept(x.shape[0] * x.shape[1])
     wanted = saved_numbers(lambda: projection(x, *table), [x, *table, *projection.parameters()])

@@ -204,12 +204,12 @@ class Family(part.Part):
         """The published `preprocessor_config.json` of a model; None where it needs none."""
         return dict(self.preprocessor) or None
 
-    def trial(self, model: Model) -> tuple[Batch, dict[str, Tensor]]:
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Any]]:
         """Random inputs for a look at both implementations: (our batch, the reference's arguments). Words of the one stream of
         ids, pixels of the one stream of pictures (whose native size is `image_size` of the config)."""
         draw = torch.Generator().manual_seed(0)
         batch: Batch = {}
-        given: dict[str, Tensor] = {}
+        given: dict[str, Any] = {}
         for name, modality in model.modalities.items():
             if not any(name in trunk.config.inputs for trunk in model.trunks.values()):
                 continue

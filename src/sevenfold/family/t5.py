@@ -204,10 +204,10 @@ class T5(Family):
             state = {**state, "lm_head.weight": state["shared.weight"].clone()}
         return super().from_published(state)
 
-    def trial(self, model: Model) -> tuple[Batch, dict[str, Tensor]]:
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Any]]:
         draw = torch.Generator().manual_seed(0)
         batch: Batch = {}
-        given: dict[str, Tensor] = {}
+        given: dict[str, Any] = {"use_cache": False} if self.writes else {}
         for stream, name in (("source", "input_ids"), ("target", "decoder_input_ids")):
             if stream in model.modalities:
                 ids = torch.randint(4, self.config.vocab_size, (2, TRIED), generator=draw)
