@@ -25,14 +25,14 @@ class Shared(nn.Module):
     def __init__(self, owner: Projection):
         super().__init__()
         self._owner = (owner,)  # in a tuple it is no submodule of this one
-        self.width_in, self.width_out = owner.width_in, owner.width_out
+        self.width_in, self.width_out, self.reads_row = owner.width_in, owner.width_out, owner.reads_row
 
     @property
     def weight(self) -> Tensor:
         return self._owner[0].weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._owner[0](x)
+    def forward(self, x: Tensor, *row: Tensor | None) -> Tensor:
+        return self._owner[0](x, *row)
 
     def flops(self, tokens: int) -> int:
         """As the embedding's."""

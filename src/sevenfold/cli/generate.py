@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from sevenfold.training.run import load
+    from sevenfold.training.load import load
 
     if args.out is not None and Path(args.out).is_file():
         raise ConfigError(f"{args.out}: is a file, not a folder to write into")

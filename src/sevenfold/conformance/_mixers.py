@@ -127,6 +127,17 @@ def cut(hidden: Hidden, start: int, stop: int) -> Hidden:
     return hidden.each(lambda part: part[:, start:stop])._replace(angles=angles, pair=pair)
 
 
+def picked(hidden: Hidden, index: Tensor) -> Hidden:
+    """The rows at `index`, and of what belongs to them."""
+    angles = hidden.angles
+    if angles is not None:
+        every = (len(hidden.x), -1, -1)
+        angles = {w: (cos.expand(every)[index], sin.expand(every)[index]) for w, (cos, sin) in angles.items()}
+    pair = None if hidden.pair is None else hidden.pair[index]
+    memory = None if hidden.memory is None else hidden.memory.each(lambda part: part[index])
+    return hidden.each(lambda part: part[index])._replace(angles=angles, pair=pair, memory=memory)
+
+
 def alone(hidden: Hidden, row: int, start: int, stop: int) -> Hidden:
     """Tokens start … stop of one row by themselves: nothing is padding, and there is one segment."""
     one = hidden.each(lambda part: part[row : row + 1])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from sevenfold.blocks.position import Position
 from sevenfold.conformance import trunk
@@ -30,11 +30,13 @@ from sevenfold.conformance._mixers import (
     ROWS,
     alone,
     continuing,
+    cut,
     dependence,
     given,
     made,
     masks,
     noise,
+    picked,
     stepped,
 )
 from sevenfold.conformance._pairs import (  # noqa: F401
@@ -200,6 +202,53 @@ def check_state(config: Any) -> None:
                 near(a.double(), b.double(), f"a part of the state, with {position}")
             else:
                 expect(a == b, f"a part of the state is {a!r} and {b!r}, with {position}")
+
+
+def check_rows(config: Any) -> None:
+    """The state of some rows, in another order and twice, goes on as these rows do, and leaves the state as it was."""
+    mixer = continuing(config)
+    index = torch.tensor([2, 0, 2])
+    for position, mask in product(POSITIONS, masks(mixer, causal=True)):
+        whole = given(mixer, noise(), position)
+        wanted = mixer(whole, mask)
+        state = mixer.step(cut(whole, 0, 7), mixer.start(ROWS, TOKENS, whole.x), mask)[1]
+        chosen = mixer.rows(state, index)
+        found = mixer.step(cut(picked(whole, index), 7, TOKENS), chosen, mask)[0]
+        near(found, wanted[index, 7:], f"after rows {index.tolist()}, with {position}")
+        near(mixer.step(cut(whole, 7, TOKENS), state, mask)[0], wanted[:, 7:], f"beside other rows, with {position}")
+
+
+def check_copy(config: Any) -> None:
+    """A state is a pytree: a copy of its tensors goes on after the state itself went elsewhere."""
+    mixer = continuing(config)
+    for position, mask in product(POSITIONS, masks(mixer, causal=True)):
+        whole, other = given(mixer, noise(), position), given(mixer, noise(), position)
+        state = mixer.step(cut(whole, 0, 5), mixer.start(ROWS, TOKENS, whole.x), mask)[1]
+        kept = tree_map_only(Tensor, Tensor.clone, state)
+        mixer.step(cut(other, 5, 9), state, mask)
+        found = mixer.step(cut(whole, 5, TOKENS), kept, mask)[0]
+        near(found, mixer(whole, mask)[:, 5:], f"from a copy, with {position}")
+
+
+def check_rewind(config: Any) -> None:
+    """A state that took its last tokens back (where it can) goes on as if they had never been."""
+    mixer = continuing(config)
+    for position, mask, count in product(POSITIONS, masks(mixer, causal=True), (0, 1, 4)):
+        whole, other = given(mixer, noise(), position), given(mixer, noise(), position)
+        state = mixer.step(cut(whole, 0, 5), mixer.start(ROWS, TOKENS, whole.x), mask)[1]
+        if count:
+            state = mixer.step(cut(other, 5, 5 + count), state, mask)[1]
+        state = mixer.rewind(state, count)
+        expect(count or state is not None, "cannot take back no token at all")
+        if state is None:
+            raise Skipped("does not keep what was before")
+        first, state = mixer.step(cut(whole, 5, 6), state, mask)
+        rest, state = mixer.step(cut(whole, 6, TOKENS), state, mask)
+        near(
+            torch.cat([first, rest], 1),
+            mixer(whole, mask)[:, 5:],
+            f"after {count} tokens were taken back, with {position}",
+        )
 
 
 def check_weights(config: Any) -> None:

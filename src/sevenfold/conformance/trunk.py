@@ -90,6 +90,27 @@ def steps(model: Model, batch: Any, what: str) -> None:
         start += size
     valid = batch["text"].valid
     near(torch.cat(found, 1)[valid], wanted[valid], f"{what}, step by step")
+    goes_on(trunk, batch["text"], memory, wanted, what)
+
+
+def goes_on(trunk: Any, text: Stream, memory: Any, wanted: Any, what: str) -> None:
+    """A state that was copied, of which rows were taken, or that took tokens back, goes on as forward does."""
+    index, cut = torch.tensor([3, 0, 3]), TOKENS - 4
+
+    def step(state: Any, rows: Any, start: int, stop: int) -> Any:
+        piece = trunk.embed("text", text.rows(rows).slice(start, stop))
+        told = memory if memory is None else memory.each(lambda part: part[rows])
+        hidden, state = trunk.step(piece, state, told)
+        return hidden.x, state
+
+    every = slice(None)
+    state = step(trunk.start(len(wanted), TOKENS), every, 0, cut - 2)[1]
+    kept, chosen = state.copy(), state.rows(index)
+    wrong = step(state, torch.arange(len(wanted)).flip(0), cut - 2, cut)[1].rewind(2)
+    for name, after, rows in (("copy", kept, every), ("rows", chosen, index), ("rewind", wrong, every)):
+        if after is not None:
+            found = step(after, rows, cut - 2, cut)[0]
+            near(found, wanted[rows, cut - 2 : cut], f"{what}, after {name}")
 
 
 def one_line(error: ConfigError) -> None:

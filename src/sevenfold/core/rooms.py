@@ -17,6 +17,7 @@ ROOMS: dict[str, str] = {
     "scaling": "sevenfold.blocks.position.scaling",
     "projection": "sevenfold.blocks.projection",
     "mixing": "sevenfold.blocks.mixing",
+    "cache": "sevenfold.blocks.mixing.cache",
     "nonlinearity": "sevenfold.blocks.nonlinearity",
     "normalization": "sevenfold.blocks.normalization",
     "residual": "sevenfold.blocks.residual",

@@ -52,6 +52,11 @@ def record_of(folder: Path) -> dict[str, Any]:
     return record
 
 
+def recorded(config: Mapping[str, Any], origin: str = "scratch") -> dict[str, Any]:
+    """The record of a model that was not read from a folder."""
+    return {"origin": origin, "config": dict(config), "preprocessor": None, "generation": None, "licence": None}
+
+
 def licence(folder: Path) -> str | None:
     """The licence that a folder's card names in its front matter."""
     card = folder / "README.md"
@@ -88,3 +93,13 @@ def restore_luggage(model: Model, folder: Path) -> None:
             model.luggage = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file: {str(error).splitlines()[0]}") from None
+
+
+def recall(model: Model, folder: Path) -> None:
+    """Take over from a run folder what a model knows of where it came from."""
+    data = read_json(folder / "config.json")
+    published = data.get("published", {}) if isinstance(data, dict) else None
+    if not isinstance(published, dict):
+        raise CheckpointError(f"{folder / 'config.json'}: its published record is not one")
+    model.published = published
+    restore_luggage(model, folder)

@@ -64,6 +64,8 @@ class Modality(part.Part):
         """The most tokens of one item, ends included; longer ones are cut. By default what the data has."""
         ends: bool = False
         """Whether a begin and an end token are put around an item (the tokenizer must have them)."""
+        closed: bool = False
+        """Whether an item that is cut to `length` still has its end token behind it (BERT, CLIP); without, it is cut off."""
         begin: int | None = Field(None, ge=0)
         """An id that stands in front of every item, before what ends put there (T5 begins what it writes with padding)."""
         pack: bool | None = None
@@ -113,22 +115,28 @@ class Modality(part.Part):
     def fit(self, raws: Iterable[Any]) -> None:
         """Let the tokenizer learn from training items, unless it is ready."""
         if not self.tokenizer.ready:
-            self.tokenizer.fit([self.check(raw) for raw in raws])
+            self.tokenizer.fit([self.prepared(self.check(raw)) for raw in raws])
+
+    def prepared(self, raw: Any) -> Any:
+        """A checked item as the tokenizer gets it: as it is, unless all items are brought to one form (one size)."""
+        return raw
 
     def tokens(self, raw: Any, generator: np.random.Generator | None = None, cut: bool = True) -> Tokens:
-        """One raw item as Tokens: views (only with a generator, so in training), tokenizer, ends, cut to length (unless
-        items are laid end to end)."""
+        """One raw item as Tokens: views (only with a generator, so in training), what `prepared` does, tokenizer, ends, cut
+        to length (unless items are laid end to end)."""
         check_ready(self.tokenizer)
         raw = self.check(raw)
         if generator is not None:
             for view in self.views:
                 raw = view(raw, generator)
-        tokens = self.tokenizer.encode(raw)
+        tokens = self.tokenizer.encode(self.prepared(raw))
+        length = self.config.length if cut else None
         if self.config.ends or self.config.begin is not None:
-            tokens = self._with_ends(tokens)
-        if cut and self.config.length is not None and len(tokens.values) > self.config.length:
-            tokens = tokens.slice(0, self.config.length)
-        return tokens
+            around = sum(map(len, self.around())) if self.config.closed else 0
+            tokens = self._with_ends(
+                tokens if length is None or not around else tokens.slice(0, max(0, length - around))
+            )
+        return tokens if length is None else tokens.slice(0, length)
 
     def around(self) -> tuple[list[int], list[int]]:
         """The ids that stand before and behind a whole item in this stream."""

@@ -2,7 +2,8 @@
 
 The contract of this room, about mixing and not about attention. A mixer maps a whole sequence at once (`forward`), and
 a causal one also continues a sequence from a state (`start`, `step`): stepping through a sequence in pieces of any
-length gives what one forward pass gives. Padding (at the ends of a row) and other segments never change a token.
+length gives what one forward pass gives. Padding (at the ends of a row) and other segments never change a token. A state is
+a pytree whose tensors have one entry per row: rows can be taken, copied, and some mixers take back their last tokens.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.linear import Linear
@@ -45,6 +47,9 @@ class Mixer(part.Part, Ruled):
     hidden.x (as it is), gives [b n n p], and its `width` is p. It belongs in `block.pair`."""
     continues: ClassVar[bool] = True
     """Whether it works under a causal mask and continues a sequence from a state (`start`, `step`)."""
+    caches: ClassVar[bool] = False
+    """Whether it keeps keys and values in a cache: then `start` also takes the cache that is asked for (or None) and the mask
+    (see sevenfold.blocks.mixing.cache)."""
     exact: ClassVar[bool] = False
     """Whether what it needs for a moment (`scratch`) is in float32 also where products run in bf16."""
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -79,6 +84,15 @@ class Mixer(part.Part, Ruled):
         The given state is used up: it may be changed in place. Tokens of `mask.prefix` come in one piece.
         """
         raise NotImplementedError
+
+    def rows(self, state: Any, index: Tensor) -> Any:
+        """The state of the rows at `index` [k], in that order and as often: beams, several samples of one prompt. The given
+        state stays as it is, and shares no memory with what is returned."""
+        return tree_map_only(Tensor, lambda part: part.index_select(0, index), state)
+
+    def rewind(self, state: Any, count: int) -> Any | None:
+        """The state before the last `count` tokens, or None where it cannot be had. The given state is used up."""
+        return state if count == 0 else None
 
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor | None:  # noqa: B008
         """How much each token takes from each, [b h n m] (or only the query `rows`), summing to 1 over m.

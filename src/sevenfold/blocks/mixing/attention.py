@@ -8,7 +8,7 @@ arXiv:2010.04245. GPT-2, BERT, ViT, Llama, ESM-2 and most others.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +16,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.mixing import Mixer, Project, allowed, default_heads
+from sevenfold.blocks.mixing.cache import Cache, Kept, cache_of
 from sevenfold.blocks.projection import Projection
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import Hidden, Mask, wide
-
-
-class Cache(NamedTuple):
-    """Keys and values so far: k, v [b kv length d_h] (keys already turned), coords [b length c], valid, segments."""
-
-    k: Tensor
-    v: Tensor
-    coords: Tensor | None
-    valid: Tensor
-    segments: Tensor
-    used: int
 
 
 class Attention(Mixer):
@@ -59,6 +49,7 @@ class Attention(Mixer):
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of attention weights dropped in training."""
 
+    caches = True
     heeds = frozenset({"window", "prefix"})
     variants = (
         {"heads": 4, "kv_heads": 2, "window": 3, "scale": 1.0},
@@ -85,7 +76,7 @@ class Attention(Mixer):
         qkv, out = (made.build if made else self.project for made in (config.qkv, config.out))
         self.qkv = qkv(width, (self.heads + 2 * self.kv) * self.head_width)
         self.out = out(self.heads * self.head_width, width)
-        self.narrow = config.window is not None
+        self.narrow = type(self).narrow or config.window is not None
         self.query_norm = self.key_norm = None
         if config.query_key_norm:
             together = (self.heads, self.kv) if config.norm_across else (1, 1)
@@ -150,47 +141,32 @@ class Attention(Mixer):
             enable_gqa=self.kv != self.heads,
         )
 
-    def start(self, rows: int, length: int, like: Tensor) -> Any:
-        shape = (rows, self.kv, length, self.head_width)
-        return Cache(
-            like.new_zeros(shape),
-            like.new_zeros(shape),
-            None,
-            torch.zeros(rows, length, dtype=torch.bool, device=like.device),
-            torch.zeros(rows, length, dtype=torch.long, device=like.device),
-            0,
-        )
+    def start(
+        self,
+        rows: int,
+        length: int,
+        like: Tensor,
+        cache: Cache.Config | str | None = None,
+        mask: Mask = Mask(),  # noqa: B008
+    ) -> Any:
+        return cache_of(cache, self._narrowed(mask).window, length).start(length)
 
     def step(self, hidden: Hidden, state: Any, mask: Mask) -> tuple[Tensor, Any]:
         q, k, v = self._heads(hidden)
         mask = self._narrowed(mask)
-        old, new = state.used, state.used + q.shape[2]
-        if new > state.k.shape[2]:
-            raise ValueError(f"the cache holds {state.k.shape[2]} tokens, and {new} were given")
-        state.k[:, :, old:new], state.v[:, :, old:new] = k, v
-        state.valid[:, old:new] = True if hidden.valid is None else hidden.valid
-        state.segments[:, old:new] = 0 if hidden.segments is None else hidden.segments
-        coords = state.coords
+        read, state = state.cache.add(state, k, v, hidden)
+        here, there = q.shape[2], read.k.shape[2]
+        whole = here == there and (mask.window is None or here <= mask.window) and mask.prefix is None
+        causal = whole and read.valid is None and read.segments is None and hidden.bias is None
+        seen = None if causal else state.cache.seen(read, state, hidden, mask)
         if hidden.bias is not None and hidden.coords is not None:
-            if coords is None:
-                coords = hidden.coords.new_zeros(len(k), state.k.shape[2], hidden.coords.shape[-1])
-            coords[:, old:new] = hidden.coords
-        place = torch.arange(new, device=q.device)
-        distance = place[old:, None] - place[None, :]
-        near = distance >= 0
-        if mask.window is not None:
-            near = near & (distance < mask.window)
-        seen = near[None]
-        if mask.prefix is not None:
-            head = place[None, :] < mask.prefix[:, None]
-            seen = seen | (head[:, old:, None] & head[:, None, :])
-        seen = seen & state.valid[:, None, :new]
-        seen = seen & (state.segments[:, old:new, None] == state.segments[:, None, :new])
-        seen = (seen | (distance == 0)[None])[:, None]
-        if hidden.bias is not None and coords is not None:
-            seen = biased(hidden.bias(coords[:, old:new], coords[:, :new], self.heads), seen, q.dtype)
-        y = self._attend(q, state.k[:, :, :new].to(q.dtype), state.v[:, :, :new].to(q.dtype), seen)
-        return self.out(y.transpose(1, 2).flatten(2)), state._replace(coords=coords, used=new)
+            seen = biased(hidden.bias(hidden.coords, read.coords, self.heads), seen, q.dtype)
+        y = self._attend(q, read.k, read.v, seen, causal)
+        return self.out(y.transpose(1, 2).flatten(2)), state
+
+    def rewind(self, state: Any, count: int) -> Kept | None:
+        kept: Kept = state
+        return kept.cache.rewind(kept, count)
 
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
         q, k, _ = self._heads(hidden)
@@ -222,7 +198,7 @@ class Attention(Mixer):
         return tokens * (self.heads + self.kv + joined) * self.head_width
 
     def cached(self, tokens: int) -> int:
-        return 2 * tokens * self.kv * self.head_width
+        return 2 * min(tokens, self.config.window or tokens) * self.kv * self.head_width
 
 
 def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class CoAttention(Attention):
     class Config(Attention.Config):
         pass
 
+    caches = False
     narrow = True
     needs = frozenset({"streams"})
     heeds = frozenset()
@@ -45,7 +46,7 @@ class CoAttention(Attention):
         """[b 1 n n] bool."""
         assert hidden.streams is not None, "a trunk gives the streams of its tokens"
         other = (hidden.streams[:, :, None] != hidden.streams[:, None, :])[:, None]
-        seen = allowed(hidden, mask)
+        seen = allowed(hidden, self._narrowed(mask))
         other = other if seen is None else other & seen
         itself = torch.eye(other.shape[-1], dtype=torch.bool, device=other.device)
         return other | (itself & ~other.any(-1, keepdim=True))
@@ -57,7 +58,7 @@ class CoAttention(Attention):
             return seen
         return biased(hidden.bias(hidden.coords[:, start:], hidden.coords, self.heads), seen, dtype)
 
-    def start(self, rows: int, length: int, like: Tensor) -> Past:
+    def start(self, rows: int, length: int, like: Tensor, *cache: Any) -> Past:
         empty = like.new_zeros(rows, self.kv, 0, self.head_width)
         return Past(empty, empty, None)
 
@@ -77,14 +78,22 @@ class CoAttention(Attention):
         y = self._attend(q, k, v, seen)
         return self.out(y.transpose(1, 2).flatten(2)), Past(k, v, tokens)
 
+    def rewind(self, state: Past, count: int) -> Past | None:  # type: ignore[override]
+        left = state.k.shape[2] - count
+        tokens = state.tokens if state.tokens is None else state.tokens.each(lambda part: part[:, :left])
+        return Past(state.k[:, :, :left], state.v[:, :, :left], tokens)
+
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
         q, k, _ = self._heads(hidden)
         k = k.repeat_interleave(self.heads // self.kv, dim=1)
-        score = (wide(q) @ wide(k).transpose(-1, -2)) * self.head_width**-0.5
+        score = (wide(q) @ wide(k).transpose(-1, -2)) * self._scale
         if hidden.bias is not None and hidden.coords is not None:
             score = score + hidden.bias(hidden.coords, hidden.coords, self.heads)
         weights = score.masked_fill(~self._others(hidden, mask), float("-inf")).softmax(-1)
         return weights if rows is None else weights[:, :, rows]
+
+    def cached(self, tokens: int) -> int:
+        return 2 * tokens * self.kv * self.head_width
 
     def kept(self, tokens: int, attended: int) -> int:
         return super().kept(tokens, attended) + tokens * attended

@@ -106,6 +106,9 @@ class Cross(Mixer):
         assert state.k is not None and state.v is not None
         return self._attend(hidden, state.k, state.v), state
 
+    def rewind(self, state: Memory, count: int) -> Memory:
+        return state
+
     def weights(self, hidden: Hidden, mask: Mask = Mask(), rows: Tensor | None = None) -> Tensor:  # noqa: B008
         k, _ = self._memory(hidden)
         q = self._split(self.query(hidden.x))

@@ -147,6 +147,10 @@ class Hyena(Recurrent):
                 v = last_of(state.history[:, place, :, :new], h, run, new - old) + skip[:, None] * w
         return (gates[0] * v).mT, state._replace(past=past, used=new)
 
+    def rows(self, state: Any, index: Tensor) -> Any:
+        history, run, past = super().rows((state.history, state.run, state.past), index)
+        return State(history, run, state.filters, past, state.used)  # all rows have the same filters
+
     def gate(self, y: Tensor, u: Tensor) -> Tensor:
         return y.to(u.dtype)
 
