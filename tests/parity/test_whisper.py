@@ -172,12 +172,15 @@ def _voice(seconds: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ({"feature_size": 128}, "feature_size is 128, and this family has 80"),
-        ({"sampling_rate": 8000}, "sampling_rate is 8000"),
-        ({"chunk_length": 20}, "nb_max_frames is 2000, and this family has 3000"),
-        ({"do_normalize": True}, "do_normalize is True"),
-        ({"dither": 0.1}, "dither is 0.1"),
-        ({"padding_side": "left"}, "padding_side is 'left'"),
+        ({"feature_size": 128}, "feature_size: 128, and the model has num_mel_bins 80"),
+        ({"chunk_length": 20}, "chunk_length: 20 seconds, and the model has 1500 places of 0.02 seconds"),
+        ({"sampling_rate": 8000}, "sampling_rate"),
+        ({"do_normalize": True}, "do_normalize"),
+        ({"dither": 0.1}, "dither"),
+        ({"padding_side": "left"}, "padding_side"),
+        ({"hop_length": 0}, "hop_length"),
+        ({"n_fft": "wide"}, "n_fft"),
+        ({"feature_extractor_type": "ASTFeatureExtractor"}, "feature_extractor_type"),
     ],
 )
 def test_a_preprocessor_that_does_otherwise_is_refused(said, told):

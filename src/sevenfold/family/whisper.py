@@ -33,16 +33,32 @@ SOUND: dict[str, Any] = {
     "padding_value": 0.0,
     "return_attention_mask": False,
 }
-"""How sounds become frames, where nothing else is said."""
-FIXED: dict[str, Any] = {
-    "feature_extractor_type": "WhisperFeatureExtractor",
-    "sampling_rate": 16000,
-    "padding_side": "right",
-    "padding_value": 0.0,
-    "dither": 0.0,
-    "do_normalize": False,
-}
-"""What cannot be said otherwise."""
+"""What a published `preprocessor_config.json` says, beside lengths."""
+
+
+class Frames(part.Config):
+    """How sounds become frames, in the names of `preprocessor_config.json`."""
+
+    feature_extractor_type: Literal["WhisperFeatureExtractor"] = "WhisperFeatureExtractor"
+    """What makes them."""
+    feature_size: int | None = None
+    """Bands of a frame, as the model's."""
+    sampling_rate: Literal[16000] = 16000
+    """Samples a second."""
+    hop_length: int = Field(160, ge=1, le=1 << 16)
+    """Samples from one frame to the next."""
+    n_fft: int = Field(400, ge=2, le=1 << 16)
+    """Samples of a frame."""
+    chunk_length: int | None = None
+    """Seconds of every sound, as many as the model has places for."""
+    padding_side: Literal["right"] = "right"
+    """Shorter sounds end in silence."""
+    padding_value: float = Field(0.0, ge=0, le=0)
+    """Silence."""
+    dither: float = Field(0.0, ge=0, le=0)
+    """No noise is added."""
+    do_normalize: Literal[False] = False
+    """Sounds are taken as loud as they are."""
 
 
 def convolution(channels: int) -> Op:
@@ -151,20 +167,23 @@ class Whisper(Family):
 
     def _tokenizer(self) -> dict[str, Any]:
         """What turns a sound into tokens, as the preprocessor says; ConfigError for what it does otherwise."""
-        c, said = self.config, {**SOUND, **self.preprocessor}
-        frames, rate, hop = STRIDE * c.max_source_positions, said["sampling_rate"], said["hop_length"]
-        wanted = {**FIXED, "feature_size": c.num_mel_bins, "nb_max_frames": frames}
-        if "chunk_length" in said:
-            said["nb_max_frames"] = said["chunk_length"] * rate // hop
-        for name, value in wanted.items():
-            if said.get(name, value) != value:
-                raise ConfigError(f"preprocessor config: {name} is {said[name]!r}, and this family has {value!r} there")
+        c, place = self.config, "preprocessor config"
+        given = {name: value for name, value in self.preprocessor.items() if name in Frames.model_fields}
+        said = part.decode(Frames, given, place)
+        frames, rate = STRIDE * c.max_source_positions, said.sampling_rate
+        if said.feature_size not in (None, c.num_mel_bins):
+            raise ConfigError(
+                f"{place}.feature_size: {said.feature_size}, and the model has num_mel_bins {c.num_mel_bins}"
+            )
+        if said.chunk_length is not None and said.chunk_length * rate != frames * said.hop_length:
+            places = f"{c.max_source_positions} places of {STRIDE * said.hop_length / rate:g} seconds"
+            raise ConfigError(f"{place}.chunk_length: {said.chunk_length} seconds, and the model has {places}")
         return {
             "kind": "mel_window",
             "rate": rate,
             "mels": c.num_mel_bins,
-            "window": said["n_fft"] / rate,
-            "hop": hop / rate,
+            "window": said.n_fft / rate,
+            "hop": said.hop_length / rate,
             "stack": STRIDE,
             "frames": frames,
         }
