@@ -15,7 +15,7 @@ import sevenfold as sf
 from sevenfold.core.rooms import kinds
 
 sys.path.insert(0, str(Path(__file__).parent / "e2e"))
-from test_round_trips import published, twins_of  # noqa: E402
+from test_round_trips import published, twins_of
 
 WRONG = [None, -1, 0, 1, 3, 7, 10**9, 2**70, 0.5, -1e300, "", "x", "silu", True, [], [1, 2], ["x"], {}, {"a": 1}]
 TRIES = 60

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sevenfold.assembly.decode import NEVER
+from sevenfold.assembly.prompt import NEVER
 from sevenfold.conformance._kit import counted
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode

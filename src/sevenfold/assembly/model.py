@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -21,8 +21,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sevenfold.assembly import generation
 from sevenfold.assembly.block import Block
-from sevenfold.assembly.decode import generate
 from sevenfold.assembly.initialisation import Initialisation
 from sevenfold.assembly.pool import POOLS, WIDER, pool
 from sevenfold.assembly.trunk import Trunk
@@ -250,8 +250,20 @@ class Model(Ruled):
             self.train(was)
 
     def generate(self, prompt: Any = None, **settings: Any) -> list[Any]:
-        """Draw one stream, given others or its own beginning: see `sevenfold.assembly.decode.generate`."""
-        return generate(self, prompt, **settings)
+        """Raw items of one stream, given others or their own beginning: see `draw`."""
+        return [drawn.raw for drawn in generation.draw(self, prompt, logprobs=False, **settings)]
+
+    def draw(self, prompt: Any = None, **settings: Any) -> list[generation.Drawn]:
+        """The same with ids, log-probabilities and why each stopped: see `sevenfold.assembly.generation.draw`."""
+        return generation.draw(self, prompt, **settings)
+
+    def stream(self, prompt: Any = None, **settings: Any) -> Iterator[generation.Piece]:
+        """The same, piece by piece as it is drawn: see `sevenfold.assembly.generation.stream`."""
+        return generation.stream(self, prompt, **settings)
+
+    def fill(self, items: Any = None, **settings: Any) -> list[Any]:
+        """Raw items with what was hidden in them filled in: see `sevenfold.assembly.generation.fill`."""
+        return [filled.raw for filled in generation.fill(self, items, **settings)]
 
 
 def pooled(hidden: Hidden, how: str) -> list[np.ndarray]:

@@ -133,9 +133,7 @@ class Modality(part.Part):
         length = self.config.length if cut else None
         if self.config.ends or self.config.begin is not None:
             around = sum(map(len, self.around())) if self.config.closed else 0
-            tokens = self._with_ends(
-                tokens if length is None or not around else tokens.slice(0, max(0, length - around))
-            )
+            tokens = self.ended(tokens if length is None or not around else tokens.slice(0, max(0, length - around)))
         return tokens if length is None else tokens.slice(0, length)
 
     def around(self) -> tuple[list[int], list[int]]:
@@ -143,7 +141,8 @@ class Modality(part.Part):
         before, behind = self.tokenizer.around() if self.config.ends else ([], [])
         return [*([] if self.config.begin is None else [self.config.begin]), *before], behind
 
-    def _with_ends(self, tokens: Tokens) -> Tokens:
+    def ended(self, tokens: Tokens) -> Tokens:
+        """With the ids around them that stand there in this stream."""
         before, behind = self.around()
         if not (before or behind) or self.tokenizer.axes != 1:
             raise ConfigError(f"the {self.tokenizer.kind} tokenizer has no begin and end tokens: set ends to false")
