@@ -207,27 +207,35 @@ def spoken(reference: PreTrainedModel) -> Model:
     return model
 
 
-@pytest.mark.parametrize("name", ["tied", "later"])
-def test_greedy_drawing(name):
-    """Sources of unequal length in one batch, with and without a beginning: what is written is the same, until the end."""
+def drawing(name: str) -> tuple[PreTrainedModel, Model]:
+    """A pair whose end token is likely at times."""
     # In theirs the cache is of as many blocks as the encoder has.
     reference = made(name, vocab_size=260, num_decoder_layers=SHAPES[name]["num_layers"])
     with torch.no_grad():
-        reference.lm_head.weight[END] *= 4  # or the end token would hardly ever be the likeliest
-    model = spoken(reference)
+        reference.lm_head.weight[END] *= 4
+    return reference, spoken(reference)
+
+
+def sources() -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    """Texts, their ids with padding behind, and which are there."""
     raws = ["a", "Once upon a time", "seven rooms", "é", "xyz", "to be or not", "0", "the end"]
     rows = [list(raw.encode()) for raw in raws]
     longest = max(map(len, rows))
     ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rows])
+    return raws, ids, ragged(ids, [len(row) for row in rows]).long()
+
+
+@pytest.mark.parametrize("name", ["tied", "later"])
+def test_greedy_drawing(name):
+    """Sources of unequal length in one batch, with and without a beginning: what is written is the same, until the end."""
+    reference, model = drawing(name)
+    raws, ids, there = sources()
     stopped = 0
     for begun in ("", "so"):
         start = [PAD, *begun.encode()]
-        settings = {"do_sample": False, "max_new_tokens": 12, "suppress_tokens": [256, 257, 259]}
-        there = ragged(ids, [len(row) for row in rows]).long()
-        theirs = reference.generate(
-            ids, attention_mask=there, decoder_input_ids=torch.tensor([start] * len(rows)), **settings
-        )
-        ours = model.generate([begun] * len(rows), given={"source": raws}, stream="target", temperature=0, length=12)
+        begins = torch.tensor([start] * len(raws))
+        theirs = reference.generate(ids, attention_mask=there, decoder_input_ids=begins, max_new_tokens=12, **ALIKE)
+        ours = model.generate([begun] * len(raws), given={"source": raws}, stream="target", temperature=0, length=12)
         for raw, our, their in zip(raws, ours, theirs.tolist()):
             alone = model.generate(begun, given={"source": [raw]}, stream="target", temperature=0, length=12)[0]
             assert our[: len(start)] == start == their[: len(start)]
@@ -235,6 +243,20 @@ def test_greedy_drawing(name):
             assert ours_new == theirs_new == alone_new
             stopped += ours_new[-1] == END
     assert 0 < stopped < 2 * len(raws)
+
+
+@pytest.mark.parametrize(("beams", "count"), [(2, 1), (4, 3)])
+@pytest.mark.parametrize("name", ["tied", "later"])
+def test_beams(name, beams, count):
+    reference, model = drawing(name)
+    raws, ids, there = sources()
+    asked = {"num_beams": beams, "num_return_sequences": count, "max_new_tokens": 10}
+    theirs = reference.generate(ids, attention_mask=there, **asked, **ALIKE)
+    ours = model.draw(given={"source": raws}, stream="target", beams=beams, count=count, length=10)
+    assert [one.ids for one in ours] == [until_end(row[1:]) for row in theirs.tolist()]
+
+
+ALIKE = {"do_sample": False, "suppress_tokens": [256, 257, 259]}
 
 
 def until_end(ids: list[int]) -> list[int]:

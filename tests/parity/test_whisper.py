@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,8 @@ from transformers import (
 )
 from twins import comes_back, files, layers, same, same_gradients, stirred, twin
 
-from sevenfold.core.errors import ConfigError
+import sevenfold as sf
+from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.part import find
 from sevenfold.core.types import Hidden, Stream
 
@@ -195,3 +198,23 @@ def test_a_preprocessor_comes_of_a_model_that_begins_here(tmp_path):
     family = find("family", "whisper").of_size("large_v3")
     extractor = WhisperFeatureExtractor(**family.preprocessor_published(None))
     assert (extractor.feature_size, extractor.nb_max_frames, extractor.n_fft) == (128, 3000, 400)
+
+
+def test_a_folder_with_its_processor(tmp_path):
+    """Loaded, verified and published; the settings of its frames may stand in either of two files."""
+    reference = made(SHAPES[0], kind=WhisperForConditionalGeneration)
+    extractor = WhisperFeatureExtractor(feature_size=20, chunk_length=1, n_fft=320)
+    for name in ("preprocessor", "processor"):
+        folder = tmp_path / name
+        reference.save_pretrained(folder)
+        whole = extractor.to_dict() if name == "preprocessor" else {"feature_extractor": extractor.to_dict()}
+        (folder / f"{name}_config.json").write_text(json.dumps(whole))
+        model = sf.load_published(folder)
+        assert model.modalities["audio"].tokenizer.width == 320
+        same_states(reference.model, model, _voice(0.7), extractor)
+        sf.publish(model, tmp_path / f"{name}_back")
+        again = WhisperFeatureExtractor.from_pretrained(tmp_path / f"{name}_back")
+        assert again.to_dict() == extractor.to_dict()
+    (folder / "processor_config.json").write_text('{"feature_extractor": 3}')
+    with pytest.raises(CheckpointError, match="processor_config.json: its processor is not a record"):
+        sf.load_published(folder)
