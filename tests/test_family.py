@@ -66,6 +66,27 @@ PARAMETERS = {
     ("siglip", "base_patch16_384"): 203_447_810,
     ("siglip", "large_patch16_256"): 652_150_786,
     ("siglip", "so400m_patch14_384"): 877_960_498,
+    ("t5", "small"): 60_506_624,
+    ("t5", "base"): 222_903_552,
+    ("t5", "large"): 737_668_096,
+    ("t5", "3b"): 2_851_598_336,
+    ("t5", "11b"): 11_307_321_344,
+    ("t5", "v1_1_small"): 76_961_152,
+    ("t5", "v1_1_base"): 247_577_856,
+    ("t5", "v1_1_large"): 783_150_080,
+    ("t5", "v1_1_xl"): 2_849_757_184,
+    ("t5", "v1_1_xxl"): 11_135_332_352,
+    ("t5", "mt5_small"): 300_176_768,
+    ("t5", "mt5_base"): 582_401_280,
+    ("t5", "mt5_large"): 1_229_581_312,
+    ("t5", "mt5_xl"): 3_742_619_648,
+    ("t5", "mt5_xxl"): 12_921_057_280,
+    ("whisper", "tiny"): 8_208_384,
+    ("whisper", "base"): 20_590_592,
+    ("whisper", "small"): 88_154_112,
+    ("whisper", "medium"): 307_216_384,
+    ("whisper", "large"): 636_784_640,
+    ("whisper", "large_v3"): 636_968_960,
     ("clip", "base_patch32"): 151_277_313,
     ("clip", "base_patch16"): 149_620_737,
     ("clip", "large_patch14"): 427_616_513,
@@ -84,7 +105,8 @@ PARAMETERS = {
     ("mamba", "1.4b"): 1_372_178_432,
     ("mamba", "2.8b"): 2_768_345_600,
 }
-"""Numbers in the published files, but for what is carried along (of ESM-2, the regression to contacts)."""
+"""Numbers in the published files, or in that part of them which is ours (Whisper's encoder), but for what is carried along (of
+ESM-2, the regression to contacts)."""
 
 
 def built(family: Family) -> tuple[Model, torch.nn.Module | None]:
@@ -215,6 +237,11 @@ def test_another_model_is_refused():
         ("ijepa", {"image_size": [448, 224]}, "image_size"),
         ("siglip", {"vision_config": {"vision_use_head": False}}, "vision_config.vision_use_head"),
         ("siglip", {"architectures": ["SiglipForImageClassification"]}, "architectures"),
+        ("t5", {"model_type": "umt5"}, "is of a 'umt5', not a 't5' or 'mt5'"),
+        ("t5", {"feed_forward_proj": "gated-swish"}, "feed_forward_proj"),
+        ("t5", {"architectures": ["T5ForTokenClassification"]}, "architectures: 'T5ForTokenClassification' is none of"),
+        ("whisper", {"activation_function": "relu"}, "activation_function"),
+        ("whisper", {"architectures": ["WhisperForCausalLM"]}, "architectures: 'WhisperForCausalLM' is none of"),
         ("clip", {"text_config": {"vocab_size": -1}}, "text_config.vocab_size"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act"),
         ("llama", {"model_type": "gemma"}, "is of a 'gemma', not a 'llama' or 'mistral'"),

@@ -34,6 +34,7 @@ from sevenfold.assembly.pieces import (
     trunk_axes,
 )
 from sevenfold.assembly.pool import extras_of
+from sevenfold.assembly.shared import Shared, shared
 from sevenfold.assembly.standing import own_positions, standing
 from sevenfold.assembly.stepping import Stepping
 from sevenfold.blocks.normalization import Norm
@@ -124,11 +125,12 @@ class Trunk(Stepping):
         }
         if config.index:
             self.axes = ("index",)
-        self.embeds: ModuleDict[Projection | nn.Identity] = ModuleDict()
+        self.embeds: ModuleDict[Projection | Shared | nn.Identity] = ModuleDict()
         for name in config.inputs:
-            given = streams.get(name)
-            bridged = None if given is not None else bridge(earlier[name].config.width, width)
-            self.embeds[name] = bridged or embedding_of(name, streams[name], width)
+            if name not in streams:
+                self.embeds[name] = bridge(earlier[name].config.width, width)
+                continue
+            self.embeds[name] = shared(name, streams, width, earlier) or embedding_of(name, streams[name], width)
         extra = int(config.class_token) + config.registers
         self.tokens = nn.Parameter(torch.empty(extra, width)) if extra else None
         self.marks = (
@@ -248,7 +250,7 @@ class Trunk(Stepping):
         earlier = earlier or {}
         names = [name for name in (order or self.config.inputs) if name in batch or name in earlier]
         pieces = [self.embed(name, batch[name] if name in batch else earlier[name]) for name in names]
-        memory = earlier[self.config.cross_attends] if self.config.cross_attends else None
+        memory = earlier.get(self.config.cross_attends) if self.config.cross_attends else None
         hidden = self.join(pieces) if self.config.inputs else self.latents(cast(Hidden, memory))
         return self.mix(hidden._replace(condition=self.condition(batch, len(hidden.x))), memory)
 
