@@ -11,10 +11,16 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from sevenfold.assembly.decode import choose
+from sevenfold.assembly.generation.choice import Choice
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Stream
 from tiny import any_to_any, made
+
+
+def choose(logits, temperature, top_k, top_p, generator):
+    """logits [b v] → ids [b], with numbers of chance from a generator."""
+    choice = Choice(temperature=temperature, top_k=top_k, top_p=top_p)
+    return choice.choose(logits, torch.rand(len(logits), dtype=torch.float64, generator=generator))
 
 
 def allowed(logits, temperature, top_k, top_p):

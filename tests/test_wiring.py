@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sevenfold.assembly.decode import NEVER
+from sevenfold.assembly.prompt import NEVER
 from sevenfold.conformance._kit import counted
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode
@@ -331,6 +331,10 @@ WRONG = {
     "key heads": (
         {"trunks.lm.block": {"mixer": {"kind": "attention", "heads": 4, "kv_heads": 3}}},
         r"trunks\.lm: block: attention: 3 kv_heads do not divide 4 heads",
+    ),
+    "two norms": (
+        {"trunks.lm.block": {"post_norm": True, "output_norm": True}},
+        r"trunks\.lm: block: post_norm and output_norm are two places for the same norm",
     ),
     "cross as mixer": (
         {"trunks.lm.block": {"mixer": "cross"}},

@@ -20,7 +20,10 @@ _HOME = {
     "train": "sevenfold.training.run:train",
     "pretrain": "sevenfold.training.pretrain:pretrain",
     "plan": "sevenfold.training.plan:plan",
-    "load": "sevenfold.training.run:load",
+    "load": "sevenfold.training.load:load",
+    "load_published": "sevenfold.exchange.load:load_published",
+    "publish": "sevenfold.exchange.publish:publish",
+    "convert": "sevenfold.training.convert:convert",
     "evaluate": "sevenfold.evaluation:evaluate_run",
     "recognise": "sevenfold.data.recognise:recognise",
     "survey": "sevenfold.data.recognise:survey",
@@ -42,13 +45,17 @@ if TYPE_CHECKING:
     from sevenfold.core.errors import SevenfoldError
     from sevenfold.data.recognise import recognise, survey
     from sevenfold.evaluation import evaluate_run as evaluate
+    from sevenfold.exchange.load import load_published
+    from sevenfold.exchange.publish import publish
     from sevenfold.explain.lab import tokens
+    from sevenfold.training.convert import convert
     from sevenfold.training.fit import fit
+    from sevenfold.training.load import load
     from sevenfold.training.plan import plan
     from sevenfold.training.prepare import prepare
     from sevenfold.training.pretrain import pretrain
     from sevenfold.training.recipe import Recipe, read_recipe
-    from sevenfold.training.run import Run, load, train
+    from sevenfold.training.run import Run, train
 
 
 def __getattr__(name: str) -> Any:

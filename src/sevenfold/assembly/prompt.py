@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,30 +13,52 @@ from sevenfold.assembly.pieces import moved, streams_in
 from sevenfold.core.errors import ConfigError, DataError, did_you_mean
 from sevenfold.core.types import Batch, Hidden, Stream, Tokens
 from sevenfold.data.collate import collate
+from sevenfold.modality import Modality
 
 if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
 
+NEVER = ("pad", "bos", "mask", "unk")
+"""Special tokens that are never drawn."""
 
-def drawable(model: Model, stream: str | None) -> tuple[str, str]:
-    """(stream, head) that a causal trunk can draw."""
-    can = {
-        head.stream: name
+
+def drawables(model: Model) -> dict[str, str]:
+    """stream → head, of those that a causal trunk can draw."""
+    return {stream: head for stream, head in heads_of_ids(model) if _trunk_of(model, head).mask.causal}
+
+
+def heads_of_ids(model: Model) -> list[tuple[str, str]]:
+    """(stream, head) of heads that give the ids of a stream, token by token, which their trunk reads."""
+    return [
+        (head.stream, name)
         for name, head in model.config.heads.items()
         if head.stream is not None
         and head.pool == "none"
-        and model.config.trunks[head.trunk].mask.causal
-        and head.stream in model.config.trunks[head.trunk].inputs
+        and head.stream in _trunk_of(model, name).inputs
         and model.modalities[head.stream].tokenizer.size is not None
-    }
+    ]
+
+
+def _trunk_of(model: Model, head: str) -> Any:
+    return model.config.trunks[model.config.heads[head].trunk]
+
+
+def drawable(model: Model, stream: str | None) -> tuple[str, str]:
+    """(stream, head) that a causal trunk can draw."""
+    nothing = "draws nothing: it has no causal trunk with a head for one of its streams of ids"
+    return one_of(drawables(model), stream, nothing, "draw", "drawn")
+
+
+def one_of(can: dict[str, str], stream: str | None, nothing: str, do: str, done: str) -> tuple[str, str]:
+    """The stream that is meant, with its head; ConfigError where there is none, or where nobody said which."""
     if not can:
-        raise ConfigError("this model draws nothing: it has no causal trunk with a head for one of its streams of ids")
+        raise ConfigError(f"this model {nothing}")
     if stream is None:
         if len(can) > 1:
-            raise ConfigError(f"stream: say which of {sorted(map(str, can))} to draw")
+            raise ConfigError(f"stream: say which of {sorted(can)} to {do}")
         stream = next(iter(can))
     if stream not in can:
-        raise ConfigError(f"stream: {stream!r} cannot be drawn{did_you_mean(stream, map(str, can))}")
+        raise ConfigError(f"stream: {stream!r} cannot be {done}{did_you_mean(stream, can)}")
     return stream, can[stream]
 
 
@@ -47,23 +70,84 @@ def spread(items: list[Any], rows: int, name: str) -> list[Any]:
     return items
 
 
-def begin(modality: Any, prompts: list[Any]) -> Stream | None:
-    """The tokens that each row of the stream begins with: its begin token and its prompt; None if there are none."""
-    rows = []
-    for prompt in prompts:
-        front = modality.tokenizer.around()[0] if modality.config.ends else []
-        ids = [np.array(front)] if front else []
-        if prompt is not None and not (isinstance(prompt, str) and not prompt):
-            if modality.tokenizer.layout() is not None:
-                raise ConfigError("prompt: items of this stream have a fixed size, so they cannot be continued")
-            try:
-                ids.append(modality.tokenizer.encode(modality.check(prompt)).values)
-            except ValueError as error:
-                raise DataError(f"prompt: {error}") from None
-        rows.append(np.concatenate(ids) if ids else np.zeros(0, np.int64))
+def given_rows(
+    model: Model, trunk: str, stream: str, items: list[Any], given: Mapping[str, Any] | None, name: str
+) -> tuple[list[Any], dict[str, list[Any]]]:
+    """(items of a stream, the given streams), as many of each: single ones are for all. ConfigError for streams that the
+    trunk does not read, and for numbers that do not fit."""
+    known = [other for other in reads(model, trunk) if other != stream]
+    for other in given or {}:
+        if other not in known:
+            raise ConfigError(f"given: trunk {trunk!r} does not read {other!r}{did_you_mean(other, known)}")
+    raws = {other: list(raw) if isinstance(raw, list | tuple) else [raw] for other, raw in (given or {}).items()}
+    rows = max([len(items), *(len(several) for several in raws.values())])
+    return spread(items, rows, name), {other: spread(several, rows, other) for other, several in raws.items()}
+
+
+def front(modality: Modality) -> list[int]:
+    """The ids that stand before an item's own."""
+    return modality.tokenizer.around()[0] if modality.config.ends else []
+
+
+def end(modality: Modality) -> int | None:
+    """The id that ends an item when it is drawn; None: items have one length, or no end."""
+    if not modality.config.ends and modality.tokenizer.layout() is not None:
+        return None
+    return modality.tokenizer.specials.get("eos")
+
+
+def never(modality: Modality) -> list[int]:
+    """The ids that are never drawn: special ones, and those that stand for nothing."""
+    last, tokenizer = end(modality), modality.tokenizer
+    away = {id for name, id in tokenizer.specials.items() if name in (*NEVER, "eos")}
+    spelled, size = tokenizer.spelled(), tokenizer.size
+    if spelled is not None and size is not None:
+        away |= set(range(spelled, size))
+    return sorted(away - {last})
+
+
+def begin(modality: Modality, prompt: Any) -> np.ndarray:
+    """The ids [n] that an item begins with: those in front, and the prompt's."""
+    return np.concatenate([np.array(front(modality), np.int64), encoded(modality, prompt)])
+
+
+def encoded(modality: Modality, prompt: Any) -> np.ndarray:
+    """The ids [n] of a prompt; none of None and of an empty text."""
+    if prompt is None or (isinstance(prompt, str) and not prompt):
+        return np.zeros(0, np.int64)
+    if modality.tokenizer.layout() is not None:
+        raise ConfigError("prompt: items of this stream have a fixed size, so they cannot be continued")
+    try:
+        return modality.tokenizer.encode(modality.check(prompt)).values.astype(np.int64)
+    except ValueError as error:
+        raise DataError(f"prompt: {error}") from None
+
+
+def together(rows: Sequence[np.ndarray]) -> Stream | None:
+    """Ids of several rows as a stream along one axis, padded behind; None if there are none."""
     if not any(len(row) for row in rows):
         return None
-    return collate([{"x": Tokens(row.astype(np.int64), np.arange(len(row))[:, None])} for row in rows])["x"]
+    return collate([{"x": Tokens(row, np.arange(len(row))[:, None])} for row in rows])["x"]
+
+
+def room(reach: int | None, begun: int, length: int | None, usual: int) -> int:
+    """How many tokens an item may get behind `begun` ones: `length`, or as many of `usual` as positions reach.
+
+    Raises ConfigError where they do not reach.
+    """
+    if reach is None:
+        return length or usual
+    fit = reach - begun
+    if fit < 1:
+        raise ConfigError(
+            f"prompt: {begun} tokens, and positions reach {reach}: at most {reach - 1} fit, with one to draw: shorten it"
+        )
+    if length is not None and length > fit:
+        raise ConfigError(
+            f"length: behind {begun} tokens at most {fit} fit, as positions reach {reach}; not {length}: "
+            "shorten the prompt or the length"
+        )
+    return length or min(usual, fit)
 
 
 def twice(hidden: Hidden) -> Hidden:

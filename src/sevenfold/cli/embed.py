@@ -30,13 +30,15 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, a published folder, or the id of one")
     parser.add_argument("data", metavar="DATA", nargs="?", help="a file or folder with the fields that the run read")
     parser.add_argument(
         "--text", action="append", metavar="TEXT", help="an item itself, instead of DATA; may be repeated"
     )
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="where to: .npy, .npz, .csv or .parquet")
-    parser.add_argument("--pool", default="mean", metavar="HOW", help="mean (the default), class, last, or none")
+    parser.add_argument(
+        "--pool", default="mean", metavar="HOW", help="mean (the default), class, last, class_mean, or none"
+    )
     parser.add_argument("--trunk", metavar="NAME", help="which trunk's representation (default: the last that reads)")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="items at a time (default: 64)")
 
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from sevenfold.assembly.model import check_pool
     from sevenfold.cli._vectors import check_out, write
     from sevenfold.data.bad import BadSamples
-    from sevenfold.training.run import load
+    from sevenfold.training.load import load
 
     out = Path(args.out)
     check_pool(args.pool)
@@ -94,21 +96,21 @@ def _items(model: Model, run: str, data: str) -> Items:
     from sevenfold.training.prepare import field_of
     from sevenfold.training.recipe import read_recipe
 
-    recipe, found = read_recipe(run), recognise(data)
-    if found.kind == recipe.data.kind:
+    recipe, found = read_recipe(run) if (Path(run) / "recipe.yaml").is_file() else None, recognise(data)
+    if recipe is not None and found.kind == recipe.data.kind:
         found = recipe.data.replace(path=data, limit=None)
     source = found.build()
     encoders, missing = {}, []
     for name in _read(model):
         try:
-            encoders[name] = (field_of(name, recipe.streams[name], source.fields), model.modalities[name].tokens)
+            encoders[name] = (field_of(name, model.config.streams[name], source.fields), model.modalities[name].tokens)
         except ConfigError as error:
             missing.append((name, error))
     if not encoders:
         raise missing[0][1]
     for name, _ in missing:
         print(f"the data has no {name!r}: embedding without it", file=sys.stderr)
-    return Items(source, range(len(source)), encoders, recipe.seed, views=False)
+    return Items(source, range(len(source)), encoders, 0, views=False)
 
 
 def _typed(model: Model, texts: list[str]) -> Items:

@@ -2,6 +2,7 @@
 
 sevenfold evaluate runs/gpt
 sevenfold evaluate runs/gpt other.txt --json
+sevenfold evaluate openai-community/gpt2 other.txt      a published model, on the held-out part of other data
 
 Text that is predicted token by token also gets bits per byte, which compare between tokenizers.
 """
@@ -16,7 +17,7 @@ from sevenfold.cli._table import table
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, a published folder, or the id of one")
     parser.add_argument("data", metavar="DATA", nargs="?", help="a file or folder (default: the run's held-out part)")
     parser.add_argument("--json", action="store_true", help="print plain data instead of a table")
 

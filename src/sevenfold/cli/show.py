@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
 def _planned(args: argparse.Namespace) -> tuple[Plan, Objective]:
     """The plan and its objective: of a run as it is, of a recipe with its tokenizers fitted."""
     from sevenfold.training.hardware import Hardware
+    from sevenfold.training.load import load_objective
     from sevenfold.training.plan import of_run, on_meta, plan_of
     from sevenfold.training.prepare import prepare
     from sevenfold.training.recipe import read_recipe
-    from sevenfold.training.run import load_objective
     from sevenfold.training.units import bytes_of, seconds_of
 
     seconds = None if args.budget is None else seconds_of(args.budget)
@@ -95,9 +95,11 @@ def _trunks(objective: Objective) -> None:
                 reads,
                 f"{trunk.width} x {trunk.depth}",
                 _kinds(block.mixer for block in blocks),
-                trunk.position.kind,
+                _kinds([trunk.position, *(block.position for block in blocks if block.position)]),
                 _kinds(block.nonlinearity for block in blocks),
-                _kinds(block.norm for block in blocks),
+                _kinds(
+                    norm for block in blocks for norm in (block.norm if isinstance(block.norm, tuple) else [block.norm])
+                ),
                 _mask(trunk.mask),
                 f"{tokens[name]:,}",
             ]

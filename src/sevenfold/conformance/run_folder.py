@@ -11,9 +11,9 @@ from sevenfold.conformance._kit import Skipped, expect
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.core.files import MANIFEST, verify_manifest
 from sevenfold.core.part import decode, encode
+from sevenfold.training.load import load, verified
 from sevenfold.training.prepare import field_of
 from sevenfold.training.recipe import Recipe, read_recipe
-from sevenfold.training.run import load, verified
 
 
 def check_whole(run: Path) -> None:

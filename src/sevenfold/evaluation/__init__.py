@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sevenfold.core.errors import DataError
+from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.files import read_json
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Items
@@ -21,13 +21,16 @@ from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.finish import BEGUN, RESULTS, baselines
 from sevenfold.training.fit import evaluate
-from sevenfold.training.prepare import field_of, items_of, laid_out
+from sevenfold.training.load import load_objective, located
+from sevenfold.training.prepare import field_of, items_of, laid_out, prepare
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
-from sevenfold.training.run import data_hash, load_objective
+from sevenfold.training.run import data_hash
+from sevenfold.training.start import going_on
 
 
 def evaluate_run(folder: str | Path, data: str | Path | None = None) -> dict[str, Any]:
-    """What a run reaches on its own held-out part (the figures of results.json), or on another file of the same fields.
+    """What a run reaches on its own held-out part (the figures of results.json), or on another file of the same fields; what a
+    published model reaches on the held-out part of other data, by the objective of its family.
 
     terms          loss and its terms
     baselines      name → the same terms for trivial methods, learned from the run's training items
@@ -37,7 +40,9 @@ def evaluate_run(folder: str | Path, data: str | Path | None = None) -> dict[str
 
     Raises CheckpointError for a run that is not whole, DataError for data that cannot be used or has changed.
     """
-    folder = Path(folder)
+    name, folder = str(folder), located(folder)
+    if not (folder / "recipe.yaml").is_file():
+        return _of_model(name, data)
     objective, recipe = load_objective(folder), read_recipe(folder)
     settings = recipe.data if data is None else _settings(recipe, Path(data))
     source = settings.build()
@@ -63,6 +68,27 @@ def evaluate_run(folder: str | Path, data: str | Path | None = None) -> dict[str
         "terms": terms,
         "baselines": beside,
         "bits_per_byte": _bits(objective, items, every),
+    }
+
+
+def _of_model(start: str, data: str | Path | None) -> dict[str, Any]:
+    """The figures of a model that is no run of ours, on the held-out part of other data; baselines learn from the rest."""
+    if data is None:
+        raise ConfigError(f"{start}: is a model without data of its own: name a file or folder to evaluate it on")
+    ready = prepare(read_recipe(going_on(start, recognise(data))))
+    recipe, held_out = ready.recipe, ready.held_out_items
+    terms = evaluate(ready.objective.to(device_of(None)), ready.held_out, recipe.train, recipe.seed, bad=ready.bad)
+    if not terms:
+        raise DataError(f"{data}: none of its {len(held_out)} held-out samples can be read: {ready.bad.first(1)}")
+    beside = baselines(ready.objective.to("cpu"), ready.train_items, held_out, ready.batch)
+    return {
+        "run": start,
+        "data": f"the held-out part of {data}",
+        "samples": len(held_out) - len(ready.bad),
+        "bad": {"count": len(ready.bad), "first": ready.bad.first(5)},
+        "terms": terms,
+        "baselines": beside,
+        "bits_per_byte": _bits(ready.objective, held_out, {"this model": terms, **beside}),
     }
 
 

@@ -33,9 +33,7 @@ def load_published(source: str | Path, *, dtype: str | None = "float32") -> Mode
     return opened(source, dtype=dtype)[0]
 
 
-def opened(
-    source: str | Path, *, dtype: str | None = "float32", thorough: bool = False
-) -> tuple[Model, Passport]:
+def opened(source: str | Path, *, dtype: str | None = "float32", thorough: bool = False) -> tuple[Model, Passport]:
     """(the model, what was mapped). `thorough`: every number is looked at, whether it is finite."""
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"dtype: one of {', '.join(DTYPES)}, or none for the file's own, not {dtype!r}")

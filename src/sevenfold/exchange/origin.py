@@ -41,6 +41,9 @@ def record_of(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / 'config.json'}: is not the config of a model")
+    named = config.get("architectures")
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise CheckpointError(f"{folder / 'config.json'}: architectures: a list of names, not {named!r}")
     record: dict[str, Any] = {"origin": folder.resolve().name, "config": config}
     for name in ("preprocessor", "generation"):
         path = folder / f"{name}_config.json"
@@ -50,6 +53,11 @@ def record_of(folder: Path) -> dict[str, Any]:
         record[name] = beside
     record["licence"] = licence(folder)
     return record
+
+
+def recorded(config: Mapping[str, Any], origin: str = "scratch") -> dict[str, Any]:
+    """The record of a model that was not read from a folder."""
+    return {"origin": origin, "config": dict(config), "preprocessor": None, "generation": None, "licence": None}
 
 
 def licence(folder: Path) -> str | None:
@@ -88,3 +96,13 @@ def restore_luggage(model: Model, folder: Path) -> None:
             model.luggage = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a whole safetensors file: {str(error).splitlines()[0]}") from None
+
+
+def recall(model: Model, folder: Path) -> None:
+    """Take over from a run folder what a model knows of where it came from."""
+    data = read_json(folder / "config.json")
+    published = data.get("published", {}) if isinstance(data, dict) else None
+    if not isinstance(published, dict):
+        raise CheckpointError(f"{folder / 'config.json'}: its published record is not one")
+    model.published = published
+    restore_luggage(model, folder)

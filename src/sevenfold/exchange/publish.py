@@ -55,7 +55,8 @@ def publish(model: Model, folder: str | Path, *, objective: nn.Module | None = N
             names += modality.tokenizer.write_published(inside)
         write_atomic(inside / "README.md", _card(record, family, final.name))
         passport = mapped(family, inside, record, state, model)
-        return [*dict.fromkeys(names), "README.md", passport.write(inside)]
+        passport.write(inside)  # not in the manifest: `convert --verify` adds to it
+        return [*dict.fromkeys(names), "README.md"]
 
     if final.is_dir():
         final.rmdir()

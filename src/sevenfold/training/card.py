@@ -12,7 +12,7 @@ import torch
 from sevenfold.core.version import __version__
 from sevenfold.training.precision import resolve
 from sevenfold.training.prepare import Ready
-from sevenfold.training.recipe import device_of
+from sevenfold.training.recipe import Recipe, device_of
 from sevenfold.training.report import beside
 
 
@@ -36,7 +36,7 @@ def card(ready: Ready, results: dict[str, Any], folder: Path) -> str:
             "",
             f"# {folder.name}",
             "",
-            f"A model of {streams}, trained from scratch with the objective `{recipe.objective.kind}`.",
+            f"A model of {streams}, trained {_begun(recipe)} with the objective `{recipe.objective.kind}`.",
             "",
             "## Figures",
             "",
@@ -74,3 +74,7 @@ def card(ready: Ready, results: dict[str, Any], folder: Path) -> str:
 
 def _number(value: Any) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+def _begun(recipe: Recipe) -> str:
+    return "from scratch" if recipe.start is None else f"from the weights of `{recipe.start}` on"

@@ -12,12 +12,14 @@ from sevenfold.core.errors import CheckpointError, SevenfoldError
 from sevenfold.core.files import read_json, write_atomic, write_manifest
 from sevenfold.core.types import Batch
 from sevenfold.data.loader import Items, gather
+from sevenfold.exchange.origin import LUGGAGE
 from sevenfold.objective import Exhibit, Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.card import card
 from sevenfold.training.fit import Fitted
+from sevenfold.training.load import tokenizer_folder
 from sevenfold.training.log import read_log
-from sevenfold.training.prepare import Ready, tokenizer_folder
+from sevenfold.training.prepare import Ready
 from sevenfold.training.report import exhibits_html, report
 
 RESULTS = "results.json"
@@ -64,8 +66,10 @@ def finish(folder: Path, ready: Ready, fitted: Fitted, pictures: list[str]) -> d
         for name in model.modalities:
             inside = tokenizer_folder(folder, name, len(model.modalities))
             tokenizers += [str((inside / file).relative_to(folder)) for file in model.modalities[name].save(inside)]
+        luggage = [LUGGAGE] if model.luggage else []
         write_manifest(
-            folder, ["config.json", "model.safetensors", "objective.safetensors", "recipe.yaml", *tokenizers]
+            folder,
+            ["config.json", "model.safetensors", "objective.safetensors", "recipe.yaml", *tokenizers, *luggage],
         )
     except OSError as error:
         raise CheckpointError(

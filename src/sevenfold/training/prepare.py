@@ -15,10 +15,13 @@ from sevenfold.core.seeds import seed_of
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Items, Windows, look_through
 from sevenfold.data.source import Source
+from sevenfold.exchange.origin import recall
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
+from sevenfold.training.load import tokenizer_folder
 from sevenfold.training.precision import resolve
 from sevenfold.training.recipe import Recipe, device_of
+from sevenfold.training.start import begun_from, record_for
 
 
 class Ready(NamedTuple):
@@ -63,6 +66,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     The recipe in the result is complete: every default that depended on the data is written out.
     """
     _check_early(recipe)
+    start = None if recipe.start is None or tokenizers is not None else begun_from(recipe.start)
     source = recipe.data.build()
     if len(source) == 0:
         raise DataError(f"{recipe.data.path}: holds no samples")
@@ -73,6 +77,8 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     for name, modality in modalities.items():
         if tokenizers is not None:
             modality.restore(tokenizer_folder(tokenizers, name, len(modalities)))
+        elif start is not None and start.knows(name, recipe.streams[name]):
+            modality.tokenizer = start.model.modalities[name].tokenizer
         elif not modality.tokenizer.ready:
             note(f"fitting the {modality.tokenizer.kind} tokenizer of {name}")
             modality.fit(_raws(source, train, fields[name], modality))
@@ -80,6 +86,11 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
                 raise DataError(
                     f"{recipe.data.path}: no training sample has a {fields[name]!r} to learn a tokenizer from"
                 )
+        if not modality.tokenizer.spells:
+            raise ConfigError(
+                f"streams.{name}.tokenizer: {recipe.start or 'the family'} has none of its own: name one that learns from the "
+                "data ({kind: bpe, size: 4096}), or the folder of a published one ({kind: published, path: …})"
+            )
         if recipe.streams[name].ends and not any(modality.tokenizer.around()):
             raise ConfigError(
                 f"streams.{name}.ends: the {modality.tokenizer.kind} tokenizer has no begin and end tokens: set it to false"
@@ -102,6 +113,12 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init), modalities
     )
     objective = recipe.objective.build(model)
+    if start is not None:
+        start.give(model, objective, note)
+    elif tokenizers is not None:
+        recall(model, tokenizers)
+    elif recipe.family is not None:
+        model.published = record_for(recipe.family, modalities)
     train_config = recipe.train
     assert train_config.batch is not None
     return Ready(recipe, source, sets[0], sets[1], items[0], items[1], fields, objective, bad, train_config.batch)
@@ -178,11 +195,6 @@ def field_of(name: str, config: Modality.Config, fields: dict[str, str]) -> str:
     if len(fitting) == 1:
         return fitting[0]
     raise ConfigError(f"streams.{name}.field: say which of the data's fields {sorted(fields)} it reads")
-
-
-def tokenizer_folder(run: Path, stream: str, streams: int) -> Path:
-    """Where a stream's tokenizer files are: in the folder itself for the only stream, else in one per stream."""
-    return run if streams == 1 else run / stream
 
 
 def _raws(source: Source, indices: Sequence[int], field: str, modality: Modality) -> list[Any]:

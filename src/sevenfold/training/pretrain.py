@@ -26,8 +26,9 @@ from sevenfold.training.fit import evaluate, take_step
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.plan import SHARE_OF_TIME, choose, resized
 from sevenfold.training.prepare import Ready, prepare
-from sevenfold.training.recipe import Recipe, TrainConfig, device_of
+from sevenfold.training.recipe import Recipe, TrainConfig, device_of, read_recipe
 from sevenfold.training.run import Run, Say, train
+from sevenfold.training.start import going_on
 
 BEGIN = (384, 6)
 """Width and depth that a recipe is drafted with; trunks that read another one have half of it, and a third."""
@@ -54,22 +55,25 @@ class Planned(NamedTuple):
 
 
 def pretrain(
-    path: str | Path, minutes: float = 5.0, out: str | Path | None = None, *, seed: int = 0, say: Say = print,
-    bar: bool | None = None,
+    path: str | Path, minutes: float = 5.0, out: str | Path | None = None, *, start: str | Path | None = None, seed: int = 0,
+    say: Say = print, bar: bool | None = None,
 ) -> Run:  # fmt: skip
     """From a file or folder of data to a trained model: plan, say why, train; returns the run.
 
+    start  a run folder, a published folder or the id of one: its training is continued on this data
+
     Nothing in it is a special case: it writes a recipe and calls `train`.
     """
-    made = planned(path, minutes, seed=seed)
+    made = planned(path, minutes, start=start, seed=seed)
     for line in (*made.found, "", *made.reasons, ""):
         say(line)
     name = Path(path).expanduser().resolve().name.partition(".")[0] or "data"
     return train(made.recipe, out, say=say, bar=bar, name=name)
 
 
-def planned(path: str | Path, minutes: float = 5.0, *, seed: int = 0) -> Planned:
-    """The recipe for the data at `path` (a file or folder) and a time budget in minutes.
+def planned(path: str | Path, minutes: float = 5.0, *, start: str | Path | None = None, seed: int = 0) -> Planned:
+    """The recipe for the data at `path` (a file or folder) and a time budget in minutes; of the wiring that `start` has, if
+    given.
 
     Raises DataError for data that cannot be read or has nothing to learn from, ConfigError for a budget out of range.
     """
@@ -81,8 +85,11 @@ def planned(path: str | Path, minutes: float = 5.0, *, seed: int = 0) -> Planned
     if not facts["train"] or not facts["held_out"]:
         raise DataError(f"{path}: holds too few samples that can be read to train on some and hold out others")
     reasons: list[str] = []
-    draft, tokens = _draft(source, data, seed, reasons)
-    recipe = _sized(draft, tokens, minutes, reasons)
+    if start is not None:
+        recipe = read_recipe(going_on(str(start), data, reasons) | {"seed": seed})
+    else:
+        draft, tokens = _draft(source, data, seed, reasons)
+        recipe = _sized(draft, tokens, minutes, reasons)
     recipe, ready = _timed(recipe, minutes, reasons)
     return Planned(recipe, [*_found(facts, source), *_coverage(ready)], reasons)
 

@@ -14,11 +14,13 @@ from sevenfold.assembly.trunk import Trunk
 from sevenfold.core import notation, part
 from sevenfold.core.errors import ConfigError
 from sevenfold.data.source import Source
+from sevenfold.family import Family
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
 from sevenfold.training.precision import Precision
 from sevenfold.training.schedule import Schedule
+from sevenfold.training.wiring import filled
 
 
 class TrainConfig(part.Config):
@@ -62,6 +64,12 @@ class Recipe(part.Config):
 
     data: Source.Config
     """Where samples come from."""
+    start: str | None = None
+    """A run folder, a published one, or the id of one: its streams, trunks and heads are those of the recipe, where it does not
+    say others; its tokenizers and weights are begun from."""
+    family: Family.Config | None = None
+    """A published architecture, by its published settings: its trunks and heads are those of the recipe, where it does not say
+    others, and the trained model can be published as such."""
     streams: dict[str, Modality.Config] = Field(min_length=1)
     """Name → modality."""
     trunks: dict[str, Trunk.Config] = Field(min_length=1)
@@ -98,6 +106,8 @@ def read_recipe(source: str | Path | dict | Recipe, overrides: Sequence[str] = (
         data = part.override(data, name, notation.parse(value, change))
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with data, streams, trunks and objective")
+    if not isinstance(source, Recipe):
+        data = filled(data, where)
     return part.decode(Recipe, data, where)
 
 

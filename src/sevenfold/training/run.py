@@ -14,17 +14,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.model import Model
 from sevenfold.core import notation, part
 from sevenfold.core.errors import CheckpointError, ConfigError, DataError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_atomic
 from sevenfold.data.source import Source, content_key
-from sevenfold.objective import Objective
-from sevenfold.training import checkpoint
+from sevenfold.exchange.origin import save_luggage
 from sevenfold.training.finish import BEGUN, RESULTS, exhibits_of, finish
 from sevenfold.training.fit import fit
+from sevenfold.training.load import config_json, load, tokenizer_folder
 from sevenfold.training.log import read_log
-from sevenfold.training.prepare import Ready, prepare, tokenizer_folder
+from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, read_recipe
 from sevenfold.training.report import exhibits_html
 
@@ -157,6 +157,7 @@ def _begin(folder: Path, given: Recipe, ready: Ready) -> None:
         write_atomic(folder / BEGUN, json.dumps(facts, indent=1) + "\n")
         for name, modality in ready.model.modalities.items():
             modality.save(tokenizer_folder(folder, name, len(ready.model.modalities)))
+        save_luggage(ready.model, folder)
         write_atomic(folder / "config.json", config_json(ready.model))
         write_atomic(folder / "recipe.yaml", notation.write(part.encode(ready.recipe)))
     except OSError as error:
@@ -182,12 +183,6 @@ def _again(folder: Path, given: Recipe, say: Say) -> Ready:
     return ready
 
 
-def config_json(model: Model) -> str:
-    """The model's config, in the file that other tools look at."""
-    facts = {"model_type": "sevenfold", "architectures": ["Model"], "dtype": "float32"}
-    return json.dumps({**facts, "sevenfold": part.encode(model.config)}, indent=1, ensure_ascii=False) + "\n"
-
-
 def recipe_hash(recipe: Recipe) -> str:
     """SHA-256 of a recipe's content."""
     return hashlib.sha256(json.dumps(part.encode(recipe), sort_keys=True).encode()).hexdigest()
@@ -205,46 +200,3 @@ def data_hash(source: Source) -> str:
         for index in range(len(source)):
             digest.update(content_key(source[index]).encode())
     return digest.hexdigest()
-
-
-def verified(folder: Path) -> Path:
-    """The weights file of a run folder whose files are all as they were written: the final one, or (in a run that has
-    not ended) that of the newest whole checkpoint."""
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such run folder")
-    if (folder / MANIFEST).is_file():
-        verify_manifest(folder)
-        return folder / "model.safetensors"
-    if not (folder / "recipe.yaml").is_file():
-        raise CheckpointError(f"{folder}: is not a run folder (it has no recipe.yaml)")
-    return checkpoint.newest_whole(folder, print) / "model.safetensors"
-
-
-def load(folder: str | Path) -> Model:
-    """A trained model from its run folder (or from the newest whole checkpoint of a run that has not ended).
-
-    Every file is verified against the manifest first; CheckpointError names the one that is not as it was written.
-    """
-    folder = Path(folder)
-    weights = verified(folder)
-    data = read_json(folder / "config.json")
-    config = part.decode(
-        ModelConfig, data.get("sevenfold") if isinstance(data, dict) else None, str(folder / "config.json")
-    )
-    modalities = {name: stream.build() for name, stream in config.streams.items()}
-    for name, modality in modalities.items():
-        modality.restore(tokenizer_folder(folder, name, len(modalities)))
-    model = Model(config, modalities)
-    checkpoint.load_into(model, checkpoint.tensors(weights), weights)
-    return model.eval()
-
-
-def load_objective(folder: str | Path) -> Objective:
-    """The objective of a run, with its model, as they were when it ended (or at its newest whole checkpoint)."""
-    folder = Path(folder)
-    model, recipe = load(folder), read_recipe(folder)
-    objective = recipe.objective.build(model)
-    path = verified(folder).parent / "objective.safetensors"
-    own = {f"model.{name}": value for name, value in model.state_dict().items()}
-    checkpoint.load_into(objective, {**own, **checkpoint.tensors(path)}, path)
-    return objective.eval()
