@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_sample_image
-from transformers import ViTConfig, ViTForImageClassification, ViTModel
+from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from twins import built, comes_back, files, layers, patches, published, same, same_gradients, stirred, twin
 
@@ -135,7 +135,7 @@ def test_a_folder_without_a_processor(tmp_path):
     theirs = reference.vit(processor(photographs, return_tensors="pt")["pixel_values"]).last_hidden_state.detach()
     np.testing.assert_allclose(np.stack(model.embed(photographs, pool="none")), theirs[:, 1:], rtol=0, atol=1e-5)
     sf.publish(model, tmp_path / "ours")
-    again = ViTImageProcessorPil.from_pretrained(tmp_path / "ours")
+    again = AutoImageProcessor.from_pretrained(tmp_path / "ours")
     ours, wanted = (made(photographs)["pixel_values"][0] for made in (again, processor))
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-6)
 

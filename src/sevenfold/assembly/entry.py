@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sevenfold.assembly.connector import Connector
 from sevenfold.assembly.pieces import bridge, embedding_of, joined
+from sevenfold.assembly.shared import Shared, shared
 from sevenfold.assembly.splice import SpliceConfig
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.position import Position
@@ -108,16 +109,17 @@ def ways_in(
     earlier: Mapping[str, Any],
     axes: Mapping[str, Sequence[str]],
     norm: Norm.Config,
-) -> tuple[ModuleDict[Projection | Connector | nn.Identity], ModuleDict[Entry]]:
+) -> tuple[ModuleDict[Projection | Shared | Connector | nn.Identity], ModuleDict[Entry]]:
     """Of each input of a trunk what takes its tokens to the trunk's width, and its entry, if it has one. `axes` are those
     of its coordinates."""
     check_entries(config, streams, earlier)
-    embeds: ModuleDict[Projection | Connector | nn.Identity] = ModuleDict()
+    embeds: ModuleDict[Projection | Shared | Connector | nn.Identity] = ModuleDict()
     entries: ModuleDict[Entry] = ModuleDict()
     for name in config.inputs:
         entry = config.entries.get(name, EntryConfig())
         if name in streams:
-            embeds[name] = embedding_of(name, streams[name], config.width)
+            own = shared(name, streams, config.width, earlier)
+            embeds[name] = embedding_of(name, streams[name], config.width) if own is None else own
         else:
             embeds[name] = bridge(earlier[name].config.width, config.width, entry.connector)
         if name in config.entries:

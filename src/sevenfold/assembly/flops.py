@@ -306,9 +306,8 @@ def head_row(model: Model, name: str, tokens: int, flows: bool = True) -> Row:
     learns = flows or bool(trained(head))
     row = _row(f"heads.{name}", head.config.projection.kind, [head], flops, flows, learns, kept=given)
     if head.config.projection.part.reads_table and learns:
-        table = model.trunks[head.config.trunk].embeds[head.config.stream or ""]
-        own = sum(parameter.requires_grad for parameter in table.parameters())
-        row = row._replace(backward=flops * (bool(own) + flows))
+        table: Any = model.trunks[head.config.trunk].embeds[head.config.stream or ""]
+        row = row._replace(backward=flops * (bool(table.weight.requires_grad) + flows))
     return row._replace(outputs=tokens * head.outputs)
 
 

@@ -86,7 +86,7 @@ def given_rows(
 
 def front(modality: Modality) -> list[int]:
     """The ids that stand before an item's own."""
-    return modality.tokenizer.around()[0] if modality.config.ends else []
+    return modality.around()[0]
 
 
 def end(modality: Modality) -> int | None:

@@ -250,7 +250,7 @@ class Trunk(Stepping):
         earlier = earlier or {}
         names = [name for name in (order or self.config.inputs) if name in batch or name in earlier]
         pieces = [self.embed(name, batch[name] if name in batch else earlier[name]) for name in names]
-        memory = earlier[self.config.cross_attends] if self.config.cross_attends else None
+        memory = earlier.get(self.config.cross_attends) if self.config.cross_attends else None
         hidden = self.join(pieces) if self.config.inputs else self.latents(cast(Hidden, memory))
         return self.mix(hidden._replace(condition=self.condition(batch, len(hidden.x))), memory)
 

@@ -37,7 +37,7 @@ def verify(folder: Path, model: Model, family: Family) -> dict[str, list[float]]
         for step in where.split("."):
             states = getattr(states, step)
         seen, last = ours[trunk]
-        away = [_away(mine, their) for mine, their in zip(seen[:-1], states)]
+        away = [_away(mine, their) for mine, their in zip(seen[family.first_state :], states[:-1])]
         found[trunk] = [*away, min(_away(seen[-1], states[-1]), _away(last, states[-1]))]
     return found
 

@@ -169,10 +169,12 @@ class Family(part.Part):
     class Config(part.Config):
         """The published fields. `model_type: Literal[…]`, with its default, says which published configs it reads."""
 
-    states: ClassVar[Mapping[str, str]] = {}
+    states: Mapping[str, str] = {}
     """Trunk → where the reference's output keeps the stream before and after each of its blocks (a dotted name:
     `hidden_states`, `encoder_hidden_states`), by which a conversion is verified."""
-    objective: ClassVar[Mapping[str, Any]] = {}
+    first_state: ClassVar[int] = 0
+    """How many blocks the first of these states is behind: 1 where the reference leaves out the embeddings (Mamba)."""
+    objective: Mapping[str, Any] = {}
     """What such a model goes on learning by when nobody says: an objective, as a recipe has it."""
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Name of a published size → the fields in which it differs from the defaults."""

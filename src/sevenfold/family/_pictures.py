@@ -135,7 +135,7 @@ class Pictures(Family):
         side = config.image_size // config.patch_size
         grid = self.grid(config)
         other = {} if grid in (None, (side, side)) else {"grid": grid}
-        return {"kind": "learned_grid", "size": (side, side), "class_row": class_row, "antialias": antialias, **other}
+        return {"kind": "learned_grid", "table": (side, side), "class_row": class_row, "antialias": antialias, **other}
 
     stretches: ClassVar[bool] = True
     """Whether the reference has to be asked for a table that is stretched to other pictures."""

@@ -23,6 +23,7 @@ from torch import Tensor
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.assembly.pieces import preceding
+from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
 from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_trunk, unigram
@@ -196,12 +197,13 @@ class NextToken(Objective):
         found = []
         for stream in self.predicted:
             found.append(self._drawn(stream, samples, seed))
-            told = self.model.config.trunks[self.trunk].condition
-            for order in [*self.orders, *([(told, stream)] if told else [])]:
-                if order[-1] != stream or len(order) != 2 or not samples:
-                    continue
-                other = order[0]
+            first = [order[0] for order in self.orders if len(order) == 2 and order[-1] == stream]
+            inputs = self.model.config.trunks[self.trunk].inputs
+            beside = [name for name in reads(self.model, self.trunk) if name not in inputs]
+            for other in dict.fromkeys([*(name for name in first if name in self.model.modalities), *beside]):
                 raws = [sample[other] for sample in samples if sample.get(other) is not None][:8]
+                if not raws:
+                    continue
                 made = self.model.generate(stream=stream, given={other: raws}, seed=seed, temperature=0.8)
                 rows = [[(other, raw), (stream, item)] for raw, item in zip(raws, made)]
                 found.append(Exhibit(f"{stream} given {other} (held out)", [other, stream], rows))
@@ -210,7 +212,7 @@ class NextToken(Objective):
     def _drawn(self, stream: str, samples: Sequence[dict[str, Any]], seed: int) -> Exhibit:
         """Items drawn from nothing; where a stream has no start, held-out beginnings and how they go on."""
         drawing: dict[str, Any] = {"stream": stream, "seed": seed, "length": 200, "temperature": 0.8}
-        if self.model.trunks[self.trunk].tokens is not None or self.model.modalities[stream].config.ends:
+        if self.model.trunks[self.trunk].tokens is not None or self.model.modalities[stream].around()[0]:
             drawn = self.model.generate(count=4, **drawing)
             return Exhibit(f"{stream}, drawn from nothing", ["drawn"], [[(stream, item)] for item in drawn])
         raws = [sample[stream] for sample in samples if isinstance(sample.get(stream), str)][:4]

@@ -33,6 +33,8 @@ class Projection(part.Part, Ruled):
     """Whether what it makes of an id depends on the other ids of the row."""
     dense: ClassVar[bool] = True
     """Whether it is one matrix, `weight`; a small network (of a group of points) has several."""
+    example_width: ClassVar[int] = 24
+    """A width_in that it takes, with which it is checked."""
     weight: Tensor
 
     def __init__(self, config: Any, width_in: int, width_out: int):
@@ -44,6 +46,11 @@ class Projection(part.Part, Ruled):
 
     def start_from(self, vectors: Tensor) -> None:
         """Begin with what the ids stand for, vectors [ids p], where the tokenizer knows it (a codebook)."""
+
+    def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None] | None:
+        """(W [width_out width_in], b or None) where forward is y = W x + b, so that it can be packed for reading only (see
+        sevenfold.blocks.projection.packing); None where it is more than that. `table` is what forward would be given."""
+        return None
 
     def flops(self, tokens: int) -> int:
         """Multiply-adds ×2 of one forward pass over `tokens` vectors, by formula."""
