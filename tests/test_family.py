@@ -90,6 +90,9 @@ PARAMETERS = {
     ("clip", "base_patch32"): 151_277_313,
     ("clip", "base_patch16"): 149_620_737,
     ("clip", "large_patch14"): 427_616_513,
+    ("vilt", "b32"): 112_217_658,
+    ("llava", "1.5_7b"): 7_063_427_072,
+    ("llava", "1.5_13b"): 13_351_494_656,
     ("llama", "llama3.2_1b"): 1_235_814_400,
     ("llama", "llama3.2_3b"): 3_212_749_824,
     ("llama", "llama3.1_8b"): 8_030_261_248,
@@ -243,6 +246,16 @@ def test_another_model_is_refused():
         ("whisper", {"activation_function": "relu"}, "activation_function"),
         ("whisper", {"architectures": ["WhisperForCausalLM"]}, "architectures: 'WhisperForCausalLM' is none of"),
         ("clip", {"text_config": {"vocab_size": -1}}, "text_config.vocab_size"),
+        ("vilt", {"max_image_length": 200}, "max_image_length"),
+        ("vilt", {"modality_type_vocab_size": 1}, "modality_type_vocab_size"),
+        ("vilt", {"hidden_act": "relu"}, "hidden_act"),
+        ("llava", {"vision_feature_layer": [-2, -5]}, "vision_feature_layer"),
+        ("llava", {"vision_feature_layer": 25}, "vision_feature_layer: the tower has 24 blocks"),
+        ("llava", {"vision_feature_select_strategy": "cls"}, "vision_feature_select_strategy"),
+        ("llava", {"vision_config": {"model_type": "siglip_vision_model"}}, "SigLIP's tower has none: say 'full'"),
+        ("llava", {"vision_config": {"model_type": "pixtral"}}, "vision_config.model_type"),
+        ("llava", {"text_config": {"model_type": "gemma"}}, "text_config.model_type"),
+        ("llava", {"projector_hidden_act": "tanh"}, "projector_hidden_act"),
         ("llama", {"hidden_act": "gelu"}, "hidden_act"),
         ("llama", {"model_type": "gemma"}, "is of a 'gemma', not a 'llama' or 'mistral'"),
         ("llama", {"num_key_value_heads": 5}, "num_key_value_heads: 5 do not divide 32 heads"),
@@ -288,6 +301,8 @@ def test_what_cannot_be_expressed_is_refused(kind, published, told):
 
 
 def test_sizes_that_do_not_fit():
+    with pytest.raises(ConfigError, match="splice.id: 32064 is none of the 32064 ids of 'text'"):
+        built(find("family", "llava").read({"image_token_index": 32064}))
     with pytest.raises(ConfigError, match="there is no size 'smal'; did you mean 'small'"):
         find("family", "gpt2").of_size("smal")
     with pytest.raises(ConfigError, match="image_size 30 is not a multiple"):

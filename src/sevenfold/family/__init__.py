@@ -116,7 +116,24 @@ def constant(value: Callable[[], Tensor], tolerance: float = 1e-5) -> Op:
     return Op(take, lambda ours: [value()])
 
 
+def first_rows(count: int, total: int) -> Op:
+    """A table of `total` rows as its first `count` rows, each by itself, and the others, which may be luggage: of a model
+    that began here they are as the last that there is."""
+
+    def give(ours: list[Any]) -> list[Tensor]:
+        first, rest = torch.stack(ours[:-1]), ours[-1]
+        return [torch.cat([first, first[-1:].expand(total - count, -1) if rest is None else rest])]
+
+    return Op(lambda theirs: [*theirs[0][:count], theirs[0][count:]], give)
+
+
 # Groups of rules
+def unread(name: str, *shape: int) -> Rule:
+    """A published tensor that must be there, and that the model has no use for: luggage; 0 of a model that began here."""
+    op = Op(lambda theirs: theirs, lambda ours: [torch.zeros(shape) if ours[0] is None else ours[0]])
+    return Rule(f"{LUGGAGE}{name}", name, op)
+
+
 def affine(ours: str, theirs: str | tuple[str, ...], weight: Op = SAME, bias: Op | None = SAME) -> list[Rule]:
     """Weight and (unless None) bias of one layer."""
     names = theirs if isinstance(theirs, tuple) else (theirs,)
