@@ -10,15 +10,15 @@ other tasks (pooler, classifier, rank_output), are carried along.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.family import Family, Op, Rule, affine, first_rows, lead, patches, unread
-from sevenfold.family._pictures import cells, encoder, image
+from sevenfold.family import Op, Rule, affine, first_rows, lead, patches, unread
+from sevenfold.family._pictures import Pictures, cells, encoder
 from sevenfold.family.vit import LAYERS, VisionConfig
 
 TABLE = Op(lambda theirs: [theirs[0][0, 0], theirs[0][0, 1:]], lambda ours: [torch.cat([ours[0][None], ours[1]])[None]])
@@ -26,7 +26,7 @@ TABLE = Op(lambda theirs: [theirs[0][0, 0], theirs[0][0, 1:]], lambda ours: [tor
 SEGMENTS, PICTURES = "luggage.segments", "luggage.pictures"
 
 
-class ViLT(Family):
+class ViLT(Pictures):
     class Config(VisionConfig):
         model_type: Literal["vilt"] = "vilt"
         """Which published config this is."""
@@ -60,9 +60,13 @@ class ViLT(Family):
     copies = {r"mlm_score\.decoder\.weight": "vilt.embeddings.text_embeddings.word_embeddings.weight"}
     carried = [r"classifier\..*", r"rank_output\..*"]
     objective = {"kind": "masked_token", "stream": "text"}
+    processor = "Vilt"
 
     def _is(self, architecture: str) -> bool:
         return architecture in (self.config.architectures or ("ViltForMaskedLM",))
+
+    def grid(self, config: Any) -> None:
+        """Pictures have grids of their own."""
 
     def model(self) -> ModelConfig:
         c = self.config
@@ -98,8 +102,10 @@ class ViLT(Family):
             "block": block,
         }
         words, length = {"kind": "published", "size": c.vocab_size}, c.max_position_embeddings
-        mean, std = (self.preprocessor.get(name, 0.5) for name in ("image_mean", "image_std"))
-        streams = {"text": {"kind": "text", "tokenizer": words, "length": length}, "image": image(c, mean, std)}
+        streams = {
+            "text": {"kind": "text", "tokenizer": words, "length": length, "closed": True},
+            "image": self.stream(c),
+        }
         head = {"trunk": "both", "stream": "text", "projection": {"kind": "tied", "bias": True}, "transform": True}
         heads = {"text": head} if self._is("ViltForMaskedLM") else {}
         return part.decode(ModelConfig, {"streams": streams, "trunks": {"both": trunk}, "heads": heads}, "vilt")
