@@ -13,7 +13,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-SENTENCES = ["The cat sat on the mat.", "A dog ran over the hill, and home.", "Ten owls count leaves; 12 é 中 \U0001f600"]
+SENTENCES = [
+    "The cat sat on the mat.",
+    "A dog ran over the hill, and home.",
+    "Ten owls count leaves; 12 é 中 \U0001f600",
+]
 
 
 def tokenizer(folder: Path, around: bool = False, **special: str) -> PreTrainedTokenizerFast:
@@ -25,9 +29,7 @@ def tokenizer(folder: Path, around: bool = False, **special: str) -> PreTrainedT
     inner.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     pieces = list(dict.fromkeys(special.values()))
-    trainer = trainers.BpeTrainer(
-        vocab_size=280, special_tokens=pieces, initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=270, special_tokens=pieces, initial_alphabet=alphabet, show_progress=False)
     inner.train_from_iterator(SENTENCES * 4, trainer)
     if around:
         first, last = special["bos_token"], special["eos_token"]

@@ -46,9 +46,9 @@ def lengths(*counts):
     return torch.arange(N)[None] < torch.tensor(counts)[:, None]
 
 
-@pytest.mark.parametrize("post_norm", [False, True])
-def test_padding_changes_nothing(post_norm):
-    made = lively(model({**PAIRED, "post_norm": post_norm}, pair={"width": 8, "relative": 3})).double()
+@pytest.mark.parametrize("norm", [{}, {"post_norm": True}, {"output_norm": True}], ids=["pre", "post", "output"])
+def test_padding_changes_nothing(norm):
+    made = lively(model({**PAIRED, **norm}, pair={"width": 8, "relative": 3})).double()
     stream = words(valid=lengths(N, 7, 1))
     hidden = made({"text": stream})["enc"]
     assert hidden.pair.shape == (3, N, N, 8)

@@ -141,9 +141,9 @@ def test_a_batch_in_pieces(pieces):
 
 
 @pytest.mark.parametrize("residual", ["layer_scale", "hyper_connections", "drop_path"])
-@pytest.mark.parametrize("post", [False, True])
-def test_every_way_of_joining(residual, post):
-    ready, batch = made(alone("attention", block={"residual": residual, "post_norm": post, "dropout": 0.1}))
+@pytest.mark.parametrize("norm", [{}, {"post_norm": True}, {"output_norm": True}], ids=["pre", "post", "output"])
+def test_every_way_of_joining(residual, norm):
+    ready, batch = made(alone("attention", block={"residual": residual, "dropout": 0.1, **norm}))
     told = estimate(ready.objective, shape_of(batch), ready.recipe.train, "fp32")
     kept, _ = measured(ready, batch)
     assert abs(told.memory["activations"] / kept - 1) < 0.1

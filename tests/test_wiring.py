@@ -332,6 +332,10 @@ WRONG = {
         {"trunks.lm.block": {"mixer": {"kind": "attention", "heads": 4, "kv_heads": 3}}},
         r"trunks\.lm: block: attention: 3 kv_heads do not divide 4 heads",
     ),
+    "two norms": (
+        {"trunks.lm.block": {"post_norm": True, "output_norm": True}},
+        r"trunks\.lm: block: post_norm and output_norm are two places for the same norm",
+    ),
     "cross as mixer": (
         {"trunks.lm.block": {"mixer": "cross"}},
         r"trunks\.lm: block: block\.mixer: 'cross' reads another",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from transformers import BertConfig, BertForMaskedLM, BertForPreTraining, BertModel
 from twins import built, comes_back, family_of, files, layers, ragged, same, same_gradients, stirred, twin, words
 
@@ -17,6 +18,10 @@ LENGTH = 19
 
 def made(shape: dict, dtype: torch.dtype = torch.float32, kind: type = BertForMaskedLM):
     return stirred(kind(BertConfig(**shape, max_position_embeddings=LENGTH + 1))).to(dtype)
+
+
+def tiny() -> BertForMaskedLM:
+    return made(SHAPES[0])
 
 
 def inputs(padded: bool) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,6 +85,30 @@ def test_without_a_head_and_with_other_heads():
     whole = made(SHAPES[0], kind=BertForPreTraining)
     _, model, _ = twin(whole)
     same(model.head("text", model({"text": words(ids)})["enc"].x), whole(ids).prediction_logits)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "ForSequenceClassification",
+        "ForTokenClassification",
+        "ForQuestionAnswering",
+        "ForMultipleChoice",
+        "ForNextSentencePrediction",
+        "ForPreTraining",
+        "Model",
+    ],
+)
+def test_other_heads_are_carried(head):
+    reference = made(SHAPES[1], kind=getattr(transformers, f"Bert{head}"))
+    family, model, _ = twin(reference)
+    assert bool(model.heads) == (head == "ForPreTraining") and len(model.luggage) > 2
+    ids, valid = inputs(True)
+    base = getattr(reference, "bert", reference)
+    same(model({"text": words(ids, valid)})["enc"].x, base(ids, attention_mask=valid.long()).last_hidden_state, valid)
+    again = comes_back(reference, family, model)
+    for name, value in reference.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
 
 
 def test_old_spellings():

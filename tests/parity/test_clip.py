@@ -5,11 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_sample_image
 from transformers import CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from twins import comes_back, layers, patches, ragged, same, same_gradients, stirred, twin, words
+from twins import (
+    built,
+    comes_back,
+    files,
+    layers,
+    patches,
+    published,
+    ragged,
+    same,
+    same_gradients,
+    stirred,
+    twin,
+    words,
+)
 
+import sevenfold as sf
 from sevenfold.assembly.pool import pool
+from sevenfold.core.part import find
 
 EOS, PAD = 258, 256
 SHAPES = [
@@ -30,6 +46,16 @@ def made(shape: tuple, dtype: torch.dtype = torch.float32) -> CLIPModel:
     special = {"bos_token_id": 257, "eos_token_id": EOS, "pad_token_id": PAD}
     towers = {"text_config": {**TEXT, **special, **text}, "vision_config": {**PICTURE, **picture}}
     return stirred(CLIPModel(CLIPConfig(**towers, projection_dim=width))).to(dtype)
+
+
+def tiny() -> CLIPModel:
+    return made(
+        (
+            {"hidden_size": 16, "num_attention_heads": 2, "vocab_size": 310},
+            {"hidden_size": 16, "num_attention_heads": 2},
+            8,
+        )
+    )
 
 
 def inputs(reference) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -98,6 +124,56 @@ def test_the_way_back(shape):
     pixels, ids, valid = inputs(reference)
     ours, theirs = (m(ids, pixels, attention_mask=valid.long()).logits_per_image for m in (again, reference))
     assert torch.equal(ours, theirs)
+
+
+def test_old_folders_pool_at_the_largest_id():
+    """`eos_token_id: 2` means the place of the largest id; captions may be padded by the end token itself."""
+    reference = made(SHAPES[0])
+    reference.text_model.eos_token_id = reference.config.text_config.eos_token_id = 2
+    _, model, _ = twin(reference)
+    pixels, ids, valid = inputs(reference)
+    ids = ids.clamp(max=EOS)
+    theirs = reference(ids.masked_fill(~valid, EOS), pixels)
+    same(
+        torch.nn.functional.normalize(model.head("t", pool(model({"text": words(ids, valid)})["t"], "last")), dim=-1),
+        theirs.text_embeds,
+    )
+
+
+def test_long_captions_are_closed():
+    """What is cut to the length of the table still ends in its end token, where captions are read out."""
+    reference = made(SHAPES[0])
+    _, model, _ = twin(reference)
+    ids = model.tokenize([{"text": "a caption that goes on and on"}, {"text": "short"}])["text"]
+    wanted = [257, *b"a caption th", EOS]
+    assert ids.values[0].tolist() == wanted and ids.valid.sum(1).tolist() == [14, 7]
+
+
+@pytest.mark.parametrize("size", [(20, 20), (4, 24)])
+def test_tables_are_stretched_as_theirs(size):
+    reference = made(SHAPES[0])
+    height, width = size
+    crop = {"do_resize": False, "do_center_crop": True, "crop_size": {"height": height, "width": width}}
+    family = find("family", "clip").read(files(reference)[0], crop)
+    model = built(family.model())
+    family.load(files(reference)[1], model)
+    pixels = torch.randn(3, 3, height, width)
+    theirs = reference.get_image_features(pixels, interpolate_pos_encoding=True).pooler_output
+    same(model.head("v", pool(model({"image": patches(pixels, 4)})["v"], "class")), theirs)
+
+
+def test_a_folder_with_its_processor(tmp_path):
+    """Photographs through transformers' processor and model, and through ours, and through what ours writes."""
+    reference = made(SHAPES[0])
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 15}, crop_size={"height": 12, "width": 12})
+    model = sf.load_published(published(reference, tmp_path / "theirs", processor))
+    photographs = [load_sample_image("china.jpg"), np.ascontiguousarray(load_sample_image("flower.jpg")[:300, 100:300])]
+    theirs = reference.vision_model(processor(photographs, return_tensors="pt")["pixel_values"])
+    raws = [{"image": picture} for picture in photographs]
+    ours = model.embed(raws, pool="class", trunk="v")
+    np.testing.assert_allclose(ours, theirs.pooler_output.detach(), rtol=0, atol=1e-5)
+    sf.publish(model, tmp_path / "ours")
+    assert CLIPImageProcessorPil.from_pretrained(tmp_path / "ours").to_dict() == processor.to_dict()
 
 
 def test_from_pixels_and_words():

@@ -5,23 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_sample_image
 from transformers import ViTConfig, ViTForImageClassification, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
-from twins import comes_back, layers, patches, same, same_gradients, stirred, twin
+from twins import built, comes_back, files, layers, patches, published, same, same_gradients, stirred, twin
 
+import sevenfold as sf
 from sevenfold.assembly.pool import pool
+from sevenfold.core.part import find
 from sevenfold.core.types import Stream
 
 SHAPES = [
     {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 64},
     {"hidden_size": 15, "num_attention_heads": 3, "num_hidden_layers": 2, "intermediate_size": 13, "patch_size": 3},
     {"hidden_size": 10, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 40, "num_channels": 1},
+    {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 9, "qkv_bias": False},
+    {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 9, "hidden_act": "silu"},
 ]
 
 
 def made(shape: dict, dtype: torch.dtype = torch.float32, kind: type = ViTForImageClassification):
     config = ViTConfig(**{"image_size": 12, "patch_size": 4, "num_labels": 5, **shape})
     return stirred(kind(config)).to(dtype)
+
+
+def tiny() -> ViTForImageClassification:
+    return made(SHAPES[0])
 
 
 def pictures(reference) -> torch.Tensor:
@@ -80,6 +89,55 @@ def test_without_a_classifier():
     assert not model.heads
     pixels = pictures(reference)
     same(model({"image": patches(pixels, 4)})["enc"].x, reference(pixels).last_hidden_state)
+
+
+def test_a_bare_encoder_comes_back():
+    """With its pooler, which may have another width and activation."""
+    reference = made({**SHAPES[0], "pooler_output_size": 7, "pooler_act": "relu"}, kind=ViTModel)
+    family, model, _ = twin(reference)
+    again = comes_back(reference, family, model)
+    pixels = pictures(reference)
+    assert torch.equal(again(pixels).pooler_output, reference(pixels).pooler_output)
+    assert again(pixels).pooler_output.shape == (3, 7)
+
+
+@pytest.mark.parametrize("size", [(20, 20), (8, 8), (4, 24)])
+def test_tables_are_stretched_as_theirs(size):
+    reference = made(SHAPES[0])
+    height, width = size
+    family = find("family", "vit").read(files(reference)[0], {"size": {"height": height, "width": width}})
+    model = built(family.model())
+    family.load(files(reference)[1], model)
+    pixels = torch.randn(3, 3, height, width)
+    theirs = reference(pixels, interpolate_pos_encoding=True).logits
+    same(model.head("label", pool(model({"image": patches(pixels, 4)})["enc"], "class")), theirs)
+
+
+def test_a_folder_with_its_processor(tmp_path):
+    """Photographs through transformers' processor and model, and through ours; another size is written as such."""
+    reference = made(SHAPES[0])
+    processor = ViTImageProcessorPil(size={"height": 12, "width": 12}, resample=3, image_std=[0.2, 0.3, 0.4])
+    model = sf.load_published(published(reference, tmp_path / "theirs", processor))
+    photographs = [load_sample_image("china.jpg"), np.ascontiguousarray(load_sample_image("flower.jpg")[:300, 100:300])]
+    theirs = reference.vit(processor(photographs, return_tensors="pt")["pixel_values"]).last_hidden_state.detach()
+    np.testing.assert_allclose(np.stack(model.embed(photographs, pool="none")), theirs[:, 1:], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(model.embed(photographs, pool="class"), theirs[:, 0], rtol=0, atol=1e-5)
+    sf.publish(model, tmp_path / "ours")
+    assert ViTImageProcessorPil.from_pretrained(tmp_path / "ours").to_dict() == processor.to_dict()
+
+
+def test_a_folder_without_a_processor(tmp_path):
+    """Pictures get the size of its table, in the way of its family, and the published folder says so."""
+    reference = made(SHAPES[0])
+    model = sf.load_published(published(reference, tmp_path / "theirs"))
+    photographs = [load_sample_image("china.jpg")]
+    processor = ViTImageProcessorPil(size={"height": 12, "width": 12})
+    theirs = reference.vit(processor(photographs, return_tensors="pt")["pixel_values"]).last_hidden_state.detach()
+    np.testing.assert_allclose(np.stack(model.embed(photographs, pool="none")), theirs[:, 1:], rtol=0, atol=1e-5)
+    sf.publish(model, tmp_path / "ours")
+    again = ViTImageProcessorPil.from_pretrained(tmp_path / "ours")
+    ours, wanted = (made(photographs)["pixel_values"][0] for made in (again, processor))
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-6)
 
 
 def test_from_pixels():

@@ -6,6 +6,7 @@ writes is what `from_pretrained` reads.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -15,11 +16,14 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.types import Stream
-from sevenfold.family import LUGGAGE, Family, state_of
+from sevenfold.exchange import origin
+from sevenfold.family import LUGGAGE, OBJECTIVE, Family, state_of
 
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
@@ -47,6 +51,33 @@ def stirred(model: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
+class Exact(TorchFunctionMode):
+    """The reference's code in float64 also where it says float32 (norms, tables of angles, losses), so that ours can be
+    held against it in float64; of a rotary table what is left is the rounding to float32, which ours has as well."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map(lambda x: torch.float64 if x is torch.float32 else x, (args, kwargs or {}))
+        return (torch.Tensor.double if func is torch.Tensor.float else func)(*args, **kwargs)
+
+
+def precisely(dtype: torch.dtype) -> Any:
+    """A context for the reference: in float64 all of it is."""
+    return Exact() if dtype == torch.float64 else contextlib.nullcontext()
+
+
+def _rounded(_: Any, __: Any, tables: Any) -> Any:
+    with torch._C.DisableTorchFunction():
+        return tuple(table.float().to(table.dtype) for table in tables)
+
+
+def rounded(model: Any) -> Any:
+    """The reference with the cosines and sines of its rotary positions rounded to float32."""
+    for module in model.modules():
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            module.register_forward_hook(_rounded)
+    return model
+
+
 def files(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(config.json, the tensors of model.safetensors) that the reference writes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +88,7 @@ def files(model: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def family_of(reference: Any) -> Family:
     config, _ = files(reference)
-    return part.find("family", config["model_type"]).read(config)
+    return origin.family_of(config)
 
 
 def built(config: ModelConfig, tokenizer: str | None = "bytes") -> Model:
@@ -107,6 +138,14 @@ def over(config: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
     return {**config, **ours, **inner}
 
 
+def published(reference: Any, folder: Path, processor: Any = None) -> Path:
+    """A folder as the reference (and its processor) writes it."""
+    reference.save_pretrained(folder)
+    if processor is not None:
+        processor.save_pretrained(folder)
+    return folder
+
+
 def layers(trunk: Any, run: Any) -> tuple[Any, list[Tensor]]:
     """What `run()` gives, and the stream [b n d] before the first and after every block of a trunk."""
     seen: list[Tensor] = []
@@ -141,7 +180,9 @@ def same_gradients(reference: Any, family: Family, model: Model, objective: Any 
         with torch.no_grad():
             if parameter.grad is not None:
                 parameter.copy_(parameter.grad)
-    theirs = {k: v for k, v in family.from_published(files(reference)[1]).items() if not k.startswith(LUGGAGE)}
+    carried = LUGGAGE if objective is not None else (LUGGAGE, OBJECTIVE)
+    theirs = {k: v for k, v in family.from_published(files(reference)[1]).items() if not k.startswith(carried)}
+    theirs = {k: v for k, v in theirs.items() if k not in dict(model.named_buffers())}  # nothing learns there
     ours = {f"model.{name}": value for name, value in model.named_parameters()}
     if objective is not None:
         ours = {name: value for name, value in objective.named_parameters() if not name.startswith("model.")} | ours

@@ -2,6 +2,7 @@
 
 pre-norm (default)   x <- R(x, mix o norm);            x <- R(x, feed o norm)
 post-norm            x <- norm(R(x, mix));             x <- norm(R(x, feed))          (BERT)
+output norm          x <- R(x, norm o mix);            x <- R(x, norm o feed)         (OLMo 2, arXiv:2501.00656)
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from sevenfold.assembly.pair import PairUpdates, fitted, updates_of
@@ -18,6 +19,7 @@ from sevenfold.blocks.mixing import Mixer
 from sevenfold.blocks.mixing.cache import Cache
 from sevenfold.blocks.nonlinearity import Nonlinearity
 from sevenfold.blocks.normalization import Norm
+from sevenfold.blocks.position import Position
 from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.residual import Residual
 from sevenfold.core import part
@@ -37,14 +39,22 @@ class Block(Ruled):
         """How tokens read the trunk named in cross_attends; by default `cross` where there is one."""
         nonlinearity: Nonlinearity.Config | None = part.default("gelu")
         """The feed-forward part; null for none."""
-        norm: Norm.Config = part.default("layer")
-        """The normalization before (or, post-norm, after) each part."""
+        norm: Norm.Config | tuple[Norm.Config, ...] = part.default("layer")
+        """The normalization before each part (or after it: post_norm, output_norm); or a list, one per part, `none` among
+        them."""
         residual: Residual.Config = part.default("add")
         """How each part's output joins the stream."""
         projection: Projection.Config = part.default("linear")
         """What the mixer and the feed-forward part are built of."""
+        position: Position.Config | None = None
+        """What its mixers know of where tokens stand, in place of the trunk's position (another rotary base, none)."""
         post_norm: bool = False
         """Normalize after each residual instead of before each part."""
+        output_norm: bool = False
+        """Normalize each part's output, before it joins the stream, instead of its input."""
+        probe: bool = False
+        """The cross mixer reads for the stream as it is, and what it gives takes the stream's place: no norm, no residual
+        (attention pooling: a learned probe asks, and is not part of the answer)."""
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of each part's output dropped in training."""
         pair: tuple[Mixer.Config, ...] = ()
@@ -53,6 +63,28 @@ class Block(Ruled):
         """The feed-forward part of the pair, after its other updates; null for none."""
         pair_residual: Residual.Config = part.default("add")
         """How each update joins the pair."""
+
+        @field_validator("norm", mode="before")
+        @classmethod
+        def _norm(cls, value: Any) -> Any:
+            if not isinstance(value, list | tuple):
+                return value if isinstance(value, Norm.Config) else Norm.Config.model_validate(value)
+            if not value:
+                raise ValueError("an empty list of norms")
+            return tuple(cls._norm({"kind": "layer", **item} if isinstance(item, dict) else item) for item in value)
+
+        @property
+        def last_norm(self) -> Norm.Config:
+            """The norm of the last part, of which the trunk's own, its heads' and the pair's are made too."""
+            return self.norm[-1] if isinstance(self.norm, tuple) else self.norm
+
+        def norms(self, branches: int) -> tuple[Norm.Config, ...]:
+            """The norm of each part."""
+            if not isinstance(self.norm, tuple):
+                return (self.norm,) * branches
+            if len(self.norm) != branches:
+                raise ConfigError(f"block.norm: a list of {len(self.norm)}, and the block has {branches} parts")
+            return self.norm
 
     def __init__(
         self,
@@ -67,6 +99,8 @@ class Block(Ruled):
         self.config = config
         if config.projection.part.reads_ids or config.projection.part.reads_table:
             raise ConfigError(f"block.projection: {config.projection.kind!r} does not map vectors: choose linear")
+        if config.post_norm and config.output_norm:
+            raise ConfigError("post_norm and output_norm are two places for the same norm: choose one")
         project = config.projection.build
         self.mixer: Mixer | None = config.mixer.build(width, project) if config.mixer else None
         if self.mixer is not None and self.mixer.crosses:
@@ -79,14 +113,22 @@ class Block(Ruled):
                 f"block.cross: {config.cross.kind!r} does not read another trunk; it belongs in block.mixer"
             )
         self.feed: Nonlinearity | None = config.nonlinearity.build(width, project) if config.nonlinearity else None
-        branches = len(self.mixers) + (self.feed is not None)
+        self.bare = len(self.mixers) - 1 if config.probe else None
+        """Which of its mixers stands in no residual."""
+        branches = len(self.mixers) + (self.feed is not None) - config.probe
+        if config.probe and (self.cross is None or not branches):
+            raise ConfigError("block.probe: needs a cross mixer (cross_attends) and another part: set nonlinearity")
         if not branches:
             raise ConfigError("block: has neither a mixer nor a nonlinearity: it does nothing")
-        self.norms: ModuleList[Norm] = ModuleList(config.norm.build(width, condition) for _ in range(branches))
+        self.norms: ModuleList[Norm] = ModuleList(norm.build(width, condition) for norm in config.norms(branches))
         self.residuals: ModuleList[Residual] = ModuleList(
             config.residual.build(width, index, depth, place, condition) for place in range(branches)
         )
+        if config.probe and self.residuals[0].streams > 1:
+            raise ConfigError(f"block.probe: {config.residual.kind!r} carries several streams: choose another residual")
         self.pair: PairUpdates | None = updates_of(config, pair, index, depth, project, condition)
+        self.stands: int | None = None
+        """Which position of `hidden.elsewhere` its mixers read; None: the trunk's."""
 
     @property
     def mixers(self) -> list[Mixer]:
@@ -100,14 +142,25 @@ class Block(Ruled):
         return [*mixers, *([] if self.feed is None else [self.feed.outputs()]), *pair]
 
     def _branch(self, place: int, hidden: Hidden, part: Callable[[Hidden], Tensor]) -> Hidden:
-        norm, post = self.norms[place], self.config.post_norm
+        if place == self.bare:
+            return hidden._replace(x=part(hidden))
+        norm, post, output = self.norms[place], self.config.post_norm, self.config.output_norm
 
         def branch(x: Tensor) -> Tensor:
-            y = part(hidden._replace(x=x if post else norm(x, hidden.condition, hidden.valid)))
+            y = part(hidden._replace(x=x if post or output else norm(x, hidden.condition, hidden.valid)))
+            y = norm(y, hidden.condition, hidden.valid) if output else y
             return F.dropout(y, self.config.dropout, self.training) if self.config.dropout else y
 
         x = self.residuals[place](hidden.x, branch, hidden.condition)
         return hidden._replace(x=norm(x, hidden.condition, hidden.valid) if post else x)
+
+    def _standing(self, hidden: Hidden) -> Hidden:
+        """With the angles and the bias of its own position, where it has one."""
+        if self.stands is None:
+            return hidden
+        assert hidden.elsewhere is not None
+        angles, bias = hidden.elsewhere[self.stands]
+        return hidden._replace(angles=angles, bias=bias)
 
     def forward(self, hidden: Hidden, mask: Mask) -> Hidden:
         if self.pair is not None:
@@ -116,7 +169,7 @@ class Block(Ruled):
         for place, mixer in enumerate(self.mixers):
 
             def mix(inner: Hidden, mixer: Mixer = mixer) -> Tensor:
-                return mixer(inner, mask)
+                return mixer(self._standing(inner), mask)
 
             hidden = self._branch(place, hidden, mix)
         return self._feed(hidden)
@@ -143,7 +196,7 @@ class Block(Ruled):
         for place, mixer in enumerate(self.mixers):
 
             def step(inner: Hidden, place: int = place, mixer: Mixer = mixer) -> Tensor:
-                y, after[place] = mixer.step(inner, state[place], mask)
+                y, after[place] = mixer.step(self._standing(inner), state[place], mask)
                 return y
 
             hidden = self._branch(place, hidden, step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sevenfold.assembly.pieces import projection_of
+from sevenfold.assembly.pieces import embedded, projection_of
 from sevenfold.blocks.projection import Projection
 from sevenfold.core.initial import Normal, Rule, Ruled
 from sevenfold.core.types import Batch
@@ -33,7 +33,7 @@ class Condition(Ruled):
         null, stream = self.null.expand(rows, -1), batch.get(self.name)
         if stream is None:
             return null
-        x, valid = self.embed(stream.values), stream.valid
+        x, valid = embedded(self.embed, stream.values, stream.valid, stream.segments), stream.valid
         there = torch.ones(rows, 1, dtype=torch.bool, device=x.device)
         if valid is not None:
             there = valid.any(1, keepdim=True)

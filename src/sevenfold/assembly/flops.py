@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import nn
 
+from sevenfold.assembly.pool import WIDER
+
 if TYPE_CHECKING:
     from sevenfold.assembly.block import Block
     from sevenfold.assembly.model import Model
@@ -123,13 +125,14 @@ def trunk_rows(
         own = sum(p.numel() for p in beside if p.requires_grad)
         rows.append(Row(f"{name}.tokens", "class and registers", numbers, 0, own))
     tokens = trunk_tokens(trunk, lengths)
-    widths = {mixer.rotated for block in trunk.blocks for mixer in block.mixers if mixer.rotated}
-    turned = widths if trunk.position.turns else set()
+    standing = {
+        (block.stands, mixer.rotated) for block in trunk.blocks for mixer in block.mixers if turns(trunk, block, mixer)
+    }
     noise = tokens * width if trunk.config.dropout else 0
     rows.append(
         _row(
-            f"{name}.position", trunk.position.kind, [trunk.position], 0, True, learns,
-            kept=noise + sum(tokens * turn for turn in turned), wide=True,
+            f"{name}.position", trunk.position.kind, [trunk.position, trunk.block_positions], 0, True, learns,
+            kept=noise + sum(tokens * (turned or 0) for _, turned in standing), wide=True,
         )
     )  # fmt: skip
     side = tokens if trunk.grid is None else trunk.grid[1]
@@ -146,6 +149,11 @@ def trunk_rows(
     return rows
 
 
+def turns(trunk: Trunk, block: Block, mixer: Mixer) -> bool:
+    """Whether the position turns what a mixer of a block compares."""
+    return trunk.position_of(block).turns and bool(mixer.rotated)
+
+
 def _normed(place: str, norm: Any, tokens: int, learns: bool, wide: bool) -> Row:
     given = tokens * norm.width
     return _row(
@@ -154,15 +162,15 @@ def _normed(place: str, norm: Any, tokens: int, learns: bool, wide: bool) -> Row
     )  # fmt: skip
 
 
-def _mixer(trunk: Trunk, mixer: Mixer, place: str, told: Told) -> Row:
+def _mixer(trunk: Trunk, block: Block, mixer: Mixer, place: str, told: Told) -> Row:
     """How the trunk's own tokens are mixed."""
-    tokens = told.tokens
+    tokens, position = told.tokens, trunk.position_of(block)
     attended = mixer.attended(tokens, trunk.grid)
     kept = tokens * int(trunk.config.width) + mixer.kept(tokens, attended)
-    if trunk.position.turns and mixer.rotated:
+    if turns(trunk, block, mixer):
         kept += mixer.turned(tokens)
-    if mixer.heads and trunk.position.biased:
-        kept += tokens * attended * mixer.heads * (1 + 2 * bool(trained(trunk.position)))
+    if mixer.heads and position.biased:
+        kept += tokens * attended * mixer.heads * (1 + 2 * bool(trained(position)))
     elif mixer.heads and told.masked and not mixer.narrow:
         kept += tokens * attended
     cached = (mixer.cached(tokens), mixer.cached(tokens - 1)) if trunk.config.mask.causal and tokens > 1 else (0, 0)
@@ -178,16 +186,16 @@ def _block(trunk: Trunk, block: Block, place: str, told: Told, side: int) -> lis
     tokens, learns, width = told.tokens, told.learns, int(trunk.config.width)
     mixer, cross, feed, noise = block.mixer, block.cross, block.feed, bool(block.config.dropout)
     streams, given = block.residuals[0].streams, tokens * width
-    between = sum(norm.kept(tokens) + given * streams for norm in block.norms)
+    between = sum(norm.kept(tokens) + given * streams for norm in block.norms if norm.acts)
     wider = 0 if streams == 1 else streams + 1 + (streams - 1) * block.config.post_norm  # the branch reads a part of it
     between += sum(part.kept(tokens) + given * (noise + wider) for part in block.residuals)
     around, moment = [*block.norms, *block.residuals], 2 * given * streams
     flops, made = sum(part.flops(tokens) for part in around), {"kept": between, "wide": told.wide, "scratch": moment}
-    rows = [_row(f"{place}.norms", block.norms[0].kind, around, flops, True, learns, **made)]
+    rows = [_row(f"{place}.norms", block.config.last_norm.kind, around, flops, True, learns, **made)]
     if block.pair is not None:
         rows += _pair(block, place, told, side)
     if mixer is not None:
-        rows.append(_mixer(trunk, mixer, f"{place}.mixer", told))
+        rows.append(_mixer(trunk, block, mixer, f"{place}.mixer", told))
     if cross is not None:
         kept = given + cross.kept(tokens, told.memory)
         rows.append(
@@ -221,7 +229,9 @@ def _pair(block: Block, place: str, told: Told, side: int) -> list[Row]:
     between = sum(norm.kept(cells) + cells * norm.width for norm in pair.norms.values())
     between += sum(part.kept(cells) for part in pair.residuals)
     around = [pair.norms, pair.residuals]
-    rows.append(_row(f"{place}.pair.norms", block.config.norm.kind, around, 0, True, learns, kept=between, wide=True))
+    rows.append(
+        _row(f"{place}.pair.norms", block.config.last_norm.kind, around, 0, True, learns, kept=between, wide=True)
+    )
     return rows
 
 
@@ -280,7 +290,7 @@ def head_row(model: Model, name: str, tokens: int, flows: bool = True) -> Row:
     """A head that is asked about so many tokens: it keeps what it is given, its outputs' softmax or their difference from
     what was wanted is kept by the loss."""
     head = model.heads[name]
-    width = int(model.config.trunks[head.config.trunk].width)
+    width = int(model.config.trunks[head.config.trunk].width) * WIDER.get(head.config.pool, 1)
     flops = 2 * tokens * width * head.outputs + (2 * tokens * width**2 if head.dense is not None else 0)
     given = tokens * width * (4 if head.dense is not None else 1)
     learns = flows or bool(trained(head))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -64,3 +64,10 @@ def check_blocks(config: Any, blocks: Iterable[Block]) -> None:
                     raise ConfigError(f"{what} does not heed mask.{name}: leave it out")
     if not config.inputs and (mask.causal or mask.prefix or mask.window or config.index):
         raise ConfigError("a trunk of latents (inputs: []) has no order: leave mask and index out")
+
+
+def check_embeds(config: Any, embeds: Mapping[str, Any]) -> None:
+    """ConfigError for tokens that are embedded by what stands behind them, where they may not look there."""
+    for name, embed in embeds.items():
+        if config.mask.causal and getattr(embed, "reads_row", False):
+            raise ConfigError(f"streams.{name}.projection: {embed.kind!r} reads the whole row: leave mask.causal out")

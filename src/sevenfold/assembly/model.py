@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sevenfold.assembly import generation
 from sevenfold.assembly.block import Block
 from sevenfold.assembly.initialisation import Initialisation
-from sevenfold.assembly.pool import POOLS, pool
+from sevenfold.assembly.pool import POOLS, WIDER, pool
 from sevenfold.assembly.trunk import Trunk
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.projection import Projection
@@ -46,12 +46,15 @@ class HeadConfig(part.Config):
     """The stream whose ids (or vectors) it gives."""
     outputs: int | None = Field(None, ge=1)
     """How many outputs, where that is not given by a stream."""
-    pool: Literal["none", "mean", "class", "last"] = "none"
-    """One vector per row (the mean over tokens, the class token, the last token), or every token."""
+    pool: Literal["none", "mean", "class", "last", "class_mean"] = "none"
+    """One vector per row (the mean over tokens, the class token, the last token, the class token beside the mean), or
+    every token."""
     projection: Projection.Config = part.default("linear")
     """The last map; `tied` reads the stream's embedding table."""
     transform: bool = False
     """A dense layer with GELU and a norm before it (BERT)."""
+    transform_bias: bool = True
+    """Whether that dense layer has a bias."""
 
 
 class Head(Ruled):
@@ -62,7 +65,7 @@ class Head(Ruled):
     def __init__(self, config: HeadConfig, width: int, outputs: int, norm: Norm.Config):
         super().__init__()
         self.config, self.outputs = config, outputs
-        linear = part.find("projection", "linear").Config(bias=True)
+        linear = part.find("projection", "linear").Config(bias=config.transform_bias)
         self.dense = linear.build(width, width) if config.transform else None
         self.norm = norm.build(width) if config.transform else None
         projection = config.projection
@@ -114,10 +117,10 @@ class Model(Ruled):
         self.heads: ModuleDict[Head] = ModuleDict()
         for name, head in config.heads.items():
             trunk = config.trunks[head.trunk]
-            norm = (trunk.blocks or [Block.Config()])[-1].norm
+            norm = (trunk.blocks or [Block.Config()])[-1].last_norm
             if trunk.condition is not None:  # a head reads none
                 norm = part.find("normalization", "layer").Config()
-            self.heads[name] = Head(head, trunk.width, self._outputs(name, head), norm)
+            self.heads[name] = Head(head, trunk.width * WIDER.get(head.pool, 1), self._outputs(name, head), norm)
         self.rates: dict[str, float] = config.init.build().apply(self)
         for _ in ruled(self):  # every parameter has a rule
             pass

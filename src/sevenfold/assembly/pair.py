@@ -86,8 +86,9 @@ class PairUpdates(Ruled):
         branches = len(self.parts) + (self.feed is not None)
         self.norms: ModuleDict[Norm] = ModuleDict()  # none where a part does not read the pair
         for place in range(branches):
-            if config.post_norm or place == len(self.parts) or "pair" in self.parts[place].needs:
-                self.norms[str(place)] = config.norm.build(width, condition)
+            after = config.post_norm or config.output_norm
+            if after or place == len(self.parts) or "pair" in self.parts[place].needs:
+                self.norms[str(place)] = config.last_norm.build(width, condition)
         self.residuals: ModuleList[Residual] = ModuleList(
             config.pair_residual.build(width, index, depth, place, condition) for place in range(branches)
         )
@@ -100,12 +101,13 @@ class PairUpdates(Ruled):
         return mixers if self.feed is None else [*mixers, self.feed.outputs()]
 
     def _branch(self, place: int, hidden: Hidden, run: Callable[[Tensor], Tensor], real: Tensor | None) -> Hidden:
-        post, condition = self.config.post_norm, hidden.condition
+        post, output, condition = self.config.post_norm, self.config.output_norm, hidden.condition
         norm = self.norms[str(place)] if str(place) in self.norms else None  # noqa: SIM401 (torch's has no get)
         assert hidden.pair is not None
 
         def branch(z: Tensor) -> Tensor:
-            y = run(z if post or norm is None else norm(z, condition, real))
+            y = run(z if post or output or norm is None else norm(z, condition, real))
+            y = norm(y, condition, real) if output and norm is not None else y
             return F.dropout(y, self.config.dropout, self.training) if self.config.dropout else y
 
         z = self.residuals[place](hidden.pair.flatten(1, 2), branch, condition)

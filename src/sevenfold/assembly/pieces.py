@@ -118,6 +118,13 @@ def projection_of(name: str, modality: Modality) -> Any:
     if given.part.reads_ids != ids or given.part.reads_table:
         has = "ids: choose embedding" if ids else "vectors: choose patch_embed"
         raise ConfigError(f"streams.{name}.projection: {given.kind!r} does not fit tokens that are {has}")
+    if "mask_id" in type(given).model_fields and given.mask_id is None:
+        if "mask" not in modality.tokenizer.specials:
+            tokenizer = modality.tokenizer.kind
+            raise ConfigError(
+                f"streams.{name}.projection: {given.kind!r} needs a mask token, and {tokenizer!r} has none"
+            )
+        given = given.replace(mask_id=modality.tokenizer.specials["mask"])
     return given
 
 
@@ -130,6 +137,11 @@ def embedding_of(name: str, modality: Modality, width: int) -> Projection:
     if vectors is not None:
         embed.start_from(torch.from_numpy(vectors))
     return embed
+
+
+def embedded(embed: nn.Module, x: Tensor, valid: Tensor | None, segments: Tensor | None) -> Tensor:
+    """Tokens [b n …] → [b n d], by what is made for them; some of these look at the row."""
+    return embed(x, valid, segments) if getattr(embed, "reads_row", False) else embed(x)
 
 
 def bridge(width_in: int, width_out: int) -> Projection | nn.Identity:

@@ -44,7 +44,19 @@ def last(hidden: Hidden) -> Tensor:
     return hidden.x[torch.arange(len(index), device=index.device), index]
 
 
-POOLS: dict[str, Callable[[Hidden], Tensor]] = {"mean": mean, "class": class_token, "last": last}
+def class_mean(hidden: Hidden) -> Tensor:
+    """The class token and the mean, side by side (DINOv2's classifier)."""
+    return torch.cat([class_token(hidden), mean(hidden)], -1)
+
+
+POOLS: dict[str, Callable[[Hidden], Tensor]] = {
+    "mean": mean,
+    "class": class_token,
+    "last": last,
+    "class_mean": class_mean,
+}
+WIDER = {"class_mean": 2}
+"""How many times the trunk's width a pooled vector has, where not once."""
 
 
 def pool(hidden: Hidden, how: str) -> Tensor:

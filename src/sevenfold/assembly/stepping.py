@@ -102,6 +102,6 @@ class Stepping(Ruled):
             x = self.blocks[-1].residuals[-1].leave(hidden.x)
         if self.norm is not None:
             x = self.norm(x, hidden.condition, hidden.valid)
-        return hidden._replace(x=x, angles=None, bias=None, memory=None), TrunkState(
+        return hidden._replace(x=x, angles=None, bias=None, memory=None, elsewhere=None), TrunkState(
             self, after, state.used + seen, state.condition
         )

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from sevenfold.assembly.block import Block, block_of
 from sevenfold.assembly.condition import Condition
-from sevenfold.assembly.mask import MaskConfig, check_blocks, mask_of
+from sevenfold.assembly.mask import MaskConfig, check_blocks, check_embeds, mask_of
 from sevenfold.assembly.pair import PairConfig, PairEmbed, check_needs, framed, grid_of, with_pair
 from sevenfold.assembly.pieces import (
     bridge,
     check_reach,
+    embedded,
     embedding_of,
     joined,
     longest,
@@ -33,6 +34,7 @@ from sevenfold.assembly.pieces import (
     trunk_axes,
 )
 from sevenfold.assembly.pool import extras_of
+from sevenfold.assembly.standing import own_positions, standing
 from sevenfold.assembly.stepping import Stepping
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.position import Position
@@ -41,7 +43,7 @@ from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.modules import ModuleDict, ModuleList
-from sevenfold.core.types import Batch, Bias, Hidden, Stream, take
+from sevenfold.core.types import Batch, Hidden, Stream, take
 from sevenfold.modality import Modality
 
 
@@ -148,11 +150,15 @@ class Trunk(Stepping):
         )
         heads = max((mixer.heads or 0 for block in self.blocks for mixer in block.mixers), default=0)
         self.position: Position = config.position.build(width, len(self.axes), heads or None)
-        norm: Norm.Config = (config.blocks or [Block.Config()])[-1].norm
+        self.block_positions = own_positions(self.blocks, width, len(self.axes), heads or None)
+        if self.position.class_row() is not None and not config.class_token:
+            raise ConfigError("position: has a row for a class token, which this trunk has not: set class_token")
+        norm: Norm.Config = (config.blocks or [Block.Config()])[-1].last_norm
         self.input_norm = norm.build(width, condition) if config.input_norm else None
         self.norm = norm.build(width, condition) if config.final_norm else None
         self.longest = longest(config, streams, earlier)
         check_blocks(config, self.blocks)
+        check_embeds(config, dict(self.embeds.items()))
         self.grid, self.framed = grid_of(config, self.blocks, streams, earlier), framed(config, streams, earlier)
         check_needs(config, self.blocks, self.grid, self.framed)
         self._around(Hidden(torch.zeros(1, 1, width), torch.zeros(1, 1, len(self.axes))), None)  # may refuse too
@@ -176,7 +182,7 @@ class Trunk(Stepping):
         tokens of an earlier trunk stand nowhere: no position is added to them.
         """
         x = given.x if isinstance(given, Hidden) else given.values
-        x = self.embeds[name](x) if project else x
+        x = embedded(self.embeds[name], x, given.valid, given.segments) if project else x
         if self.marks is not None:
             x = x + self.marks[name]
         coords = given.coords
@@ -198,9 +204,12 @@ class Trunk(Stepping):
         """The class and register tokens, for `rows` rows."""
         if self.tokens is None:
             return []
-        x = self.tokens.to(like.x.dtype).expand(rows, -1, -1)
+        x: Tensor = self.tokens
+        first, row = int(self.config.class_token), self.position.class_row()
+        if row is not None and first:
+            x = x + F.pad(row[None], (0, 0, 0, len(x) - 1))
+        x = x.to(like.x.dtype).expand(rows, -1, -1)
         coords = None if like.coords is None else like.coords.new_zeros(rows, x.shape[1], like.coords.shape[-1])
-        first = int(self.config.class_token)
         return [Hidden(x, coords, spans={"class": (0, first), "registers": (first, x.shape[1])})]
 
     def latents(self, memory: Hidden) -> Hidden:
@@ -276,14 +285,16 @@ class Trunk(Stepping):
 
     def _around(self, hidden: Hidden, memory: Hidden | None) -> Hidden:
         """What mixers need beside the tokens: rotations, the bias of the position, the memory (padding if it is absent)."""
-        angles = {}
-        for width in dict.fromkeys(mixer.rotated for block in self.blocks for mixer in block.mixers):
-            if width is not None and hidden.coords is not None:
-                turned = self.position.angles(hidden.coords, width)
-                if turned is not None:
-                    angles[width] = turned
-        bias = cast(Bias, self.position.bias) if self.position.biased else None
         if memory is None and self.memory_width is not None:
             x = hidden.x.new_zeros(len(hidden.x), 1, self.memory_width)
             memory = Hidden(x, valid=torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device))
-        return hidden._replace(angles=angles or None, bias=bias, memory=memory)
+        placed: dict[int | None, list[Block]] = {}
+        for block in self.blocks:
+            placed.setdefault(block.stands, []).append(block)
+        angles, bias = standing(self.position, placed.get(None, ()), hidden)
+        own = tuple(standing(one, placed[place], hidden) for place, one in enumerate(self.block_positions))
+        return hidden._replace(angles=angles, bias=bias, memory=memory, elsewhere=own or None)
+
+    def position_of(self, block: Block) -> Position:
+        """The position that a block's mixers read: its own, or the trunk's."""
+        return self.position if block.stands is None else self.block_positions[block.stands]

@@ -36,7 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--text", action="append", metavar="TEXT", help="an item itself, instead of DATA; may be repeated"
     )
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="where to: .npy, .npz, .csv or .parquet")
-    parser.add_argument("--pool", default="mean", metavar="HOW", help="mean (the default), class, last, or none")
+    parser.add_argument(
+        "--pool", default="mean", metavar="HOW", help="mean (the default), class, last, class_mean, or none"
+    )
     parser.add_argument("--trunk", metavar="NAME", help="which trunk's representation (default: the last that reads)")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="items at a time (default: 64)")
 

@@ -58,7 +58,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-stream", action="store_true", help="print a text when it is whole")
     add("--logprobs", action="store_true", help="print each token with its log-probability")
     how = parser.add_argument_group("how tokens are chosen").add_argument
-    how("--temperature", type=float, metavar="T", help="0 takes the likeliest token (default: 1; where hidden tokens are filled in, 0)")
+    how(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help="0 takes the likeliest token (default: 1; where hidden tokens are filled in, 0)",
+    )
     how("--top-k", type=int, metavar="K", help="choose among the K likeliest tokens")
     how("--top-p", type=float, metavar="P", help="choose among the fewest tokens of probability P together")
     how(

@@ -95,9 +95,11 @@ def _trunks(objective: Objective) -> None:
                 reads,
                 f"{trunk.width} x {trunk.depth}",
                 _kinds(block.mixer for block in blocks),
-                trunk.position.kind,
+                _kinds([trunk.position, *(block.position for block in blocks if block.position)]),
                 _kinds(block.nonlinearity for block in blocks),
-                _kinds(block.norm for block in blocks),
+                _kinds(
+                    norm for block in blocks for norm in (block.norm if isinstance(block.norm, tuple) else [block.norm])
+                ),
                 _mask(trunk.mask),
                 f"{tokens[name]:,}",
             ]

@@ -46,8 +46,11 @@ def check_shape(config: Any) -> None:
 
 
 def check_keeps_size(config: Any) -> None:
-    """Whatever the size of what comes in, about 1 comes out."""
+    """Whatever the size of what comes in, about 1 comes out; of one that does nothing, what comes in."""
     norm, x = made(config), torch.randn(ROWS, TOKENS, WIDTH)
+    if not norm.acts:
+        expect(torch.equal(norm(x, condition()), x), "says that it does nothing, and gives something else")
+        return
     for size in (0.1, 1.0, 1000.0):
         found = float(norm(x * size, condition()).square().mean().sqrt().detach())
         expect(0.3 < found < 3, f"activations of size {size:g} leave with size {found:.3f}")

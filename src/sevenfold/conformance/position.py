@@ -29,6 +29,11 @@ def built(config: Any) -> list[Any]:
     return found
 
 
+def head(scheme: Any) -> int:
+    """The width of the heads that it is asked to turn."""
+    return scheme.turned_width or HEAD
+
+
 def places(scheme: Any, rows: int = 2, tokens: int = 5, most: int | None = None) -> Tensor:
     """Coordinates [b n c] within what the scheme reaches."""
     return torch.randint(0, min(most or 50, scheme.reach or FAR), (rows, tokens, scheme.axes))
@@ -64,15 +69,16 @@ def check_rotation(config: Any) -> None:
     given = False
     for scheme in built(config):
         coords = places(scheme)
-        turned = scheme.angles(coords, HEAD)
+        width = head(scheme)
+        turned = scheme.angles(coords, width)
         if turned is not None:
             given = True
             cos, sin = turned
-            expect(cos.shape == sin.shape == (2, 5, HEAD // 2), f"angles of {list(cos.shape)}")
+            expect(cos.shape == sin.shape == (2, 5, width // 2), f"angles of {list(cos.shape)}")
             expect(cos.dtype == sin.dtype == torch.float32, f"angles in {cos.dtype}")
             size = cos.square() + sin.square()
             near(size, torch.full_like(cos, float(size[0, 0, 0])), "cos^2 + sin^2, of all pairs and places")
-            q, k = torch.randn(2, 2, HEADS, 5, HEAD)
+            q, k = torch.randn(2, 2, HEADS, 5, width)
             near(turn(q, cos, sin).norm(dim=-1), q.norm(dim=-1) * size[0, 0, 0].sqrt(), "the norm after turning")
             wanted = _scores(scheme, q, k, coords)
             for shift in (1, 7, FAR):
@@ -86,8 +92,8 @@ def check_rotation(config: Any) -> None:
 
 def _scores(scheme: Any, q: Tensor, k: Tensor, coords: Tensor) -> Tensor:
     """Scores [b h n n] of queries and keys at coordinates."""
-    cos, sin = scheme.angles(coords, HEAD)
-    return turn(q, cos, sin) @ turn(k, cos, sin).transpose(-1, -2) / HEAD**0.5
+    cos, sin = scheme.angles(coords, head(scheme))
+    return turn(q, cos, sin) @ turn(k, cos, sin).transpose(-1, -2) / q.shape[-1] ** 0.5
 
 
 def check_bias(config: Any) -> None:
@@ -133,7 +139,12 @@ def check_gradients(config: Any) -> None:
         if scheme.axes == 0:
             continue
         coords = places(scheme)
-        outputs = [scheme.embed(coords), scheme.bias(coords, coords, HEADS), *(scheme.angles(coords, HEAD) or ())]
+        outputs = [
+            scheme.embed(coords),
+            scheme.bias(coords, coords, HEADS),
+            *(scheme.angles(coords, head(scheme)) or ()),
+            scheme.class_row(),
+        ]
         gradients(scheme, torch.cat([output.flatten() for output in outputs if output is not None]))
 
 
@@ -141,7 +152,11 @@ def check_compiles(config: Any) -> None:
     """It compiles whole, and gives the same."""
     for scheme in built(config):
         coords = places(scheme)
-        calls = [(scheme.embed, (coords,)), (scheme.angles, (coords, HEAD)), (scheme.bias, (coords, coords, HEADS))]
+        calls = [
+            (scheme.embed, (coords,)),
+            (scheme.angles, (coords, head(scheme))),
+            (scheme.bias, (coords, coords, HEADS)),
+        ]
         for function, args in calls:
             wanted, found = function(*args), compiled(function)(*args)
             expect((wanted is None) == (found is None), "gives something else when compiled")

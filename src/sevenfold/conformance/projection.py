@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sevenfold.conformance._kit import (
+    Skipped,
     compiled,
     counted,
     expect,
@@ -43,7 +44,22 @@ def check_shape(config: Any) -> None:
     y = projection(x, *table)
     expect(y.shape == (*x.shape[:2], OUTSIDE), f"gives {list(y.shape)} for {list(x.shape)}")
     finite(y, "the output")
-    near(projection(x[1:, 2:3], *table), y[1:, 2:3], "a token on its own")
+    if not projection.reads_row:
+        near(projection(x[1:, 2:3], *table), y[1:, 2:3], "a token on its own")
+
+
+def check_row(config: Any) -> None:
+    """Of one that reads a row: rows, padding and other documents are nothing to a token."""
+    projection = made(config).double()
+    if not projection.reads_row:
+        raise Skipped("reads no row")
+    ids, valid = torch.randint(INSIDE, (ROWS, 9)), torch.arange(9).repeat(ROWS, 1) < 6
+    segments = (torch.arange(9) >= 4).long().repeat(ROWS, 1)
+    near(projection(ids[:1, :6]), projection(ids, valid)[:1, :6], "beside padding")
+    near(projection(ids[:, :4]), projection(ids, valid, segments)[:, :4], "the first document of a row")
+    near(projection(ids[:, 4:6]), projection(ids, valid, segments)[:, 4:6], "the second document of a row")
+    other = torch.where(valid, ids, (ids + 1) % INSIDE)
+    near(projection(other, valid)[valid], projection(ids, valid)[valid], "beside other padding")
 
 
 def check_weight(config: Any) -> None:
@@ -57,6 +73,8 @@ def check_weight(config: Any) -> None:
 def check_std(config: Any) -> None:
     """`std` is the standard deviation of the initial weights, and the seed decides them."""
     first, second = (_initial(config.replace(std=0.125)) for _ in range(2))
+    if not list(first.parameters()) and not first.reads_table:
+        raise Skipped("nothing in it is trained")
     if not first.dense:
         pairs = list(zip(first.parameters(), second.parameters()))
         expect(all(torch.equal(*pair) for pair in pairs), "the same seed gives other weights")
@@ -76,6 +94,8 @@ def _initial(config: Any) -> Any:
 def check_gradients(config: Any) -> None:
     """Every trainable parameter gets a gradient."""
     projection = made(config)
+    if not list(projection.parameters()) and not projection.reads_table:
+        raise Skipped("nothing in it is trained")
     x, *table = given(projection)
     gradients(projection, projection(x, *(part.requires_grad_() for part in table)))
 

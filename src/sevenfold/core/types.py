@@ -109,6 +109,7 @@ class Hidden(NamedTuple):
     bias       the Bias of the trunk's position, or None
     memory     the Hidden that cross mixers read, or None
     streams    [b n] int: which of the trunk's inputs each token is from, -1 class and register tokens; None: one input
+    elsewhere  (angles, bias) of each position that blocks have of their own, in place of the trunk's; None: none has one
     """
 
     x: Tensor
@@ -124,6 +125,7 @@ class Hidden(NamedTuple):
     bias: Bias | None = None
     memory: Any = None
     streams: Tensor | None = None
+    elsewhere: tuple[tuple[dict[int, tuple[Tensor, Tensor]] | None, Bias | None], ...] | None = None
 
     def of(self, name: str) -> Hidden:
         """The part that came from one stream (or `tokens`: class and register tokens)."""

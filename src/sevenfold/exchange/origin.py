@@ -41,6 +41,9 @@ def record_of(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder / 'config.json'}: is not the config of a model")
+    named = config.get("architectures")
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise CheckpointError(f"{folder / 'config.json'}: architectures: a list of names, not {named!r}")
     record: dict[str, Any] = {"origin": folder.resolve().name, "config": config}
     for name in ("preprocessor", "generation"):
         path = folder / f"{name}_config.json"

@@ -13,7 +13,7 @@ from sevenfold.assembly.model import Model
 from sevenfold.core.files import sha256, write_atomic
 from sevenfold.core.version import __version__
 from sevenfold.exchange.weights import INDEX, files
-from sevenfold.family import LUGGAGE, OBJECTIVE, Family, matches
+from sevenfold.family import LUGGAGE, OBJECTIVE, Family
 
 PASSPORT = "passport.json"
 
@@ -79,7 +79,7 @@ def mapped(
         ours, theirs = rule.names
         pairs.setdefault(" + ".join(ours) or "(computed)", []).extend(theirs)
     respelled = family.respelled(state)
-    carried = sorted(name for name in respelled if matches(family.carried, name))
+    carried = sorted(family.aboard(respelled))
     used = {name for names in pairs.values() for name in names}
     left = sorted(name for name in state if family.respell(name) not in used and family.respell(name) not in carried)
     architectures = record["config"].get("architectures") or [None]

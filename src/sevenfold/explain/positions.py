@@ -108,7 +108,7 @@ def _codes(scheme: Any, places: Tensor, against: Tensor) -> tuple[str, Tensor]:
     added = scheme.embed(coords)
     if added is not None:
         return "added", added[0].double()
-    head = scheme.width // HEADS * 2
+    head = scheme.turned_width or scheme.width // HEADS * 2
     turned = scheme.angles(coords, head)
     if turned is not None:
         return "turns", torch.cat([turned[0][0], turned[1][0]], -1).double()

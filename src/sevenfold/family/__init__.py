@@ -17,7 +17,7 @@ Folders are read and written by sevenfold.exchange.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, get_args
 
 import torch
@@ -43,6 +43,8 @@ class Op(NamedTuple):
     """Theirs → ours."""
     give: Callable[[list[Any]], list[Tensor]]
     """Ours → theirs, undoing `take`. Luggage that a model does not have (it began here) comes as None."""
+    spared: bool = False
+    """Whether what an objective would hold may be absent as well, and comes as None."""
 
 
 class Rule(NamedTuple):
@@ -72,6 +74,11 @@ STACK = Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(3
 """Query, key and value of equal widths, kept apart."""
 
 
+def stack(*sizes: int) -> Op:
+    """Layers of these many outputs, one below the other in ours, kept apart."""
+    return Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].split(sizes)))
+
+
 def lead(count: int) -> Op:
     """Theirs has `count` more leading axes of length 1 than ours (fewer, if negative)."""
 
@@ -89,6 +96,12 @@ def patches(size: int, channels: int) -> Op:
         lambda theirs: [theirs[0].movedim(1, -1).reshape(-1, size * size * channels)],
         lambda ours: [ours[0].reshape(-1, size, size, channels).movedim(-1, 1)],
     )
+
+
+def begun(op: Op, value: float) -> Op:
+    """The same for one number that an objective holds; a model that learned by another objective is published with that
+    value."""
+    return Op(op.take, lambda ours: op.give([torch.tensor(value) if ours[0] is None else ours[0]]), True)
 
 
 def constant(value: Callable[[], Tensor], tolerance: float = 1e-5) -> Op:
@@ -146,11 +159,12 @@ class Family(part.Part):
     """What such a model goes on learning by when nobody says: an objective, as a recipe has it."""
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Name of a published size → the fields in which it differs from the defaults."""
-    spellings: ClassVar[Sequence[tuple[str, str]]] = ()
+    spellings: Sequence[tuple[str, str]] = ()
     """(pattern, replacement): other ways in which published files spell names, applied in order."""
     unused: ClassVar[Sequence[str]] = ()
-    """Patterns of published names that hold constants or copies: left behind, and not needed on the way back."""
-    copies: ClassVar[Mapping[str, str]] = {}
+    """Patterns of published names that hold constants or copies: left behind, and not needed on the way back. Here and in
+    `carried`, a name that a rule has is not meant."""
+    copies: Mapping[str, str] = {}
     """Pattern of published names → the name that each must be equal to, number by number (a tied head that is written
     twice); its groups may be used as \\1. Left behind; an untied one is refused."""
     carried: ClassVar[Sequence[str]] = ()
@@ -204,12 +218,12 @@ class Family(part.Part):
         """The published `preprocessor_config.json` of a model; None where it needs none."""
         return dict(self.preprocessor) or None
 
-    def trial(self, model: Model) -> tuple[Batch, dict[str, Tensor]]:
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Any]]:
         """Random inputs for a look at both implementations: (our batch, the reference's arguments). Words of the one stream of
-        ids, pixels of the one stream of pictures (whose native size is `image_size` of the config)."""
+        ids, pixels of the one stream of pictures."""
         draw = torch.Generator().manual_seed(0)
         batch: Batch = {}
-        given: dict[str, Tensor] = {}
+        given: dict[str, Any] = {}
         for name, modality in model.modalities.items():
             if not any(name in trunk.config.inputs for trunk in model.trunks.values()):
                 continue
@@ -220,18 +234,31 @@ class Family(part.Part):
                 given["input_ids"] = ids
             else:
                 vision = getattr(self.config, "vision_config", self.config)
-                size, patch = vision.image_size, vision.patch_size
-                pixels = torch.randn(2, vision.num_channels, size, size, generator=draw)
-                batch[name] = cut(pixels, patch)
-                given["pixel_values"] = pixels
+                (height, width), more = self.seen(vision)
+                pixels = torch.randn(2, vision.num_channels, height, width, generator=draw)
+                batch[name] = cut(pixels, vision.patch_size)
+                given |= {"pixel_values": pixels, **more}
         return batch, given
 
+    def seen(self, vision: Any) -> tuple[tuple[int, int], dict[str, Any]]:
+        """Height and width of the pictures that it takes, and what the reference must be told beside them."""
+        return (vision.image_size, vision.image_size), {}
+
     # Weights
+    def mapped(self) -> set[str]:
+        """The published names that rules have."""
+        return {name for rule in self.rules() for name in rule.names[1]}
+
+    def aboard(self, names: Iterable[str]) -> list[str]:
+        """Those of published names that are carried along."""
+        mapped = self.mapped()
+        return [name for name in names if name not in mapped and matches(self.carried, name)]
+
     def from_published(self, state: State) -> dict[str, Tensor]:
         """Our tensors from published ones, which they may share memory with. CheckpointError names a tensor that is missing,
         left over or wrong."""
         given = self.respelled(state)
-        found = {f"{LUGGAGE}{name}": given.pop(name).detach() for name in list(given) if matches(self.carried, name)}
+        found = {f"{LUGGAGE}{name}": given.pop(name).detach() for name in self.aboard(given)}
         for rule in self.rules():
             found |= self._apply(rule.op.take, rule.names[1], rule.names[0], given, "the published weights lack")
         self._nothing_left(given, "the published weights hold")
@@ -243,7 +270,8 @@ class Family(part.Part):
         given = dict(state)
         found: dict[str, Tensor] = {}
         for rule in self.rules():
-            found |= self._apply(rule.op.give, rule.names[0], rule.names[1], given, "the model lacks")
+            spared = (LUGGAGE, OBJECTIVE) if rule.op.spared else LUGGAGE
+            found |= self._apply(rule.op.give, rule.names[0], rule.names[1], given, "the model lacks", spared)
         for name in list(given):
             if name.startswith(LUGGAGE) and matches(self.carried, name.removeprefix(LUGGAGE)):
                 found[name.removeprefix(LUGGAGE)] = given.pop(name).detach()
@@ -252,18 +280,18 @@ class Family(part.Part):
 
     def load(self, state: State, model: Model, objective: nn.Module | None = None) -> None:
         """Put published weights into a model (which may be on the meta device), and into its objective where that holds
-        some of them. They are not copied: a tensor that is the same in both layouts stays where it is, in the file's
-        memory map."""
+        some of them (what it has no use for is kept as luggage). They are not copied: a tensor that is the same in both
+        layouts stays where it is, in the file's memory map."""
         self.place(self.from_published(state), model, objective)
 
     def place(self, found: State, model: Model, objective: nn.Module | None = None) -> None:
         """Put what `from_published` gives into a model, and into its objective. CheckpointError, before anything is changed,
         for a name too few or too many, or another shape."""
-        own = {name: value for name, value in state_of(model, objective).items() if not name.startswith(LUGGAGE)}
+        learned = {} if objective is None else dict(objective.named_parameters())
+        held = {f"{OBJECTIVE}{name}" for name in learned}
+        own = {k: v for k, v in state_of(model, objective).items() if k in held or k not in model.luggage}
         kept = {name: value for name, value in found.items() if name.startswith(LUGGAGE)}
-        if objective is None:
-            own = {name: value for name, value in own.items() if not name.startswith(OBJECTIVE)}
-            kept |= {name: value for name, value in found.items() if name.startswith(OBJECTIVE)}
+        kept |= {name: value for name, value in found.items() if name.startswith(OBJECTIVE) and name not in own}
         found = {name: value for name, value in found.items() if name not in kept}
         for name in sorted(own.keys() ^ found.keys()):
             where = "the published weights lack" if name in own else "the model lacks"
@@ -275,17 +303,22 @@ class Family(part.Part):
         ours = {name: value for name, value in found.items() if not name.startswith(OBJECTIVE)}
         model.load_state_dict(ours, assign=True)
         model.luggage = kept
-        if objective is not None:
-            with torch.no_grad():
-                for name, parameter in objective.named_parameters():
-                    if f"{OBJECTIVE}{name}" in found:
-                        parameter.copy_(found[f"{OBJECTIVE}{name}"])
+        with torch.no_grad():
+            for name, parameter in learned.items():
+                if f"{OBJECTIVE}{name}" in found:
+                    parameter.copy_(found[f"{OBJECTIVE}{name}"])
 
     def _apply(
-        self, op: Callable, names: Sequence[str], made: Sequence[str], given: dict[str, Tensor], lacks: str
+        self,
+        op: Callable,
+        names: Sequence[str],
+        made: Sequence[str],
+        given: dict[str, Tensor],
+        lacks: str,
+        spared: str | tuple[str, ...] = LUGGAGE,
     ) -> dict[str, Tensor]:
         for name in names:
-            if name not in given and not name.startswith(LUGGAGE):
+            if name not in given and not name.startswith(spared):
                 raise CheckpointError(f"{self.kind}: {lacks} {name!r}")
         taken = [given.pop(name, None) for name in names]
         try:
@@ -304,9 +337,10 @@ class Family(part.Part):
         """Published tensors under the names that the rules have, without constants and copies. CheckpointError for a name
         that stands there in two spellings, and for a copy that is none."""
         found: dict[str, Tensor] = {}
+        mapped = self.mapped()
         for name, value in state.items():
             name = self.respell(name)
-            if matches(self.unused, name):
+            if matches(self.unused, name) and name not in mapped:
                 continue
             if name in found:
                 raise CheckpointError(f"{self.kind}: the published weights hold {name!r} twice, in two spellings")

@@ -8,17 +8,15 @@ Objective: {kind: infonce, trunks: [v, t], multi_positive: false}, whose scale s
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.family import Family, Rule, affine, blocks, lead, patches
-from sevenfold.family.vit import cells, image
-
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of red, green and blue in the pictures that it was trained on."""
+from sevenfold.family import SAME, Family, Rule, affine, begun, blocks, lead, patches
+from sevenfold.family._pictures import ACTIVATIONS, OPENAI, Pictures, cells, table
 
 LAYERS: dict[str, str | tuple[str, ...]] = {
     "norms.0": "layer_norm1",
@@ -39,8 +37,8 @@ class TowerConfig(part.Config):
     """Added to the variance."""
     attention_dropout: float = 0.0
     """Dropout of attention weights."""
-    hidden_act: Literal["quick_gelu", "gelu"] = "quick_gelu"
-    """The sigmoid approximation of GELU (OpenAI), or the exact one."""
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu"] = "quick_gelu"
+    """The sigmoid approximation of GELU (OpenAI), the exact one, or another."""
 
 
 class TextConfig(TowerConfig):
@@ -56,6 +54,8 @@ class TextConfig(TowerConfig):
     """Heads."""
     intermediate_size: int = Field(2048, ge=1)
     """Inner width of the feed-forward part."""
+    eos_token_id: int = Field(49407, ge=0)
+    """The end token, whose vector stands for a caption; 2 in older files, which mean the largest id. Both are the last."""
 
 
 class PictureConfig(TowerConfig):
@@ -79,7 +79,7 @@ LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16
 WIDE_TEXT = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 
 
-class CLIP(Family):
+class CLIP(Pictures):
     class Config(Family.Config):
         model_type: Literal["clip"] = "clip"
         """Which published config this is."""
@@ -99,24 +99,26 @@ class CLIP(Family):
             "projection_dim": 768,
         },
     }
+    processor = "CLIP"
+    colours = OPENAI
     states = {"v": "vision_model_output.hidden_states", "t": "text_model_output.hidden_states"}
     objective = {"kind": "infonce", "trunks": ("v", "t"), "multi_positive": False}
     unused = [r"(text|vision)_model\.embeddings\.position_ids"]
 
     def model(self) -> ModelConfig:
         text, vision = self.config.text_config, self.config.vision_config
-        colours = vision.num_channels == 3
+        cells(vision)
         words = {"kind": "published", "size": text.vocab_size}
         data = {
             "streams": {
-                "image": image(vision, MEAN if colours else 0.5, STD if colours else 0.5, bias=False),
-                "text": {"kind": "text", "tokenizer": words, "length": text.max_position_embeddings},
+                "image": self.stream(vision, bias=False),
+                "text": {"kind": "text", "tokenizer": words, "length": text.max_position_embeddings, "closed": True},
             },
             "trunks": {
                 "v": {
-                    **tower(vision, "image", cells(vision) ** 2 + 1),
+                    **tower(vision, "image", 1),
+                    "position": self.position(vision, class_row=True),
                     "class_token": True,
-                    "index": True,
                     "input_norm": True,
                 },
                 "t": {**tower(text, "text", text.max_position_embeddings), "mask": {"causal": True}},
@@ -135,7 +137,7 @@ class CLIP(Family):
         return [
             Rule("trunks.v.tokens", f"{picture}.class_embedding", lead(-1)),
             Rule("trunks.v.embeds.image.weight", f"{picture}.patch_embedding.weight", convolution),
-            Rule("trunks.v.position.tables", f"{picture}.position_embedding.weight", lead(-1)),
+            table("v", f"{picture}.position_embedding.weight", axes=0),
             *affine("trunks.v.input_norm", "vision_model.pre_layrnorm"),
             *blocks("v", vision.num_hidden_layers, "vision_model.encoder.layers.{i}", LAYERS),
             *affine("trunks.v.norm", "vision_model.post_layernorm"),
@@ -145,7 +147,7 @@ class CLIP(Family):
             *blocks("t", text.num_hidden_layers, "text_model.encoder.layers.{i}", LAYERS),
             *affine("trunks.t.norm", "text_model.final_layer_norm"),
             Rule("heads.t.projection.weight", "text_projection.weight"),
-            Rule("objective.scale", "logit_scale"),
+            Rule("objective.scale", "logit_scale", begun(SAME, math.log(1 / 0.07))),
         ]
 
 
@@ -153,7 +155,7 @@ def tower(config: Any, stream: str, places: int) -> dict[str, Any]:
     """The trunk of one tower."""
     block = {
         "mixer": {"kind": "attention", "heads": config.num_attention_heads, "dropout": config.attention_dropout},
-        "nonlinearity": {"kind": config.hidden_act, "inner": config.intermediate_size},
+        "nonlinearity": {**ACTIVATIONS[config.hidden_act], "inner": config.intermediate_size},
         "norm": {"kind": "layer", "eps": config.layer_norm_eps},
         "projection": {"kind": "linear", "bias": True},
     }

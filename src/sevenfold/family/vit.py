@@ -14,8 +14,8 @@ from pydantic import Field
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.core.errors import ConfigError
-from sevenfold.family import Family, Rule, affine, blocks, lead, patches
+from sevenfold.family import Family, Rule, affine, lead, patches
+from sevenfold.family._pictures import ACTIVATIONS, Pictures, cells, classifier, encoder, table
 
 LAYERS: dict[str, str | tuple[str, ...]] = {
     "norms.0": "layernorm_before",
@@ -51,13 +51,13 @@ class VisionConfig(Family.Config):
     """Dropout of each part's output and of the embedded tokens."""
     attention_probs_dropout_prob: float = 0.0
     """Dropout of attention weights."""
-    hidden_act: Literal["gelu"] = "gelu"
-    """The exact GELU."""
-    qkv_bias: Literal[True] = True
-    """Queries, keys and values have a bias, like the other layers."""
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu"] = "gelu"
+    """The activation: the exact GELU, its approximations, or another."""
+    qkv_bias: bool = True
+    """Whether queries, keys and values have a bias, like the other layers."""
 
 
-class ViT(Family):
+class ViT(Pictures):
     class Config(VisionConfig):
         model_type: Literal["vit"] = "vit"
         """Which published config this is."""
@@ -65,6 +65,10 @@ class ViT(Family):
         """What stands on the encoder: a classifier, or nothing (ViTModel)."""
         id2label: dict[int, str] = {place: f"LABEL_{place}" for place in range(1000)}
         """The classes."""
+        pooler_output_size: int | None = Field(None, ge=1, le=1 << 16)
+        """Channels of the pooler of a bare ViTModel, which is carried along."""
+        pooler_act: str = "tanh"
+        """Its activation."""
 
     sizes = {
         "base_patch16": {},
@@ -95,41 +99,23 @@ class ViT(Family):
 
     def model(self) -> ModelConfig:
         c = self.config
-        position = {"kind": "learned", "size": cells(c) ** 2 + 1}
-        enc = {**trunk(c, ["image"], class_token=True), "position": position, "index": True}
-        data: dict[str, Any] = {"streams": {"image": image(c)}, "trunks": {"enc": enc}}
+        cells(c)
+        enc = {**trunk(c, ["image"], class_token=True), "position": self.position(c, class_row=True)}
+        data: dict[str, Any] = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc}}
         if self.headed:
-            names = tuple(c.id2label[place] for place in sorted(c.id2label))
-            tokenizer = {"kind": "category", **({"labels": names} if len(set(names)) == len(names) else {})}
-            data["streams"]["label"] = {"kind": "label", "tokenizer": tokenizer}
-            linear = {"kind": "linear", "bias": True}
-            outputs = len(c.id2label)
-            data["heads"] = {
-                "label": {"trunk": "enc", "stream": "label", "outputs": outputs, "pool": "class", "projection": linear}
-            }
+            told = classifier(c.id2label, "class")
+            data = {**data, "streams": data["streams"] | told["streams"], "heads": told["heads"]}
         return part.decode(ModelConfig, data, "vit")
 
     def rules(self) -> list[Rule]:
+        c = self.config
         return [
-            *embedding(self.config),
-            Rule("trunks.enc.position.tables", "vit.embeddings.position_embeddings"),
-            *blocks("enc", self.config.num_hidden_layers, "vit.encoder.layer.{i}", LAYERS),
+            *embedding(c),
+            table("enc", "vit.embeddings.position_embeddings"),
+            *encoder("enc", c.num_hidden_layers, "vit.encoder.layer.{i}", LAYERS, c.qkv_bias),
             *affine("trunks.enc.norm", "vit.layernorm"),
             *(affine("heads.label.projection", "classifier") if self.headed else []),
         ]
-
-
-def cells(config: Any) -> int:
-    """Patches along one side of a picture."""
-    if config.image_size % config.patch_size:
-        raise ConfigError(f"image_size {config.image_size} is not a multiple of patch_size {config.patch_size}")
-    return config.image_size // config.patch_size
-
-
-def image(config: Any, mean: Any = 0.5, std: Any = 0.5, bias: bool = True) -> dict[str, Any]:
-    """The stream of pictures."""
-    tokenizer = {"kind": "patch", "patch": config.patch_size, "channels": config.num_channels, "mean": mean, "std": std}
-    return {"kind": "image", "tokenizer": tokenizer, "projection": {"kind": "patch_embed", "bias": bias}}
 
 
 def trunk(config: Any, inputs: list[str], prefix: str = "", class_token: bool = False) -> dict[str, Any]:
@@ -138,9 +124,10 @@ def trunk(config: Any, inputs: list[str], prefix: str = "", class_token: bool = 
         "mixer": {
             "kind": "attention",
             "heads": getattr(config, f"{prefix}num_attention_heads"),
+            "qkv": {"kind": "linear", "bias": config.qkv_bias},
             "dropout": config.attention_probs_dropout_prob,
         },
-        "nonlinearity": {"kind": "gelu", "inner": getattr(config, f"{prefix}intermediate_size")},
+        "nonlinearity": {**ACTIVATIONS[config.hidden_act], "inner": getattr(config, f"{prefix}intermediate_size")},
         "norm": {"kind": "layer", "eps": config.layer_norm_eps},
         "projection": {"kind": "linear", "bias": True},
         "dropout": config.hidden_dropout_prob,

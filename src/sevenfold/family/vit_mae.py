@@ -14,17 +14,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.model import ModelConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
-from sevenfold.family import Family, Rule, affine, blocks, constant, lead
-from sevenfold.family.vit import LAYERS, VisionConfig, cells, embedding, image, trunk
+from sevenfold.core.types import Batch
+from sevenfold.family import Rule, affine, constant, lead
+from sevenfold.family._pictures import IMAGENET, Pictures, cells, encoder
+from sevenfold.family.vit import LAYERS, VisionConfig, embedding, trunk
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue."""
 
-
-class ViTMAE(Family):
+class ViTMAE(Pictures):
     class Config(VisionConfig):
         model_type: Literal["vit_mae"] = "vit_mae"
         """Which published config this is."""
@@ -57,6 +56,7 @@ class ViTMAE(Family):
             "patch_size": 14,
         },
     }
+    colours = IMAGENET
     states = {"enc": "hidden_states"}
     objective = {"kind": "mae", "encoder": "enc", "decoder": "dec", "patch_norm": True}
     spellings = [(r"^decoder\.decoder_encoder\.layer\.", "decoder.decoder_layers.")]
@@ -65,13 +65,12 @@ class ViTMAE(Family):
         c = self.config
         if c.hidden_size == c.decoder_hidden_size:
             raise ConfigError("vit_mae: encoder and decoder of equal widths have no map between them here")
-        colours = c.num_channels == 3
-        picture = image(c, MEAN if colours else 0.5, STD if colours else 0.5)
+        cells(c)
         position = {"position": {"kind": "sinusoidal"}}
         enc = {**trunk(c, ["image"], class_token=True), **position}
         dec = {**trunk(c, ["enc"], "decoder_"), **position}
         head = {"trunk": "dec", "stream": "image", "projection": {"kind": "linear", "bias": True}}
-        data = {"streams": {"image": picture}, "trunks": {"enc": enc, "dec": dec}, "heads": {"image": head}}
+        data = {"streams": {"image": self.stream(c)}, "trunks": {"enc": enc, "dec": dec}, "heads": {"image": head}}
         return part.decode(ModelConfig, data, "vit_mae")
 
     def rules(self) -> list[Rule]:
@@ -79,15 +78,22 @@ class ViTMAE(Family):
         return [
             *embedding(c),
             Rule((), "vit.embeddings.position_embeddings", constant(lambda: self._places(c.hidden_size))),
-            *blocks("enc", c.num_hidden_layers, "vit.encoder.layer.{i}", LAYERS),
+            *encoder("enc", c.num_hidden_layers, "vit.encoder.layer.{i}", LAYERS, c.qkv_bias),
             *affine("trunks.enc.norm", "vit.layernorm"),
             *affine("trunks.dec.embeds.enc", "decoder.decoder_embed"),
             Rule("objective.mask_token", "decoder.mask_token", lead(2)),
             Rule((), "decoder.decoder_pos_embed", constant(lambda: self._places(c.decoder_hidden_size))),
-            *blocks("dec", c.decoder_num_hidden_layers, "decoder.decoder_layers.{i}", LAYERS),
+            *encoder("dec", c.decoder_num_hidden_layers, "decoder.decoder_layers.{i}", LAYERS, c.qkv_bias),
             *affine("trunks.dec.norm", "decoder.decoder_norm"),
             *affine("heads.image.projection", "decoder.decoder_pred"),
         ]
+
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Tensor]]:
+        """The first patches are visible: the reference shows those of the least noise."""
+        batch, given = super().trial(model)
+        patches = batch["image"].values.shape[1]
+        given["noise"] = torch.arange(patches).expand(2, -1) / patches
+        return {"image": batch["image"].slice(0, int(patches * (1 - self.config.mask_ratio)))}, given
 
     def _places(self, width: int) -> Tensor:
         """The fixed table [1 1+n width]: zeros for the class token, then each patch's sines and cosines."""

@@ -64,6 +64,8 @@ class Modality(part.Part):
         """The most tokens of one item, ends included; longer ones are cut. By default what the data has."""
         ends: bool = False
         """Whether a begin and an end token are put around an item (the tokenizer must have them)."""
+        closed: bool = False
+        """Whether an item that is cut to `length` still has its end token behind it (BERT, CLIP); without, it is cut off."""
         pack: bool | None = None
         """Lay items end to end and cut windows of `length` tokens, instead of padding; by default so for the only
         stream of ids in a line."""
@@ -109,22 +111,26 @@ class Modality(part.Part):
     def fit(self, raws: Iterable[Any]) -> None:
         """Let the tokenizer learn from training items, unless it is ready."""
         if not self.tokenizer.ready:
-            self.tokenizer.fit([self.check(raw) for raw in raws])
+            self.tokenizer.fit([self.prepared(self.check(raw)) for raw in raws])
+
+    def prepared(self, raw: Any) -> Any:
+        """A checked item as the tokenizer gets it: as it is, unless all items are brought to one form (one size)."""
+        return raw
 
     def tokens(self, raw: Any, generator: np.random.Generator | None = None, cut: bool = True) -> Tokens:
-        """One raw item as Tokens: views (only with a generator, so in training), tokenizer, ends, cut to length (unless
-        items are laid end to end)."""
+        """One raw item as Tokens: views (only with a generator, so in training), what `prepared` does, tokenizer, ends, cut
+        to length (unless items are laid end to end)."""
         check_ready(self.tokenizer)
         raw = self.check(raw)
         if generator is not None:
             for view in self.views:
                 raw = view(raw, generator)
-        tokens = self.tokenizer.encode(raw)
+        tokens = self.tokenizer.encode(self.prepared(raw))
+        length = self.config.length if cut else None
         if self.config.ends:
-            tokens = self.ended(tokens)
-        if cut and self.config.length is not None and len(tokens.values) > self.config.length:
-            tokens = tokens.slice(0, self.config.length)
-        return tokens
+            around = sum(map(len, self.tokenizer.around())) if self.config.closed else 0
+            tokens = self.ended(tokens if length is None or not around else tokens.slice(0, max(0, length - around)))
+        return tokens if length is None else tokens.slice(0, length)
 
     def ended(self, tokens: Tokens) -> Tokens:
         """With the begin and end ids around them that the tokenizer has."""

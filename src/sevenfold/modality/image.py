@@ -19,6 +19,7 @@ from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization._picture import picture
 from sevenfold.core import part
 from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality._resize import Resize, resized
 from sevenfold.modality._strings import spread
 
 MODES = {"1": "L", "L": "L", "LA": "RGBA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA", "CMYK": "RGB"}
@@ -36,6 +37,8 @@ class Image(Modality):
     class Config(Modality.Config):
         tokenizer: Tokenizer.Config = part.default("patch")
         """How raw items become tokens."""
+        resize: Resize | None = None
+        """The size that every picture is brought to, after its views; by default it keeps its own."""
 
     axes = ("row", "column")
 
@@ -44,8 +47,13 @@ class Image(Modality):
         if isinstance(raw, Pillow.Image):
             if raw.mode not in MODES:
                 raise ValueError(f"a picture of mode {raw.mode} cannot be used: convert it to L or RGB")
-            raw = np.asarray(raw.convert(MODES[raw.mode]))
+            seen_through = raw.has_transparency_data and self.config.resize is not None and self.config.resize.colours
+            raw = np.asarray(raw.convert("RGBA" if seen_through else MODES[raw.mode]))
         return picture(raw)
+
+    def prepared(self, raw: Any) -> np.ndarray:
+        """The picture in the size that `resize` says."""
+        return raw if self.config.resize is None else resized(raw, self.config.resize)
 
     def summary(self, raws: Sequence[Any]) -> dict[str, Any]:
         if not raws:
@@ -89,6 +97,8 @@ class Image(Modality):
     def error(self, raw: Any, back: Any) -> float:
         """Root mean square of the difference in pixels of 0…1; pixels of 256 levels are compared as such."""
         pixels, back = self.check(raw), np.asarray(back)
+        if pixels.shape != back.shape:
+            pixels = self.prepared(pixels)
         if pixels.shape != back.shape:
             return 1.0
         if pixels.dtype == np.uint8:

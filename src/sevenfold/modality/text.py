@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Tokens
 from sevenfold.modality import Modality, Suggestion
 from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
 
@@ -26,8 +29,24 @@ class Text(Modality):
     class Config(Modality.Config):
         ends: bool = True
         """Whether a begin and an end token are put around an item."""
+        fill: int | None = Field(None, ge=0)
+        """The id that stands behind an item up to `length`, as tokens like any other (SigLIP); by default rows of a batch are
+        padded, and padding is not looked at."""
 
     axes = ("token",)
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        if config.fill is not None and config.length is None:
+            raise ConfigError("text: fill needs a length to fill up to")
+
+    def tokens(self, raw: Any, generator: np.random.Generator | None = None, cut: bool = True) -> Tokens:
+        tokens = super().tokens(raw, generator, cut)
+        if self.config.fill is None or not cut:
+            return tokens
+        values = np.full(self.config.length, self.config.fill, np.int64)
+        values[: len(tokens.values)] = tokens.values
+        return Tokens(values, np.arange(len(values), dtype=np.int64)[:, None])
 
     def check(self, raw: Any) -> str:
         """A str that is not empty, unchanged."""

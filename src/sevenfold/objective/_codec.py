@@ -166,7 +166,7 @@ class Codec:
         self.channels = getattr(self.modality.tokenizer, "channels", None)
 
     def encode(self, raw: Any) -> Tokens:
-        values, coords = self.modality.tokenizer.encode(self.modality.check(raw))[:2]
+        values, coords = self.modality.tokenizer.encode(self.modality.prepared(self.modality.check(raw)))[:2]
         with one_thread():
             stream = Stream(torch.from_numpy(values)[None], torch.from_numpy(coords)[None])
             return Tokens(self.objective.ids(stream)[0].numpy(), coords)

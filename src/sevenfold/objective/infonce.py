@@ -148,7 +148,7 @@ class InfoNCE(Objective):
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
-        names = [self.model.config.trunks[tower].inputs[0] for tower in self.towers]
+        names = [self.streams[tower][0] for tower in (0, 1)]
         whole = [sample for sample in samples if all(sample.get(name) is not None for name in names)]
         if len(whole) < 2:
             return []

@@ -30,8 +30,8 @@ class Supervised(Objective):
         """The stream to predict; by default the only one that no trunk reads."""
         trunk: str | None = None
         """The trunk to predict it from; by default the last."""
-        pool: Literal["mean", "class", "last"] = "mean"
-        """How the trunk's tokens become one vector."""
+        pool: Literal["mean", "class", "last", "class_mean"] = "mean"
+        """How the trunk's tokens become one vector (class_mean: the class token and the mean, side by side)."""
         smoothing: float = Field(0.0, ge=0, lt=1)
         """Label smoothing."""
 
@@ -52,7 +52,7 @@ class Supervised(Objective):
         trunk, target = cls._names(config, model)
         if target in model.heads:
             return {}
-        if config.pool == "class" and not model.trunks[trunk].class_token:
+        if config.pool in ("class", "class_mean") and not model.trunks[trunk].class_token:
             raise ConfigError(f"objective.pool: trunks.{trunk} has no class token: set class_token, or pool by mean")
         projection: Any = {"kind": "linear", "bias": True}
         return {target: HeadConfig(trunk=trunk, stream=target, pool=config.pool, projection=projection)}

@@ -86,6 +86,11 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
                 raise DataError(
                     f"{recipe.data.path}: no training sample has a {fields[name]!r} to learn a tokenizer from"
                 )
+        if not modality.tokenizer.spells:
+            raise ConfigError(
+                f"streams.{name}.tokenizer: {recipe.start or 'the family'} has none of its own: name one that learns from the "
+                "data ({kind: bpe, size: 4096}), or the folder of a published one ({kind: published, path: …})"
+            )
         if recipe.streams[name].ends and not any(modality.tokenizer.around()):
             raise ConfigError(
                 f"streams.{name}.ends: the {modality.tokenizer.kind} tokenizer has no begin and end tokens: set it to false"

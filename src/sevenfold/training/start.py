@@ -33,7 +33,8 @@ class Start(NamedTuple):
     def knows(self, stream: str, config: Modality.Config) -> bool:
         """Whether its tokenizer is the one that a stream asks for."""
         own = self.model.config.streams.get(stream)
-        return own is not None and own.tokenizer == config.tokenizer
+        ready = own is not None and self.model.modalities[stream].tokenizer.ready
+        return ready and own is not None and own.tokenizer == config.tokenizer
 
     def give(self, model: Model, objective: Objective, note: Callable[[str], None]) -> None:
         """Put its weights into a model and an objective. Heads and trunks that one of them does not have are said; a tensor of

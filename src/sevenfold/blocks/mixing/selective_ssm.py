@@ -32,6 +32,7 @@ from sevenfold.blocks.mixing._scan import (
     short,
 )
 from sevenfold.blocks.mixing._selective import selective_scan
+from sevenfold.blocks.projection import Projection
 from sevenfold.core.initial import Constant, Rule, Uniform, Values
 from sevenfold.core.types import wide
 
@@ -51,20 +52,27 @@ class SelectiveSSM(Recurrent):
         """Channels inside, as a multiple of the width."""
         kernel: int = Field(4, ge=2, le=64)
         """Taps of the short convolution."""
+        conv_bias: bool = True
+        """Whether the short convolution has a bias."""
+        select: Projection.Config | None = None
+        """What r, B and C are made by; by default as block.projection says."""
         rank: int | None = Field(None, ge=1)
         """Numbers of which the step sizes D_t are made; by default width / 16, rounded up."""
         chunk: int = Field(64, ge=1, le=1 << 16)
         """Tokens of one piece, whose states are in memory at a time. Changes speed and memory, not the result."""
 
-    variants = ({"state": 3, "expand": 1, "kernel": 2, "rank": 5, "chunk": 5},)
+    variants = (
+        {"state": 3, "expand": 1, "kernel": 2, "rank": 5, "chunk": 5},
+        {"conv_bias": False, "select": {"kind": "linear", "bias": True}},
+    )
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__(config, width, project)
         self.inner, self.rank = config.expand * width, config.rank or math.ceil(width / 16)
         self.up = self.project(width, 2 * self.inner)
         self.taps = nn.Parameter(torch.empty(self.inner, config.kernel))
-        self.taps_bias = nn.Parameter(torch.empty(self.inner))
-        self.select = self.project(self.inner, self.rank + 2 * config.state)
+        self.taps_bias = nn.Parameter(torch.empty(self.inner)) if config.conv_bias else None
+        self.select = (config.select.build if config.select else self.project)(self.inner, self.rank + 2 * config.state)
         self.dt_weight = nn.Parameter(torch.empty(self.inner, self.rank))
         self.dt_bias = nn.Parameter(torch.empty(self.inner))
         self.A_log = nn.Parameter(torch.empty(self.inner, config.state))
@@ -73,9 +81,9 @@ class SelectiveSSM(Recurrent):
 
     def rules(self) -> dict[str, Rule]:
         reach, spread = self.config.kernel**-0.5, self.rank**-0.5
-        return {
+        bias: dict[str, Rule] = {"taps_bias": Uniform(-reach, reach)} if self.config.conv_bias else {}
+        return bias | {
             "taps": Uniform(-reach, reach),
-            "taps_bias": Uniform(-reach, reach),
             "dt_weight": Uniform(-spread, spread),
             "dt_bias": Values(first_steps),
             "A_log": Values(lambda shape: torch.arange(1, shape[1] + 1).float().log().expand(shape)),
@@ -83,7 +91,10 @@ class SelectiveSSM(Recurrent):
         }
 
     def _convolved(self, x: Tensor, valid: Tensor | None, ids: Tensor | None) -> Tensor:
-        return F.silu(short(real(x, valid), self.taps, ids, None)[0] + self.taps_bias)
+        return self._activated(short(real(x, valid), self.taps, ids, None)[0])
+
+    def _activated(self, x: Tensor) -> Tensor:
+        return F.silu(x if self.taps_bias is None else x + self.taps_bias)
 
     def walk(self, u: Tensor, valid: Tensor | None, ids: Tensor | None, state: State | None) -> tuple[Tensor, Any]:
         x = u[..., : self.inner]
@@ -92,7 +103,7 @@ class SelectiveSSM(Recurrent):
             h, last = wide(x.new_zeros(len(x), self.inner, self.config.state)), None
         else:
             mixed, past = short(real(x, valid), self.taps, ids, state.past)
-            mixed = F.silu(mixed + self.taps_bias)
+            mixed = self._activated(mixed)
             h, last = state.h, state.past.ids[:, -1]
         r, b, c = self.select(mixed).split([self.rank, self.config.state, self.config.state], -1)
         raw = F.linear(r, self.dt_weight.to(r.dtype), self.dt_bias.to(r.dtype))

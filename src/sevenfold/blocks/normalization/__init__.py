@@ -6,7 +6,7 @@ unless its header says else. `condition` is read by adaptive norms, `valid` by t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -23,6 +23,9 @@ class Norm(part.Part, Ruled):
     class Config(part.Config):
         eps: float = Field(1e-5, gt=0, lt=1)
         """Added to the variance."""
+
+    acts: ClassVar[bool] = True
+    """Whether it does anything: `none` gives what it is given."""
 
     def __init__(self, config: Any, width: int, condition: int | None = None):
         super().__init__()

@@ -24,6 +24,9 @@ class Position(part.Part, Ruled):
     class Config(part.Config):
         pass
 
+    turned_width: int | None = None
+    """The only width of heads that it turns; None: any."""
+
     def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
         super().__init__()
         self.config, self.width, self.axes = config, width, axes
@@ -37,6 +40,10 @@ class Position(part.Part, Ruled):
         """coords [b n c] → [b n width], added to the embedded tokens."""
         return None
 
+    def class_row(self) -> Tensor | None:
+        """[width], added to a class token, which has no coordinates."""
+        return None
+
     def angles(self, coords: Tensor, width: int) -> tuple[Tensor, Tensor] | None:
         """coords [b n c] → (cos, sin), each [b n width/2] float32: the rotation of a head's pairs (i, i + width/2), times
         one factor where a scheme sharpens scores."""
@@ -45,6 +52,11 @@ class Position(part.Part, Ruled):
     def bias(self, query: Tensor, key: Tensor, heads: int) -> Tensor | None:
         """query coords [b n c], key coords [b m c] → [b heads n m], added to attention scores."""
         return None
+
+    @property
+    def adds(self) -> bool:
+        """Whether `embed` gives something."""
+        return type(self).embed is not Position.embed
 
     @property
     def biased(self) -> bool:

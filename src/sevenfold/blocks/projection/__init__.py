@@ -1,4 +1,8 @@
-"""Projections: what takes vectors (or ids) of one width to vectors of another. Everything else is built on them."""
+"""Projections: what takes vectors (or ids) of one width to vectors of another. Everything else is built on them.
+
+One that reads a row (`reads_row`) embeds a token by what else is in its row; it takes forward(ids [b n], valid [b n] or None,
+segments [b n] or None), and padding and other segments are nothing to it.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +29,8 @@ class Projection(part.Part, Ruled):
     """Whether it takes ids [b n] instead of vectors; then width_in is how many ids there are."""
     reads_table: ClassVar[bool] = False
     """Whether it takes the input embedding's table [width_out width_in] as a second argument."""
+    reads_row: ClassVar[bool] = False
+    """Whether what it makes of an id depends on the other ids of the row."""
     dense: ClassVar[bool] = True
     """Whether it is one matrix, `weight`; a small network (of a group of points) has several."""
     weight: Tensor

@@ -70,6 +70,11 @@ class Tokenizer(part.Part):
         return None
 
     @property
+    def spells(self) -> bool:
+        """Whether it takes raw items at all, and not only ids: a model may have come without the files of its tokenizer."""
+        return True
+
+    @property
     def ready(self) -> bool:
         """Whether it can encode: it has nothing to learn, or has learned it."""
         return self.size is not None or self.features is not None

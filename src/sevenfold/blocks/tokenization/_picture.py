@@ -46,6 +46,8 @@ class PatchTokenizer(Tokenizer):
         """Height and width P of a patch, in pixels."""
 
     axes = 2
+    trims: bool = False
+    """Whether rows and columns beyond the last whole patch are left out."""
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -81,7 +83,10 @@ class PatchTokenizer(Tokenizer):
             raise ValueError(
                 f"the picture has {channels} channels, but the {self.kind} tokenizer takes {self.channels}: convert it"
             )
-        if height % size or width % size:
+        if self.trims:
+            pixels = pixels[: height - height % size, : width - width % size]
+            height, width, _ = pixels.shape
+        if height % size or width % size or not pixels.size:
             raise ValueError(
                 f"a picture of {height} by {width} pixels is not a whole number of {size} by {size} patches: "
                 f"crop or pad it, or set patch to a divisor of both"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from sevenfold.blocks.tokenization import check_ready
 from sevenfold.blocks.tokenization._picture import PatchTokenizer
@@ -31,6 +31,10 @@ class Patch(PatchTokenizer):
     class Config(PatchTokenizer.Config):
         channels: int | None = Field(None, ge=1, le=1024)
         """Channels C of every picture; by default those of the training pictures."""
+        cells: tuple[PositiveInt, PositiveInt] | None = None
+        """Rows and columns of patches of every picture; by default those of the training pictures, if they are alike."""
+        trim: bool = False
+        """Leave out rows and columns of pixels beyond the last whole patch, as a convolution does."""
         mean: float | tuple[float, ...] = 0.5
         """m, subtracted from pixels in 0…1: one for all channels, or one each."""
         std: PositiveFloat | tuple[PositiveFloat, ...] = 0.5
@@ -40,11 +44,14 @@ class Patch(PatchTokenizer):
 
     def __init__(self, config: Any):
         super().__init__(config)
+        self.trims = config.trim
+        self.cells = config.cells
         if config.channels is not None:
             self._set_channels(config.channels)
 
     def fit(self, raws: Iterable[Any]) -> None:
         self.look(raws)
+        self.cells = self.config.cells or self.cells
         assert self.channels is not None
         self._set_channels(self.config.channels or self.channels)
 

@@ -67,6 +67,10 @@ class Published(TrainedText):
         (folder / SETTINGS).write_text(json.dumps({"bos_token": "<s>", "eos_token": "</s>"}))
         return config.replace(path=str(folder))
 
+    @property
+    def spells(self) -> bool:
+        return self.inner is not None or self.size is None
+
     def train(self, raws: Iterator[str]) -> tokenizers.Tokenizer:
         raise ConfigError("tokenizer.published: it learns nothing; give the folder of its files as tokenizer.path")
 

@@ -26,14 +26,22 @@ class Yarn(Scaling):
         """Turns within L0 from which a frequency is kept."""
         slow: float = Field(1.0, gt=0)
         """Turns within L0 up to which a frequency is divided."""
+        whole: bool = True
+        """The ramp begins and ends at whole channels (not in gpt-oss)."""
+        sharper: float | None = Field(None, gt=0)
+        """What cos and sin are multiplied by; by default 0.1 ln s + 1."""
+
+    variants = ({"whole": False, "factor": 32.0},)
 
     def frequencies(self, pairs: int, base: float) -> tuple[Tensor, float]:
         own = plain(pairs, base)
-        low = max(math.floor(self._channel(self.config.fast, pairs, base)), 0)
-        high = min(math.ceil(self._channel(self.config.slow, pairs, base)), 2 * pairs - 1)
+        low, high = (self._channel(turns, pairs, base) for turns in (self.config.fast, self.config.slow))
+        if self.config.whole:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, 2 * pairs - 1)
         ramp = ((torch.arange(pairs, dtype=torch.float64) - low) / max(high - low, 1e-3)).clamp(0, 1)
         factor = self.config.factor
-        return own * (1 - ramp) + own / factor * ramp, 0.1 * math.log(factor) + 1.0
+        return own * (1 - ramp) + own / factor * ramp, self.config.sharper or 0.1 * math.log(factor) + 1.0
 
     def _channel(self, turns: float, pairs: int, base: float) -> float:
         """The (real) number of the pair that turns so often within the trained length."""
