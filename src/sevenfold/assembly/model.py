@@ -24,10 +24,12 @@ from torch import Tensor, nn
 from sevenfold.assembly import generation
 from sevenfold.assembly.block import Block
 from sevenfold.assembly.initialisation import Initialisation
+from sevenfold.assembly.packing import pack
 from sevenfold.assembly.pool import POOLS, WIDER, pool
 from sevenfold.assembly.trunk import Trunk
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.projection import Projection
+from sevenfold.blocks.projection.packing import Packing
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, DataError, did_you_mean
 from sevenfold.core.initial import Ruled, ruled
@@ -108,6 +110,8 @@ class Model(Ruled):
         """What came with published weights and is no part of the model: kept for the way back (sevenfold.family)."""
         self.published: dict[str, Any] = {}
         """The published record that it was made from (sevenfold.exchange.origin); empty for others."""
+        self.packed: str | None = None
+        """In what form its projections are kept, where they can only be read (see `quantize`)."""
         self.trunks: ModuleDict[Trunk] = ModuleDict()
         for name, trunk in config.trunks.items():
             try:
@@ -163,13 +167,18 @@ class Model(Ruled):
                 done[name] = trunk(batch, done)
         return done
 
+    def table(self, name: str) -> Tensor | None:
+        """The embedding table that a head reads, [v d], where it reads one."""
+        head = self.heads[name]
+        if not head.projection.reads_table:
+            return None
+        assert head.config.stream is not None
+        embed: Any = self.trunks[head.config.trunk].embeds[head.config.stream]
+        return embed.weight
+
     def head(self, name: str, x: Tensor) -> Tensor:
         """x [… d] of the head's trunk → [… outputs]."""
-        head, table = self.heads[name], None
-        if head.config.projection.part.reads_table:
-            assert head.config.stream is not None
-            table = self.trunks[head.config.trunk].embeds[head.config.stream].weight
-        return head(x, table)
+        return self.heads[name](x, self.table(name))
 
     def logits(self, ids: Tensor, valid: Tensor | None = None) -> Tensor:
         """Ids [b n] of a language model's stream → logits [b n v]; `valid` [b n] is False at padding."""
@@ -262,6 +271,10 @@ class Model(Ruled):
     def fill(self, items: Any = None, **settings: Any) -> list[Any]:
         """Raw items with what was hidden in them filled in: see `sevenfold.assembly.generation.fill`."""
         return [filled.raw for filled in generation.fill(self, items, **settings)]
+
+    def quantize(self, kind: Packing.Config | str, heads: Packing.Config | str | None = None) -> Model:
+        """This model itself, kept in fewer bytes for reading only: see `sevenfold.assembly.packing.pack`."""
+        return pack(self, kind, heads)
 
 
 def pooled(hidden: Hidden, how: str) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from sevenfold.assembly.block import Block
 from sevenfold.assembly.mask import MaskConfig
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.trunk import Trunk
+from sevenfold.blocks.projection.packing import Packing
 from sevenfold.conformance._kit import TOKENS, WIDTH, compiled, expect, near
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode, find
@@ -36,6 +37,7 @@ def check(mixer: Any, position: Any) -> None:
     earlier = {} if memory is None else {"memory": memory}
     whole = trunk(batch, earlier).x
     near(compiled(trunk)(batch, earlier).x, whole, f"{what}, compiled")
+    packs(made(mixer, position).model, model, batch, what)
     steps(model.double(), batch, what)
 
 
@@ -74,6 +76,15 @@ def saves_and_loads(objective: NextToken, other: NextToken, batch: Any, what: st
     state = {name: value.clone() for name, value in objective.state_dict().items()}
     other.load_state_dict(load(save(state)))
     expect(torch.equal(objective(batch).total, other(batch).total), f"{what} differs after saving and loading")
+
+
+@torch.no_grad()
+def packs(model: Model, same: Model, batch: Any, what: str) -> None:
+    """Packed for reading only, its projections give what they gave."""
+    model.load_state_dict(same.state_dict())
+    wanted, _ = model(batch)["lm"].x, model.quantize("float32")
+    expect(any(isinstance(module, Packing) for module in model.trunks["lm"].blocks.modules()), f"{what} packs nothing")
+    near(model(batch)["lm"].x, wanted, f"{what}, packed", within=1e-4)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ ROOMS: dict[str, str] = {
     "position": "sevenfold.blocks.position",
     "scaling": "sevenfold.blocks.position.scaling",
     "projection": "sevenfold.blocks.projection",
+    "packing": "sevenfold.blocks.projection.packing",
     "mixing": "sevenfold.blocks.mixing",
     "cache": "sevenfold.blocks.mixing.cache",
     "nonlinearity": "sevenfold.blocks.nonlinearity",

@@ -45,6 +45,11 @@ class Projection(part.Part, Ruled):
     def start_from(self, vectors: Tensor) -> None:
         """Begin with what the ids stand for, vectors [ids p], where the tokenizer knows it (a codebook)."""
 
+    def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None] | None:
+        """(W [width_out width_in], b or None) where forward is y = W x + b, so that it can be packed for reading only (see
+        sevenfold.blocks.projection.packing); None where it is more than that. `table` is what forward would be given."""
+        return None
+
     def flops(self, tokens: int) -> int:
         """Multiply-adds ×2 of one forward pass over `tokens` vectors, by formula."""
         return 2 * tokens * self.width_in * self.width_out

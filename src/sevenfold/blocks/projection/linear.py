@@ -37,3 +37,6 @@ class Linear(Projection):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        return self.weight, self.bias

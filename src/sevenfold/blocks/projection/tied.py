@@ -36,3 +36,6 @@ class Tied(Projection):
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
         return F.linear(x, table, self.bias)
+
+    def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None] | None:
+        return None if table is None else (table, self.bias)

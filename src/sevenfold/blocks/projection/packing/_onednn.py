@@ -1,0 +1,28 @@
+"""Matrices in the order in which oneDNN reads them, in the precision that they are given in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sevenfold.blocks.projection.packing import has
+
+
+class Ordered:
+    """y = W x. Where oneDNN is not at hand, the matrix as it is."""
+
+    def __init__(self, weight: Tensor):
+        self.bytes, self.dtype = weight.numel() * weight.element_size(), weight.dtype
+        self.kernel: Any = None
+        self.weight = weight
+        if has("mkldnn._linear_pointwise", weight) and torch.backends.mkldnn.is_available():
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+            self.kernel = torch.ops.mkldnn._linear_pointwise
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [m k] → [m n], in the dtype of the matrix."""
+        x = x if x.dtype == self.dtype else x.to(self.dtype)
+        return F.linear(x, self.weight) if self.kernel is None else self.kernel(x, self.weight, None, "none", [], "")
