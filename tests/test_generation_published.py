@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from exchanged import gpt2
 from transformers import AutoTokenizer
 
 import sevenfold as sf
+from exchanged import gpt2
 from sevenfold.cli import main
 from sevenfold.core.errors import ConfigError
 
@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
         for parameter in model.parameters():
             if parameter.dim() > 1:
                 parameter.normal_(std=0.4, generator=torch.Generator().manual_seed(len(parameter)))
-        model.transformer.wte.weight[0] *= 1.5
+        model.transformer.wte.weight[0] *= 2.5
     model.save_pretrained(folder)
     return folder
 
