@@ -108,6 +108,8 @@ def test_text_that_is_cut_may_be_closed_and_filled():
     assert plain.tokens("abcdefgh").values.tolist() == [bos, *b"abcde"]
     assert closed.tokens("abcdefgh", cut=False).values.tolist() == [bos, *b"abcdefgh", eos]
     assert closed.tokens("ab").values.tolist() == [bos, *b"ab", eos]
+    assert filled.tokens("ab").values.tolist() == [bos, *b"ab", eos, *[filled.tokenizer.specials["pad"]] * 2]
+    filled.tokenizer.specials = {"bos": bos, "eos": eos}
     assert filled.tokens("ab").values.tolist() == [bos, *b"ab", eos, 7, 7]
     assert filled.tokens("ab").coords[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert filled.tokens("abcdefgh").values.tolist() == [bos, *b"abcde"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import sevenfold as sf
@@ -205,10 +206,9 @@ def test_the_cache_is_that_of_generation():
     ready, batch = made(alone("attention"))
     told = estimate(ready.objective, shape_of(batch), ready.recipe.train, "fp32")
     trunk = ready.model.trunks["lm"]
-    whole = trunk.start(1, N, None).blocks
-    held = sum(
-        t.numel() for block in whole for state in block for t in state if torch.is_tensor(t) and t.is_floating_point()
-    )
+    first = batch["dna"].rows(slice(0, 1))
+    _, state = trunk.step(trunk.join([trunk.embed("dna", first)]), trunk.start(1, N))
+    held = sum(t.numel() for t in tree_leaves(state.blocks) if torch.is_tensor(t) and t.is_floating_point())
     assert told.cache == (held, held // N)
 
 

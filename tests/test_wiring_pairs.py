@@ -12,7 +12,7 @@ import sevenfold as sf
 from sevenfold.assembly.flops import model_rows
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.part import decode
+from sevenfold.core.part import decode, encode
 
 TRUNK = {"width": 32, "depth": 1, "position": {"kind": "relative_bias"}, "block": {"norm": "rms"}}
 RECIPE = {
@@ -154,3 +154,10 @@ def test_streams_with_one_table_learn_one_tokenizer(tmp_path):
     recipe["streams"]["source"] = {**recipe["streams"]["source"], "tokenizer": {"kind": "bytes"}}
     with pytest.raises(ConfigError, match="streams.target.tokenizer: must be that of 'source'"):
         sf.train(recipe, tmp_path / "other", say=lambda line: None, bar=False)
+
+
+def test_the_scale_of_a_head_is_kept_by_an_initialisation():
+    """Maximal update parametrization divides by how much wider the trunk is, and leaves what was asked for."""
+    wide = decode(ModelConfig, {**encode(config()), "init": {"kind": "mup", "base_width": 16}})
+    assert made(config()).heads["target"].scale == 32**-0.5
+    assert made(wide).heads["target"].scale == 32**-0.5 / 2

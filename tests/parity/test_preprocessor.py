@@ -3,6 +3,8 @@ of a published folder, for real pictures of any size; and the way back."""
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -12,9 +14,13 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from twins import published
 
+import sevenfold as sf
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode, encode, find
+from sevenfold.exchange import origin
+from sevenfold.exchange.verify import verify
 from sevenfold.family._pictures import prepared, written
 
 CHINA, FLOWER = (load_sample_image(f"{name}.jpg") for name in ("china", "flower"))
@@ -180,3 +186,25 @@ def test_bad_pictures_are_told_in_one_line():
     ):
         with pytest.raises(ConfigError, match=told):
             decode(find("modality", "image").Config, {"resize": resize})
+
+
+@pytest.mark.parametrize(
+    ("name", "processor"),
+    [
+        ("vit", ViTImageProcessorPil(size={"height": 20, "width": 8})),
+        ("clip", CLIPImageProcessorPil(size=31, crop_size={"height": 16, "width": 24})),
+        ("ijepa", ViTImageProcessorPil(size={"height": 20, "width": 8})),
+        ("siglip", SiglipImageProcessorPil(size={"height": 15, "width": 22})),
+        ("dinov2", BitImageProcessorPil(size={"shortest_edge": 33}, crop_size={"height": 29, "width": 32})),
+        ("dinov2_with_registers", BitImageProcessorPil(size=8, crop_size={"height": 8, "width": 8})),
+    ],
+)
+def test_conversions_are_verified_on_pictures_of_the_processors_size(name, processor, tmp_path):
+    """On a grid that is not the table's, which the reference stretches as well (some if they are asked to)."""
+    module = importlib.import_module(f"test_{name.removesuffix('_with_registers')}")
+    reference = module.TINY[name]() if hasattr(module, "TINY") else module.tiny()
+    folder = published(reference, tmp_path / "theirs", processor)
+    model = sf.load_published(folder)
+    family = origin.family_of(model.published["config"], model.published["preprocessor"])
+    for trunk, away in verify(folder, model, family).items():
+        assert max(away) <= 1e-5, (trunk, away)
