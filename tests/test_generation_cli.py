@@ -15,6 +15,7 @@ import pytest
 
 import sevenfold as sf
 from sevenfold.assembly.generation import Settings, Unmasking
+from sevenfold.assembly.packing import perplexity
 from sevenfold.cli import main
 from sevenfold.cli.generate import DRAWING, FILLING, MASKED, arguments
 
@@ -142,6 +143,31 @@ def test_beams_drafts_and_logprobs(said, runs, capsys):
     assert lines[-1].split()[0] == f"{one.logprob:.4f}" and "by length" in lines[-1]
 
 
+def test_weights_in_fewer_bytes(said, runs, tmp_path, capsys):
+    """Perplexity before and after is told, on the prompts or on a file; what is drawn is what the packed model draws."""
+    text = "the digit five\na small image of a 3\n"
+    (tmp_path / "other.txt").write_text(text)
+    for kind, more, measured, place in (
+        ("int8", [], "the digit", "the prompts"),
+        ("int4", ["--data", tmp_path / "other.txt"], text, str(tmp_path / "other.txt")),
+    ):
+        model = sf.load(runs / "gpt")
+        before = perplexity(model, measured)
+        after = perplexity(model.quantize(kind), measured)
+        count = len(model.modalities["text"].tokenizer.encode(measured).values)
+        assert before != after
+        capsys.readouterr()
+        args = ["the digit", "--quantize", kind, "--length", "8", "--temperature", "0", *more]
+        assert main(["generate", str(runs / "gpt"), *map(str, args)]) == 0
+        out, err = capsys.readouterr()
+        assert out == model.generate("the digit", length=8, temperature=0)[0] + "\n"
+        assert err == f"{kind}: perplexity {before:.5g} before, {after:.5g} after, on {count} tokens of {place}\n"
+    assert main(["generate", str(runs / "gpt"), "--quantize", "int8", "--length", "2"]) == 0
+    assert "give a text as --data" in capsys.readouterr().err
+    assert main(["generate", str(runs / "bert"), "a <mask>", "--quantize", "int8"]) == 0
+    assert "models that draw text" in capsys.readouterr().err
+
+
 def test_hidden_tokens_are_filled_in(said, runs, tmp_path):
     model = sf.load(runs / "bert")
     item = "the <mask> digit <mask>"
@@ -187,6 +213,8 @@ def test_hidden_tokens_are_filled_in(said, runs, tmp_path):
         (["bert"], "give an item"),
         (["any", "--stream", "image", "--stop", "x"], "'image' is none"),
         (["gpt", "a", "--draft", "nowhere"], "nowhere"),
+        (["gpt", "a", "--quantize", "int5"], "did you mean 'int"),
+        (["gpt", "a", "--data", "x.txt"], "give --quantize too"),
         (["any", "a", "--stream", "caption", "--draft", "nowhere"], "nowhere"),
     ],
 )

@@ -9,6 +9,7 @@ from drawing import filler, speaker, translator
 from sevenfold.assembly.generation import Settings, Unmasking
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import decode
+from tiny import any_to_any, made
 
 NONE = {"ends": False}
 
@@ -95,6 +96,16 @@ def test_a_prompt_longer_than_positions_reach():
     for prompt, one in zip(prompts, model.draw(prompts, temperature=0)):
         assert one.ids == model.draw(prompt, temperature=0)[0].ids
         assert len(one.ids) == 11 - len(prompt) or one.stopped == "end"
+
+
+def test_a_report_shows_as_much_as_fits():
+    data = any_to_any()
+    data["trunks"]["mind"]["position"] = {"kind": "learned", "size": 40}
+    ready = made(data)
+    drawn = [
+        exhibit for exhibit in ready.objective.exhibits(ready.samples(3)) if exhibit.title.startswith("caption, drawn")
+    ]
+    assert len(drawn) == 1 and len(drawn[0].rows) == 4
 
 
 def test_numbered_tokens_reach_as_far_as_positions_do():

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FOLDER = Path("generated")
 """Where files go unless somebody says where."""
+MEASURED = 100_000
+"""Letters of a text that perplexity is measured on."""
 
 
 def stream(
@@ -67,6 +69,29 @@ def fill(
 
     name = fillable(model, name)[0]
     return name, generation.fill(model, items, stream=name, given=given, **settings)
+
+
+def pack(model: Model, kind: str, name: str | None, measured: tuple[str, str] | None) -> None:
+    """Keep a model's weights in fewer bytes; what that costs is told, where there is a text that it draws to measure on."""
+    from sevenfold.assembly.generation.told import writes
+    from sevenfold.assembly.packing import perplexity
+    from sevenfold.assembly.prompt import drawable, drawables
+
+    text, place = measured or ("", "")
+    stream = drawable(model, name)[0] if drawables(model) else None
+    if stream is None or not writes(model.modalities[stream]):
+        model.quantize(kind)
+        print(f"{kind}: not measured, as perplexity is of models that draw text", file=sys.stderr)
+        return
+    text = text[:MEASURED]
+    count = len(model.modalities[stream].tokenizer.encode(text).values) if text else 0
+    if count < 2:
+        model.quantize(kind)
+        print(f"{kind}: not measured: give a text as --data", file=sys.stderr)
+        return
+    before = perplexity(model, text, stream)
+    after = perplexity(model.quantize(kind), text, stream)
+    print(f"{kind}: perplexity {before:.5g} before, {after:.5g} after, on {count:,} tokens of {place}", file=sys.stderr)
 
 
 def _tell(accepted: float | None) -> None:

@@ -3,6 +3,7 @@
 sevenfold generate runs/gpt "Once upon" --length 200 --temperature 0.8
 sevenfold generate runs/gpt --prompts begins.txt --count 3 --top-p 0.9 --stop "\\n\\n"
 sevenfold generate runs/large "Once upon" --draft runs/small
+sevenfold generate runs/large "Once upon" --quantize int4 --data other.txt
 sevenfold generate runs/any --stream image --given caption="a five" --count 4 -o pictures/
 sevenfold generate runs/any --stream caption --given image=five.png
 sevenfold generate runs/bert "The <mask> sat on the <mask>" --steps 2
@@ -91,6 +92,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     fast("--lookup", type=int, metavar="N", help="guess ahead what followed when the last N tokens stood there before")
     fast("--ahead", type=int, metavar="K", help="most tokens guessed at a time (default: 4)")
     fast("--cache", metavar="KIND", help="how keys and values are kept: see `sevenfold list cache`")
+    fast("--quantize", metavar="KIND", help="keep the weights in fewer bytes: see `sevenfold list packing`")
+    fast("--data", metavar="FILE", help="the text that --quantize is measured on (default: the prompts)")
     fill = parser.add_argument_group("filling in <mask>").add_argument
     fill("--steps", type=int, metavar="N", help="passes of the model (default: 12)")
     fill(
@@ -105,7 +108,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sevenfold.assembly.generation.told import writes
     from sevenfold.assembly.prompt import drawable
-    from sevenfold.cli._drawn import fill, show, stream
+    from sevenfold.cli._drawn import fill, pack, show, stream
     from sevenfold.training.load import load
 
     out = None if args.out is None else Path(args.out)
@@ -115,6 +118,10 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.run)
     draft = None if args.draft is None else load(args.draft)
     given = {name: [raw] for name, raw in (_given(model, pair) for pair in args.given)}
+    if args.quantize is not None:
+        pack(model, args.quantize, args.stream, _measured(args, prompts))
+    elif args.data is not None:
+        raise ConfigError("--data: is what --quantize is measured on: give --quantize too")
     if _fills(model, args):
         show(model, *fill(model, prompts, args.stream, given, _settings(args, FILLING)), out, args.logprobs)
         return 0
@@ -150,6 +157,13 @@ def _read(name: str, what: str) -> str:
         return (sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{what} {name}: is not UTF-8 at byte {error.start}") from None
+
+
+def _measured(args: argparse.Namespace, prompts: list[str] | None) -> tuple[str, str] | None:
+    """(a text to measure on, what it is called); None: nobody gave one."""
+    if args.data is not None:
+        return _read(args.data, "--data"), args.data
+    return ("\n".join(prompts), "the prompts") if prompts else None
 
 
 def _fills(model: Model, args: argparse.Namespace) -> bool:

@@ -30,6 +30,8 @@ from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the
 
 BEGUN = 60
 """Letters of a held-out item that are given where nothing can be drawn without a beginning."""
+DRAWN = 200
+"""Tokens that are drawn to be looked at."""
 
 
 class NextToken(Objective):
@@ -211,7 +213,9 @@ class NextToken(Objective):
 
     def _drawn(self, stream: str, samples: Sequence[dict[str, Any]], seed: int) -> Exhibit:
         """Items drawn from nothing; where a stream has no start, held-out beginnings and how they go on."""
-        drawing: dict[str, Any] = {"stream": stream, "seed": seed, "length": 200, "temperature": 0.8}
+        reach = self.model.trunks[self.trunk].position.reach
+        length = DRAWN if reach is None or reach > DRAWN + 4 * BEGUN else None  # None: as many as fit
+        drawing: dict[str, Any] = {"stream": stream, "seed": seed, "length": length, "temperature": 0.8}
         if self.model.trunks[self.trunk].tokens is not None or self.model.modalities[stream].around()[0]:
             drawn = self.model.generate(count=4, **drawing)
             return Exhibit(f"{stream}, drawn from nothing", ["drawn"], [[(stream, item)] for item in drawn])
