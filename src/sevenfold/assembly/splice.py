@@ -61,7 +61,7 @@ class Splice:
             return piece._replace(valid=valid, places=torch.where(behind, AFTER, BEFORE))
         place = GUEST
         if name != self.guest:
-            place = AFTER if self.inputs.index(name) > self.inputs.index(self.host) else BEFORE
+            place = AFTER if self.inputs.index(name) >= self.inputs.index(self.host) else BEFORE
         return piece._replace(places=torch.full(piece.x.shape[:2], place, device=piece.x.device))
 
 
