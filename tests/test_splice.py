@@ -14,7 +14,7 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pieces import moved, preceding, reading_order
 from sevenfold.assembly.pool import pool
 from sevenfold.conformance._kit import compiled
-from sevenfold.core.errors import ConfigError
+from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import decode, find
 from sevenfold.core.types import Hidden, Stream, take
 from sevenfold.objective.next_token import NextToken
@@ -229,6 +229,29 @@ def test_splices_that_cannot_be(settings, told):
     assert "\n" not in str(caught.value)
 
 
+def test_padding_is_no_placeholder():
+    """Padding holds id 0, which may be the placeholder."""
+    batch = batch_of()
+    text = batch["text"]._replace(values=batch["text"].values.masked_fill(~batch["text"].valid, 0))
+    text = text._replace(values=torch.where(text.valid, text.values.clamp(min=1), 0))
+    zero = text._replace(values=text.values.masked_fill(text.values == PLACE, 0))
+    wanted = model_of()({**batch, "text": text})["lm"]
+    found = model_of(entry={"splice": {"stream": "text", "id": 0}})({**batch, "text": zero})["lm"]
+    assert torch.equal(found.valid, wanted.valid) and torch.equal(found.x[found.valid], wanted.x[wanted.valid])
+
+
+def test_two_places_for_one_picture():
+    model, batch, picture = model_of().float(), batch_of(), torch.rand(4, 4, 1).numpy()
+    told = "a 'text' has its placeholder in 2 places, and 'v' is spliced in at one"
+    with pytest.raises(DataError, match=told) as caught:
+        model.generate("<image> and <image>", given={"image": picture}, stream="text", length=2)
+    assert "\n" not in str(caught.value)
+    values = batch["text"].values.clone()
+    values[0, 0] = PLACE
+    with pytest.raises(DataError, match=told):
+        model.double()({**batch, "text": batch["text"]._replace(values=values)})
+
+
 def test_a_tokenizer_without_a_placeholder_two_splices_and_trunks_above():
     streams = {name: {"kind": "text", "tokenizer": "bytes"} for name in ("a", "b", "c")}
 
@@ -291,6 +314,9 @@ def test_a_published_token_that_texts_may_say(tmp_path):
     assert 2 not in plain.encode(text).values
     made.save(tmp_path / "again")
     assert tokenizers.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json")).to_str() == inner.to_str()
-    absent = decode(find("tokenization", "published").Config, {"path": str(tmp_path), "place": 900}).build()
-    absent.fit([])
-    assert "place" not in absent.specials and absent.encode(text).values.tolist() == plain.encode(text).values.tolist()
+    for ordinary in (900, inner.token_to_id("a")):  # not there, and no special token
+        other = decode(find("tokenization", "published").Config, {"path": str(tmp_path), "place": ordinary}).build()
+        other.fit([])
+        assert (
+            "place" not in other.specials and other.encode(text).values.tolist() == plain.encode(text).values.tolist()
+        )

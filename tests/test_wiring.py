@@ -19,7 +19,7 @@ from sevenfold.training.recipe import Recipe
 
 DIGITS = {"kind": "digits", "limit": 48}
 TEXT = {"kind": "text", "field": "caption", "pack": False}
-PLACED = {**TEXT, "tokenizer": {"kind": "placed", "place": " "}}
+PLACED = {**TEXT, "tokenizer": {"kind": "placed", "place": "the "}}
 IMAGE = {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}
 CODES = {"kind": "image", "tokenizer": {"kind": "quantized_patch", "patch": 4, "size": 16}}
 CAUSAL = {"causal": True}

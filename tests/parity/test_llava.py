@@ -77,15 +77,15 @@ TEXTS = ([2, 7, 0], [9, 4, 6])
 """Of three rows: words before the picture, and behind it."""
 
 
-def made(name: str, dtype: torch.dtype = torch.float32) -> LlavaForConditionalGeneration:
+def made(name: str, dtype: torch.dtype = torch.float32, place: int = PLACE) -> LlavaForConditionalGeneration:
     vision, text, more = SHAPES[name]
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=PLACE, **more)
+    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=place, **more)
     with precisely(dtype):
         return rounded(stirred(LlavaForConditionalGeneration(config)).to(dtype))
 
 
 def tiny():
-    return made("clip")
+    return made("clip", place=299)  # which no tokenizer gives
 
 
 def inputs(reference, once: bool):

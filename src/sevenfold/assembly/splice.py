@@ -2,8 +2,8 @@
 
     text  a b <place> c d,   picture  p q r     ->     a b p q r c d
 
-The placeholder itself is left out. Where there are several, the others are left out as well (files that say it once for
-each token of the picture); where there is none, what is spliced in stands before the text. LLaVA, arXiv:2304.08485.
+The placeholder itself is left out, also where it stands several times side by side (files that say it once for each token of
+the picture); where there is none, what is spliced in stands before the text. LLaVA, arXiv:2304.08485.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sevenfold.core import part
-from sevenfold.core.errors import ConfigError
+from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.types import Hidden
 from sevenfold.modality import Modality
 
@@ -53,9 +53,11 @@ class Splice:
     def __call__(self, name: str, piece: Hidden, values: Tensor) -> Hidden:
         """One input, told when its tokens are read; `values` [b n] are the host's ids."""
         if name == self.host and not values.is_floating_point():
-            gap = values == self.id
-            if not torch.compiler.is_compiling() and not gap.any():  # words that are drawn one by one, say
-                return piece._replace(places=torch.full_like(values, AFTER))
+            gap = values == self.id if piece.valid is None else (values == self.id) & piece.valid
+            if not torch.compiler.is_compiling():
+                if not gap.any():  # words that are drawn one by one, say
+                    return piece._replace(places=torch.full_like(values, AFTER))
+                self._check(gap)
             behind = (gap.cumsum(1) > 0) | ~gap.any(1, keepdim=True)
             valid = ~gap if piece.valid is None else piece.valid & ~gap
             return piece._replace(valid=valid, places=torch.where(behind, AFTER, BEFORE))
@@ -63,6 +65,15 @@ class Splice:
         if name != self.guest:
             place = AFTER if self.inputs.index(name) >= self.inputs.index(self.host) else BEFORE
         return piece._replace(places=torch.full(piece.x.shape[:2], place, device=piece.x.device))
+
+    def _check(self, gap: Tensor) -> None:
+        """DataError for a row whose placeholders [b n] do not stand side by side."""
+        runs = int((gap[:, :1].sum(1) + (gap[:, 1:] & ~gap[:, :-1]).sum(1)).max())
+        if runs > 1:
+            raise DataError(
+                f"a {self.host!r} has its placeholder in {runs} places, and {self.guest!r} is spliced in at one: say it once, or "
+                "side by side"
+            )
 
 
 def splice_of(config: Any, streams: Mapping[str, Modality]) -> Splice | None:

@@ -45,7 +45,8 @@ class Published(TrainedText):
         size: int | None = Field(None, ge=1, le=1 << 24)
         """Ids of the model; by default as many as the files have."""
         place: int | None = Field(None, ge=0)
-        """The id that a text says by its spelling (`<image>`), where something else is spliced in; others are spelled out."""
+        """The special token that a text says by its spelling (`<image>`), where something else is spliced in; others are
+        spelled out."""
 
     lossless = False
 
@@ -153,7 +154,7 @@ class Published(TrainedText):
             if id is not None and id not in self.specials.values():
                 self.specials[role] = id
         place = self.config.place
-        known = place is not None and inner.id_to_token(place) is not None
+        known = place is not None and place in inner.get_added_tokens_decoder()
         self.reader = _placing(inner, place) if known else inner
         self.specials |= {"place": place} if known else {}
         self._around = _template(inner)
@@ -252,8 +253,7 @@ def _template(inner: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
 
 def _placing(inner: tokenizers.Tokenizer, place: int) -> tokenizers.Tokenizer:
     """A tokenizer for which one special token is a word of its own, that texts may hold."""
-    record, written = json.loads(inner.to_str()), inner.id_to_token(place)
-    others = [token for token in record.get("added_tokens") or [] if token["id"] != place]
-    told = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    record["added_tokens"] = sorted([*others, {"id": place, "content": written, **told}], key=lambda token: token["id"])
+    record = json.loads(inner.to_str())
+    for token in record["added_tokens"]:
+        token["special"] &= token["id"] != place
     return tokenizers.Tokenizer.from_str(json.dumps(record))
