@@ -186,7 +186,9 @@ def partly(modality: Modality, item: Any, length: int | None) -> Tokens:
     if any(modality.around()) and (item is None or isinstance(item, str)):
         tokens = modality.ended(tokens)
     if not (tokens.values == mask).any():
-        raise DataError(f"fill: nothing is hidden in the item: write {MASK} for each token to fill in")
+        raise DataError(
+            f"fill: nothing is hidden in the item: write {MASK} (as an id: {mask}) for each token to fill in"
+        )
     return tokens
 
 
