@@ -125,7 +125,7 @@ def test_the_bar_shows_the_perplexity(monkeypatch):
 
 def test_the_decoder_sees_the_codes_alone(run):
     """Two pictures with the same codes are rebuilt the same, and the loss is that of a picture made of ids."""
-    from sevenfold.training.run import load_objective
+    from sevenfold.training.load import load_objective
 
     objective = load_objective(run)
     raws = list(learned(run).example(0))[:4]
@@ -156,7 +156,7 @@ def test_wiring_that_cannot_serve(change, told, tmp_path):
 
 
 def test_ids_are_those_of_the_objective_and_decode_to_what_it_rebuilds(run):
-    from sevenfold.training.run import load_objective
+    from sevenfold.training.load import load_objective
 
     objective, tokenizer = load_objective(run), learned(run)
     assert (tokenizer.size, tokenizer.axes, tokenizer.channels) == (36, 2, 1)

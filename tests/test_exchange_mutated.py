@@ -36,6 +36,15 @@ def changed(config: dict[str, Any], path: tuple, value: Any) -> dict[str, Any]:
     return {**config, head: changed(config[head], tuple(rest), value) if rest else value}
 
 
+def said(folder: Path) -> str | None:
+    """The one line with which a folder is refused; None if it is read. Other errors go through."""
+    try:
+        sf.load_published(folder)
+    except sf.SevenfoldError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("kind", kinds("family"))
 def test_one_setting_changed(kind, tmp_path):
     name = next(iter(twins_of(kind)))
@@ -47,12 +56,8 @@ def test_one_setting_changed(kind, tmp_path):
         place, value = draw.choice(places(config)), draw.choice(WRONG)
         path.write_text(json.dumps(changed(config, place, value)))
         began = time.perf_counter()
-        try:
-            sf.load_published(tmp_path)
-        except sf.SevenfoldError as error:
-            refused += 1
-            assert "\n" not in str(error) and len(str(error)) < 600, error
-        except Exception as error:
-            raise AssertionError(f"{'.'.join(map(str, place))} = {value!r}: {type(error).__name__}: {error}") from error
+        told = said(tmp_path)
+        refused += told is not None
+        assert told is None or ("\n" not in told and len(told) < 600), (place, value, told)
         assert time.perf_counter() - began < 10, (place, value)
     assert refused > TRIES / 10

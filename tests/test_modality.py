@@ -100,6 +100,42 @@ def test_ends(kind, ends):
         np.testing.assert_array_equal(values, inner)
 
 
+def test_text_that_is_cut_may_be_closed_and_filled():
+    plain, closed, filled = (made("text", length=6, **more) for more in ({}, {"closed": True}, {"fill": 7}))
+    bos, eos = (plain.tokenizer.specials[name] for name in ("bos", "eos"))
+    for text in ("abcd", "abcdefgh"):
+        assert closed.tokens(text).values.tolist() == [bos, *b"abcd", eos]
+    assert plain.tokens("abcdefgh").values.tolist() == [bos, *b"abcde"]
+    assert closed.tokens("abcdefgh", cut=False).values.tolist() == [bos, *b"abcdefgh", eos]
+    assert closed.tokens("ab").values.tolist() == [bos, *b"ab", eos]
+    assert filled.tokens("ab").values.tolist() == [bos, *b"ab", eos, *[filled.tokenizer.specials["pad"]] * 2]
+    filled.tokenizer.specials = {"bos": bos, "eos": eos}
+    assert filled.tokens("ab").values.tolist() == [bos, *b"ab", eos, 7, 7]
+    assert filled.tokens("ab").coords[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert filled.tokens("abcdefgh").values.tolist() == [bos, *b"abcde"]
+    assert "fill needs a length" in error_of(lambda: made("text", fill=7), ConfigError)
+
+
+def test_pictures_of_one_size():
+    """The tokenizer learns of pictures as they are resized; views see them as they come, and what is decoded has that size."""
+    views = [{"kind": "shift", "pixels": 1}]
+    settings = {"tokenizer": {"kind": "patch", "patch": 4}, "views": views, "resize": {"shorter": 9, "crop": [8, 12]}}
+    modality = made("image", fit=False, **settings)
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 256, shape, dtype=np.uint8) for shape in ((20, 30, 1), (7, 90, 1), (3, 3, 1))]
+    modality.fit(pictures)
+    assert modality.tokenizer.cells == (2, 3)
+    for picture in pictures:
+        for generator in (None, np.random.default_rng(1)):
+            tokens = modality.tokens(picture, generator)
+            assert tokens.values.shape == (6, 16)
+            assert modality.raw(*tokens[:2]).shape == (8, 12, 1)
+        back = modality.raw(*modality.tokens(picture)[:2])
+        assert modality.error(picture, back) < 1e-3
+    again = decode(find("modality", "image").Config, encode(modality.config))
+    assert again.build().config == modality.config
+
+
 def test_what_cannot_be_is_refused():
     assert "set ends to false" in error_of(lambda: made("image", ends=True).tokens(np.zeros((8, 8, 1))), ConfigError)
     assert "coordinate axes" in error_of(lambda: made("text", tokenizer="patch"), ConfigError)

@@ -11,7 +11,7 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.conformance._kit import compiled, counted, lively, near
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode
-from sevenfold.core.types import Stream
+from sevenfold.core.types import Hidden, Mask, Stream
 
 N = 12
 UPDATES = [
@@ -46,8 +46,32 @@ def lengths(*counts):
     return torch.arange(N)[None] < torch.tensor(counts)[:, None]
 
 
-@pytest.mark.parametrize("norm", [{}, {"post_norm": True}, {"output_norm": True}], ids=["pre", "post", "output"])
-def test_padding_changes_nothing(norm):
+JOINED = {
+    "pre": ({}, lambda x, norm, part: x + part(norm(x))),
+    "post": ({"post_norm": True}, lambda x, norm, part: norm(x + part(x))),
+    "output": ({"output_norm": True}, lambda x, norm, part: x + norm(part(x))),
+}
+
+
+@pytest.mark.parametrize("place", JOINED)
+def test_where_norms_stand(place):
+    """Around each part of a block, of the pair first and then of the tokens."""
+    settings, join = JOINED[place]
+    block = lively(model({**PAIRED, **settings}, pair={"width": 8})).double().trunks["enc"].blocks[0]
+    x, z = torch.randn(2, N, 16).double(), torch.randn(2, N, N, 8).double()
+    found = block(Hidden(x, pair=z), Mask())
+    updates = [lambda z, part=part: part(Hidden(x, pair=z), Mask()) for part in block.pair.parts]
+    for index, update in enumerate([*updates, block.pair.feed]):
+        norm = block.pair.norms[str(index)] if str(index) in block.pair.norms else torch.nn.Identity()
+        z = join(z, norm, update)
+    near(found.pair, z, "the pair")
+    x = join(x, block.norms[0], lambda x: block.mixer(Hidden(x, pair=z), Mask()))
+    near(found.x, join(x, block.norms[1], block.feed), "the tokens")
+
+
+@pytest.mark.parametrize("place", JOINED)
+def test_padding_changes_nothing(place):
+    norm = JOINED[place][0]
     made = lively(model({**PAIRED, **norm}, pair={"width": 8, "relative": 3})).double()
     stream = words(valid=lengths(N, 7, 1))
     hidden = made({"text": stream})["enc"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import sevenfold as sf
@@ -149,6 +150,24 @@ def test_every_way_of_joining(residual, norm):
     assert abs(told.memory["activations"] / kept - 1) < 0.1
 
 
+def test_blocks_that_stand_elsewhere_and_leave_norms_out():
+    """As in ModernBERT: two rotary bases, no norm before the first mixer; and a bias of some blocks alone. Ids are embedded by
+    their row."""
+    far, near = {"mixer": "attention"}, {"mixer": {"kind": "attention", "window": 9}, "position": "rotary"}
+    blocks = [{**far, "norm": ["none", "layer"]}, near, near, {**far, "position": "relative_bias"}]
+    recipe = alone("attention", depth=4, position={"kind": "rotary", "base": 500.0})
+    recipe["trunks"]["lm"]["block"] = blocks
+    recipe["trunks"]["lm"]["mask"] = {"causal": False}
+    recipe["objective"] = {"kind": "masked_token"}
+    recipe["streams"]["dna"]["projection"] = "token_dropout"
+    ready, batch = made(recipe)
+    told = estimate(ready.objective, shape_of(batch), ready.recipe.train, "fp32")
+    kept, peak = measured(ready, batch)
+    assert told.parameters == sum(p.numel() for p in ready.objective.parameters())
+    assert abs(told.memory["activations"] / kept - 1) < 0.1
+    assert abs(told.peak / peak - 1) < 0.1
+
+
 @pytest.mark.parametrize("heads", [1, 2, 4, 8])
 def test_attention_has_four_squares_of_weights(heads):
     mixer = find("mixing", "attention").Config(heads=heads).build(64)
@@ -187,10 +206,9 @@ def test_the_cache_is_that_of_generation():
     ready, batch = made(alone("attention"))
     told = estimate(ready.objective, shape_of(batch), ready.recipe.train, "fp32")
     trunk = ready.model.trunks["lm"]
-    whole = trunk.start(1, N, None).blocks
-    held = sum(
-        t.numel() for block in whole for state in block for t in state if torch.is_tensor(t) and t.is_floating_point()
-    )
+    first = batch["dna"].rows(slice(0, 1))
+    _, state = trunk.step(trunk.join([trunk.embed("dna", first)]), trunk.start(1, N))
+    held = sum(t.numel() for t in tree_leaves(state.blocks) if torch.is_tensor(t) and t.is_floating_point())
     assert told.cache == (held, held // N)
 
 

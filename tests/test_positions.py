@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from sevenfold.assembly.trunk import Trunk
 from sevenfold.blocks.mixing.attention import turn
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import decode, find
+from sevenfold.core.types import Stream
 
 D = 24
 
@@ -146,3 +149,72 @@ def test_interleaved_sections_are_what_is_asked():
 def test_time_needs_a_longest_period():
     with pytest.raises(ConfigError, match="longest is longer"):
         made("time", D, 1, shortest=5.0, longest=2.0)
+
+
+def cubic(t: float, a: float) -> float:
+    """The kernel of Keys."""
+    t = abs(t)
+    if t <= 1:
+        return (a + 2) * t**3 - (a + 3) * t**2 + 1
+    return a * (t**3 - 5 * t**2 + 8 * t - 4) if t < 2 else 0.0
+
+
+def weights_of(place: int, sides: int, rows: int, blur: bool) -> np.ndarray:
+    """How much each of `rows` rows counts at one of `sides` places, by the definition: blurred ones are normed and end at the
+    edge, the others repeat it."""
+    scale = rows / sides
+    centre, weights = (place + 0.5) * scale, np.zeros(rows)
+    if blur:
+        wide = max(scale, 1.0)
+        weights = np.array([cubic((row + 0.5 - centre) / wide, -0.5) for row in range(rows)])
+        return weights / weights.sum()
+    first = int(np.floor(centre - 0.5))
+    for row in range(first - 1, first + 3):
+        weights[min(max(row, 0), rows - 1)] += cubic(row + 0.5 - centre, -0.75)
+    return weights
+
+
+@pytest.mark.parametrize("blur", [False, True])
+@pytest.mark.parametrize("sides", [(4, 9), (11, 3), (5, 7)])
+def test_learned_grid_is_a_sum_over_its_table(sides, blur):
+    """By the definition of cubic interpolation, in float64; on its own grid it is the table itself."""
+    config = decode(find("position", "learned_grid").Config, {"table": [5, 7], "grid": list(sides), "antialias": blur})
+    scheme = config.build(6, 2).double()
+    table = scheme.table.detach().numpy().reshape(5, 7, 6)
+    coords = grid(*sides)
+    found = scheme.embed(coords)[0].detach().numpy()
+    for (row, column), given in zip(coords[0].tolist(), found):
+        down, across = weights_of(row, sides[0], 5, blur), weights_of(column, sides[1], 7, blur)
+        np.testing.assert_allclose(given, np.einsum("i,j,ijd->d", down, across, table), rtol=0, atol=1e-12)
+    if sides == (5, 7):
+        assert torch.equal(scheme.stretched(), scheme.table)
+    some = coords[:, [3, 1, 8]]
+    assert torch.equal(scheme.embed(some), scheme.embed(coords)[:, [3, 1, 8]])
+
+
+def test_learned_grid_says_what_is_outside():
+    scheme = decode(find("position", "learned_grid").Config, {"table": [4, 4], "grid": [2, 3]}).build(6, 2)
+    with pytest.raises(DataError, match="row 2, column 1, outside of the grid of 2 by 3 patches: resize the pictures"):
+        scheme.embed(torch.tensor([[[2, 1]]]))
+    for settings, axes, why in (
+        ({}, 1, "reads rows and columns, and this trunk's tokens have 1 axes"),
+        ({"table": [0, 3]}, 2, "table"),
+        ({"grid": [3, 5000]}, 2, "grid"),
+    ):
+        with pytest.raises(ConfigError, match=why) as caught:
+            decode(find("position", "learned_grid").Config, settings).build(6, axes)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_class_token_has_its_own_row_of_a_grid_and_registers_have_none():
+    trunk = {"inputs": ["image"], "class_token": True, "registers": 2, "width": 8, "depth": 0, "final_norm": False}
+    streams = {"image": decode(find("modality", "image").Config, {"tokenizer": {"patch": 2, "channels": 1}}).build()}
+    position = {"kind": "learned_grid", "table": [2, 2], "class_row": True}
+    made = Trunk(decode(Trunk.Config, {**trunk, "position": position}), streams, {})
+    stream = Stream(torch.zeros(1, 1, 4), torch.tensor([[[1, 0]]]))
+    x = made({"image": stream}).x[0]
+    assert torch.equal(x[0], made.tokens[0] + made.position.first)
+    assert torch.equal(x[1:3], made.tokens[1:])
+    assert torch.equal(x[3], made.embeds["image"](stream.values)[0, 0] + made.position.table[2])
+    with pytest.raises(ConfigError, match="has a row for a class token, which this trunk has not"):
+        Trunk(decode(Trunk.Config, {**trunk, "class_token": False, "position": position}), streams, {})

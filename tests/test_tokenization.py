@@ -211,6 +211,26 @@ def test_patch_of_bytes_and_floats_is_the_same():
     assert ((there_and_back(tokenizer, image) * 255).round() == image).all()
 
 
+def test_patch_leaves_out_what_is_beyond_the_last_whole_patch():
+    image = noise(11, 14, 3)
+    cut, whole = (
+        find("tokenization", "patch").Config(patch=4, channels=3, trim=trim).build() for trim in (True, False)
+    )
+    ours, theirs = cut.encode(image), whole.encode(image[:8, :12])
+    assert np.array_equal(ours.values, theirs.values) and np.array_equal(ours.coords, theirs.coords)
+    assert "not a whole number of 4 by 4 patches" in error_of(lambda: cut.encode(noise(3, 14, 3)))
+
+
+def test_patch_may_be_told_its_cells(tmp_path):
+    told = find("tokenization", "patch").Config(patch=4, channels=3, cells=(2, 3)).build()
+    assert told.layout().tolist() == [[row, column] for row in range(2) for column in range(3)]
+    told.save(tmp_path)
+    again = find("tokenization", "patch").Config(patch=4).build()
+    again.restore(tmp_path)
+    assert again.cells == (2, 3)
+    assert told.decode(told.encode(noise(8, 12, 3)).values).shape == (8, 12, 3)
+
+
 def test_patches_that_are_missing_are_black():
     image = noise(8, 8, 1) * 0.5 + 0.5
     tokenizer = made("patch", [image])

@@ -19,6 +19,7 @@ from sevenfold.training.recipe import Recipe
 
 DIGITS = {"kind": "digits", "limit": 48}
 TEXT = {"kind": "text", "field": "caption", "pack": False}
+PLACED = {**TEXT, "tokenizer": {"kind": "placed", "place": " "}}
 IMAGE = {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}
 CODES = {"kind": "image", "tokenizer": {"kind": "quantized_patch", "patch": 4, "size": 16}}
 CAUSAL = {"causal": True}
@@ -75,6 +76,39 @@ SYSTEMS = {
         {"image": IMAGE, "text": TEXT},
         {"v": trunk("image", width=24, frozen=True, **AXIAL), "lm": trunk("text", cross_attends="v", mask=CAUSAL)},
         {**NEXT, "trunk": "lm"},
+    ),
+    "spliced": recipe(
+        {"image": IMAGE, "text": PLACED},
+        {
+            "v": trunk("image", class_token=True, width=24, **AXIAL),
+            "lm": trunk(
+                "v",
+                "text",
+                index=True,
+                mask=CAUSAL,
+                entries={"v": {"connector": "mlp", "extras": False, "splice": {"stream": "text"}}},
+            ),
+        },
+        {**NEXT, "trunk": "lm"},
+    ),
+    "early": recipe(
+        {"image": IMAGE, "text": TEXT},
+        {
+            "both": trunk(
+                "text",
+                "image",
+                position="none",
+                stream_embedding=True,
+                entries={
+                    "text": {"mark": True, "position": "learned", "norm": True},
+                    "image": {
+                        "position": {"kind": "stretched", "rows": 3, "columns": 3, "class_row": True},
+                        "class_token": True,
+                    },
+                },
+            )
+        },
+        {"kind": "masked_token", "stream": "text"},
     ),
     "mae": recipe(
         {"image": IMAGE},
@@ -171,11 +205,13 @@ def test_batch_mates_and_their_padding_change_nothing(name):
         for place, hidden in model(alone).items():
             x, valid = together[place].x[row], together[place].valid
             x = x if valid is None else x[valid[row]]
-            torch.testing.assert_close(hidden.x[0], x, atol=1e-10, rtol=0)
+            own = hidden.x[0] if hidden.valid is None else hidden.x[0, hidden.valid[0]]
+            torch.testing.assert_close(own, x, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("name", "changed"), [("t5", "src"), ("llava", "image"), ("flamingo", "image"), ("prefix", "image")]
+    ("name", "changed"),
+    [("t5", "src"), ("llava", "image"), ("spliced", "image"), ("flamingo", "image"), ("prefix", "image")],
 )
 def test_what_is_read_through_another_trunk_matters(name, changed):
     model, batch = lively(ready(name).model), doubled(batch_of(name))
@@ -231,7 +267,7 @@ def by_hand(model, name, stream, begun, given, length):
     return modality.raw(np.array(ids))
 
 
-@pytest.mark.parametrize("name", ["gpt", "numbered", "t5", "llava", "flamingo", "prefix", "hybrid"])
+@pytest.mark.parametrize("name", ["gpt", "numbered", "t5", "llava", "spliced", "flamingo", "prefix", "hybrid"])
 @torch.no_grad()
 def test_drawing_is_the_full_pass_again_and_again(name):
     model, stream = lively(ready(name).model).float(), ready(name).objective.predicted[0]
@@ -250,7 +286,7 @@ def test_drawing_is_the_full_pass_again_and_again(name):
 
 
 def test_guidance_and_absent_conditions():
-    for name in ("t5", "llava", "flamingo"):
+    for name in ("t5", "llava", "spliced", "flamingo"):
         model, stream = ready(name).model, ready(name).objective.predicted[0]
         other = next(iter(model.modalities))
         raws = [sample[other] for sample in ready(name).samples(2)]
@@ -398,6 +434,33 @@ WRONG = {
     "head of ids": (
         {"heads": {"h": {"trunk": "lm", "outputs": 2, "projection": "embedding"}}},
         r"heads\.h\.projection: 'embedding' reads ids",
+    ),
+    "entry of nothing": (
+        {"trunks.lm.entries": {"txet": {"norm": True}}},
+        r"trunks\.lm: entries: 'txet' is not an input; did you mean 'text'\?",
+    ),
+    "connector of a stream": (
+        {"trunks.lm.entries": {"text": {"connector": "mlp"}}},
+        r"trunks\.lm: entries\.text\.connector: 'text' is a stream, and this is for earlier trunks",
+    ),
+    "extras of a stream": (
+        {"trunks.lm.entries": {"text": {"extras": False}}},
+        r"trunks\.lm: entries\.text\.extras: 'text' is a stream",
+    ),
+    "class token in a causal trunk": (
+        {"trunks.lm.entries": {"text": {"class_token": True}}},
+        r"trunks\.lm: entries\.text\.class_token: a causal trunk has one start",
+    ),
+    "gated experts between trunks": (
+        {
+            "trunks": {
+                "e": trunk("text"),
+                "lm": trunk("e", mask=CAUSAL, entries={"e": {"connector": {"kind": "mlp", "nonlinearity": "moe"}}}),
+            },
+            "objective.trunk": "lm",
+            "heads": {"h": {"trunk": "lm", "stream": "text"}},
+        },
+        r"trunks\.lm: connector: 'moe' is no pointwise nonlinearity",
     ),
     "tied to nothing": (
         {"heads": {"h": {"trunk": "lm", "outputs": 2, "projection": "tied"}}},

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sevenfold.assembly.flops import forward_flops, model_rows
+from sevenfold.assembly.pool import pool
+from sevenfold.conformance._kit import counted
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.notation import read
 from sevenfold.core.part import decode
@@ -76,6 +79,69 @@ def test_what_cannot_be_wired(changes, why):
     with pytest.raises(ConfigError, match=why) as caught:
         ready("tiny_flamingo", **changes)
     assert "\n" not in str(caught.value)
+
+
+PROBE = {"mixer": None, "cross": {"kind": "cross", "heads": 4}, "probe": True}
+
+
+def test_a_probe_is_no_part_of_its_answer():
+    """Attention by the probe itself, unnormed, then the feed-forward part in its residual: all by hand, in float64."""
+    found = ready("tiny_flamingo", trunks__latents__block=PROBE, trunks__latents__depth=1)
+    model, batch = found.objective.model.double().eval(), one_batch(found)
+    batch["image"] = batch["image"]._replace(values=batch["image"].values.double())
+    trunk, done = model.trunks["latents"], model(batch)
+    block, memory, rows = trunk.blocks[0], done["v"].x, len(done["v"].x)
+    assert len(block.norms) == len(block.residuals) == 1
+    asked = block.cross.query(trunk.tokens).unflatten(-1, (4, 12))
+    key, value = (part.unflatten(-1, (4, 12)) for part in block.cross.key_value(memory).chunk(2, -1))
+    weights = (torch.einsum("qhd,bkhd->bhqk", asked, key) / 12**0.5).softmax(-1)
+    answer = block.cross.out(torch.einsum("bhqk,bkhd->bqhd", weights, value).flatten(2))
+    wanted = trunk.norm(answer + block.feed(block.norms[0](answer)))
+    assert wanted.shape == (rows, 4, 48)
+    assert torch.allclose(done["latents"].x, wanted, atol=1e-12)
+    lengths = {"image": batch["image"].values.shape[1]}
+    pictures = {"image": batch["image"]}
+    assert rows * forward_flops(model, lengths) == counted(lambda: model(pictures)) + rows * heads_and_words(
+        model, lengths
+    )
+
+
+def heads_and_words(model, lengths) -> int:
+    """What the formula counts of the parts that read no picture."""
+    return sum(row.flops for row in model_rows(model, lengths) if not row.place.startswith(("v.", "latents.")))
+
+
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [
+        ({**PROBE, "nonlinearity": None}, "block.probe: needs a cross mixer .cross_attends. and another part"),
+        ({**PROBE, "residual": "hyper_connections"}, "block.probe: 'hyper_connections' carries several streams"),
+    ],
+)
+def test_probes_that_cannot_be(block, why):
+    with pytest.raises(ConfigError, match=why) as caught:
+        ready("tiny_flamingo", trunks__latents__block=block)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="block.probe: needs a cross mixer"):
+        ready("tiny_flamingo", trunks__v__block={"probe": True})
+
+
+def test_class_and_mean_side_by_side():
+    """A classifier of both reads vectors of twice the width, and its products are counted."""
+    found = ready("tiny_vit", objective={"kind": "supervised", "pool": "class_mean"})
+    model, batch = found.objective.model.eval(), one_batch(found)
+    hidden = model(batch)["enc"]
+    both = pool(hidden, "class_mean")
+    width = hidden.x.shape[-1]
+    assert torch.equal(both[:, :width], hidden.x[:, 0])
+    assert torch.allclose(both[:, width:], hidden.x[:, 1:].mean(1))
+    assert model.heads["label"].projection.weight.shape[1] == 2 * width
+    lengths = {"image": batch["image"].values.shape[1]}
+    run = counted(lambda: model.head("label", pool(model({"image": batch["image"]})["enc"], "class_mean")))
+    assert len(both) * forward_flops(model, lengths) == run
+    without = {"trunks__enc__class_token": False, "objective": {"kind": "supervised", "pool": "class_mean"}}
+    with pytest.raises(ConfigError, match="has no class token"):
+        ready("tiny_vit", **without)
 
 
 def test_two_streams_look_at_each_other():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_sample_image
-from transformers import CLIPConfig, CLIPModel
+from transformers import AutoImageProcessor, CLIPConfig, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from twins import (
     built,
@@ -174,6 +176,17 @@ def test_a_folder_with_its_processor(tmp_path):
     np.testing.assert_allclose(ours, theirs.pooler_output.detach(), rtol=0, atol=1e-5)
     sf.publish(model, tmp_path / "ours")
     assert CLIPImageProcessorPil.from_pretrained(tmp_path / "ours").to_dict() == processor.to_dict()
+
+
+def test_a_processor_inside_of_another_file(tmp_path):
+    """Newer folders keep the picture's processor in processor_config.json."""
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 15}, crop_size={"height": 12, "width": 12})
+    folder = published(made(SHAPES[0]), tmp_path / "theirs")
+    (folder / "processor_config.json").write_text(json.dumps({"image_processor": processor.to_dict()}))
+    model = sf.load_published(folder)
+    assert model.config.streams["image"].resize.shorter == 15
+    sf.publish(model, tmp_path / "ours")
+    assert AutoImageProcessor.from_pretrained(tmp_path / "ours").to_dict() == processor.to_dict()
 
 
 def test_from_pixels_and_words():

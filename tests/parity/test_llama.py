@@ -10,8 +10,9 @@ import torch
 import transformers
 from decoders import greedy, loss_and_gradients, streams_and_logits, texts, way_back
 from transformers import AutoConfig, PreTrainedModel
-from twins import comes_back, family_of, files, layers, precisely, rounded, same, stirred, twin, words
+from twins import built, comes_back, family_of, files, layers, precisely, rounded, same, stirred, twin, words
 
+from sevenfold.core.errors import CheckpointError
 from sevenfold.core.part import find
 from sevenfold.core.types import Hidden, Mask
 
@@ -228,3 +229,31 @@ def test_what_a_model_type_does_not_have_is_not_heeded():
     reference = made("qwen2", 0, attention_bias=True, mlp_bias=True)
     streams_and_logits(reference, LENGTH, False)
     assert not {"attention_bias", "mlp_bias"} & family_of(reference).published().keys()
+
+
+def test_old_files():
+    """They hold the frequencies of every block, and a tied head once more, which must be the embedding."""
+    reference = made("llama", 1)
+    family, state = family_of(reference), files(reference)[1]
+    wanted = family.from_published(state)
+    state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(4)
+    state["lm_head.weight"] = state["model.embed_tokens.weight"].clone()
+    assert all(torch.equal(wanted[name], value) for name, value in family.from_published(state).items())
+    state["lm_head.weight"][3, 4] += 1
+    with pytest.raises(CheckpointError, match="'lm_head.weight' is not a copy of 'model.embed_tokens.weight'"):
+        family.from_published(state)
+
+
+def test_layers_of_other_shapes_are_named():
+    """Queries, keys and values of a wrong number of heads, and a head that is not there."""
+    reference = made("llama", 0)
+    family, state = family_of(reference), files(reference)[1]
+    narrow = {**state, "model.layers.1.self_attn.k_proj.weight": torch.zeros(8, 32)}
+    model = built(family.model())
+    with pytest.raises(
+        CheckpointError, match=r"blocks.1.mixer.qkv.weight has shape \[56, 32\] as published, and \[64, 32\]"
+    ):
+        family.load(narrow, model)
+    del state["lm_head.weight"]
+    with pytest.raises(CheckpointError, match="lack 'lm_head.weight'"):
+        family.load(state, model)

@@ -50,6 +50,19 @@ SHAPES = [
             NEAR: {"rope_type": "default", "rope_theta": 5.0},
         },
     },
+    {
+        "hidden_size": 12,
+        "num_attention_heads": 3,
+        "num_hidden_layers": 3,
+        "intermediate_size": 8,
+        "vocab_size": 269,
+        "local_attention": 7,
+        "layer_types": [FAR, NEAR, FAR],
+        "rope_parameters": {
+            FAR: {"rope_type": "yarn", "rope_theta": 50.0, "factor": 4.0, "original_max_position_embeddings": 16},
+            NEAR: {"rope_type": "linear", "rope_theta": 9.0, "factor": 3.0},
+        },
+    },
 ]
 LENGTH = 19
 
@@ -142,5 +155,9 @@ def test_older_configs():
     assert ModernBertConfig(**again).rope_parameters == config["rope_parameters"]
     same_base = find("family", "modernbert").read({**old, "local_rope_theta": None}).model()
     assert {block.position.base for block in same_base.trunks["enc"].blocks if block.position} == {160000.0}
-    with pytest.raises(ConfigError, match="layer_types names 2 blocks, and there are 5"):
-        find("family", "modernbert").read({**config, "layer_types": [FAR, NEAR]}).model()
+    with pytest.raises(ConfigError, match="layer_types: 2 of them, for 5 blocks"):
+        find("family", "modernbert").read({**config, "layer_types": [FAR, NEAR]})
+    scaled = find("family", "modernbert").read({**old, "rope_scaling": {"type": "linear", "factor": 2.0}})
+    assert scaled.published()["rope_scaling"] == {"type": "linear", "factor": 2.0}
+    trunk = scaled.model().trunks["enc"]
+    assert trunk.position.scaling.factor == trunk.blocks[1].position.scaling.factor == 2.0

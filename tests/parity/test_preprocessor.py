@@ -3,6 +3,8 @@ of a published folder, for real pictures of any size; and the way back."""
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -10,10 +12,15 @@ from sklearn.datasets import load_sample_image
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from twins import published
 
+import sevenfold as sf
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode, encode, find
+from sevenfold.exchange import origin
+from sevenfold.exchange.verify import verify
 from sevenfold.family._pictures import prepared, written
 
 CHINA, FLOWER = (load_sample_image(f"{name}.jpg") for name in ("china", "flower"))
@@ -30,6 +37,12 @@ CASES = [
     (SiglipImageProcessorPil, {"size": {"height": 38, "width": 38}, "resample": 4}),
     (SiglipImageProcessorPil, {"size": {"height": 500, "width": 700}, "image_mean": [0.1, 0.2, 0.3], "resample": 5}),
 ]
+
+MULTIPLES = [
+    (ViltImageProcessorPil, {"size": {"shortest_edge": 64}, "size_divisor": 16, "do_pad": False}),
+    (ViltImageProcessorPil, {"size": {"shortest_edge": 40}, "size_divisor": 7, "resample": 2, "do_pad": False}),
+]
+"""Sides are cut down to multiples, and pictures stay of unequal size."""
 
 
 def stream_of(processor, **more):
@@ -62,6 +75,15 @@ def test_real_pictures(kind, settings):
     """As wide as high, narrow, wide, and smaller than what is asked for."""
     pictures = [CHINA, FLOWER[:, 100:300], FLOWER[200:260], CHINA[:31, :29], FLOWER[7:8, :90], CHINA[:, 5:6]]
     like_theirs(kind(**settings), [np.ascontiguousarray(picture) for picture in pictures])
+
+
+@pytest.mark.parametrize(("kind", "settings"), MULTIPLES)
+def test_pictures_of_unequal_size(kind, settings):
+    """As long as theirs leaves a side; of a very narrow one ours keeps one multiple."""
+    pictures = [CHINA, FLOWER[:, 100:300], FLOWER[200:420], CHINA[:31, :29], CHINA[:, :99], CHINA[:40, :41]]
+    like_theirs(kind(**settings), [np.ascontiguousarray(picture) for picture in pictures])
+    modality = stream_of(kind(**settings))
+    assert min(modality.prepared(FLOWER[7:8, :90]).shape[:2]) == settings["size_divisor"]
 
 
 @pytest.mark.parametrize("kind", [CLIPImageProcessorPil, BitImageProcessorPil, SiglipImageProcessorPil])
@@ -104,7 +126,7 @@ def test_pictures_of_floats_are_not_rounded():
     np.testing.assert_array_equal(modality.prepared(bytes_)[..., 1], np.asarray(theirs))
 
 
-@pytest.mark.parametrize(("kind", "settings"), CASES)
+@pytest.mark.parametrize(("kind", "settings"), [*CASES, *MULTIPLES])
 def test_what_is_written_does_the_same(kind, settings, tmp_path):
     """A file that we write makes transformers' processor do what ours does, and reads as what it was written from."""
     processor = kind(**settings)
@@ -164,3 +186,25 @@ def test_bad_pictures_are_told_in_one_line():
     ):
         with pytest.raises(ConfigError, match=told):
             decode(find("modality", "image").Config, {"resize": resize})
+
+
+@pytest.mark.parametrize(
+    ("name", "processor"),
+    [
+        ("vit", ViTImageProcessorPil(size={"height": 20, "width": 8})),
+        ("clip", CLIPImageProcessorPil(size=31, crop_size={"height": 16, "width": 24})),
+        ("ijepa", ViTImageProcessorPil(size={"height": 20, "width": 8})),
+        ("siglip", SiglipImageProcessorPil(size={"height": 15, "width": 22})),
+        ("dinov2", BitImageProcessorPil(size={"shortest_edge": 33}, crop_size={"height": 29, "width": 32})),
+        ("dinov2_with_registers", BitImageProcessorPil(size=8, crop_size={"height": 8, "width": 8})),
+    ],
+)
+def test_conversions_are_verified_on_pictures_of_the_processors_size(name, processor, tmp_path):
+    """On a grid that is not the table's, which the reference stretches as well (some if they are asked to)."""
+    module = importlib.import_module(f"test_{name.removesuffix('_with_registers')}")
+    reference = module.TINY[name]() if hasattr(module, "TINY") else module.tiny()
+    folder = published(reference, tmp_path / "theirs", processor)
+    model = sf.load_published(folder)
+    family = origin.family_of(model.published["config"], model.published["preprocessor"])
+    for trunk, away in verify(folder, model, family).items():
+        assert max(away) <= 1e-5, (trunk, away)

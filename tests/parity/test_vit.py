@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image as Pillow
 from sklearn.datasets import load_sample_image
-from transformers import ViTConfig, ViTForImageClassification, ViTModel
+from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification, ViTModel
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from twins import built, comes_back, files, layers, patches, published, same, same_gradients, stirred, twin
 
@@ -135,9 +136,34 @@ def test_a_folder_without_a_processor(tmp_path):
     theirs = reference.vit(processor(photographs, return_tensors="pt")["pixel_values"]).last_hidden_state.detach()
     np.testing.assert_allclose(np.stack(model.embed(photographs, pool="none")), theirs[:, 1:], rtol=0, atol=1e-5)
     sf.publish(model, tmp_path / "ours")
-    again = ViTImageProcessorPil.from_pretrained(tmp_path / "ours")
+    again = AutoImageProcessor.from_pretrained(tmp_path / "ours")
     ours, wanted = (made(photographs)["pixel_values"][0] for made in (again, processor))
     np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-6)
+
+
+def test_a_run_that_began_from_a_folder_keeps_its_processor(tmp_path):
+    """Trained on photographs of two sizes, loaded, and published: pictures are prepared in the same way throughout."""
+    processor = ViTImageProcessorPil(size={"height": 12, "width": 12}, resample=3)
+    folder = published(made({**SHAPES[0], "num_labels": 2}), tmp_path / "theirs", processor)
+    photographs = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")[:200, :300]]
+    for index in range(12):
+        inside = tmp_path / "data" / f"LABEL_{index % 2}"
+        inside.mkdir(parents=True, exist_ok=True)
+        Pillow.fromarray(photographs[index % 2][index:]).save(inside / f"{index}.png")
+    data = {"kind": "image_folder", "path": str(tmp_path / "data")}
+    objective = {"kind": "supervised", "pool": "class"}
+    train = {"steps": 1, "batch": 4, "precision": "fp32"}
+    recipe = {"start": str(folder), "data": data, "objective": objective, "train": train}
+    run = sf.train(recipe, out=tmp_path / "run", say=lambda _: None, bar=False)
+    vectors = run.model.embed(photographs)
+    np.testing.assert_array_equal(sf.load(tmp_path / "run").embed(photographs), vectors)
+    sf.convert(tmp_path / "run", tmp_path / "back", say=lambda _: None)
+    again = AutoImageProcessor.from_pretrained(tmp_path / "back")
+    assert again.to_dict() == processor.to_dict()
+    theirs = ViTForImageClassification.from_pretrained(tmp_path / "back").vit(
+        again(photographs, return_tensors="pt")["pixel_values"]
+    )
+    np.testing.assert_allclose(vectors, theirs.last_hidden_state[:, 1:].mean(1).detach(), rtol=0, atol=1e-5)
 
 
 def test_from_pixels():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_sample_image
 from transformers import ViTMAEConfig, ViTMAEForPreTraining
-from twins import comes_back, family_of, files, layers, patches, same, same_gradients, stirred, twin
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from twins import comes_back, family_of, files, layers, patches, published, same, same_gradients, stirred, twin
 
+import sevenfold as sf
 from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.types import take
 
@@ -24,6 +28,7 @@ SHAPES = [
         "num_channels": 1,
         "mask_ratio": 0.6,
     },
+    {"hidden_size": 12, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 9, "qkv_bias": False},
 ]
 SMALL = {
     "image_size": 12,
@@ -45,6 +50,10 @@ def made(shape: dict, dtype: torch.dtype = torch.float32, **settings) -> ViTMAEF
     with torch.no_grad():
         reference.decoder.mask_token.normal_()
     return reference.to(dtype)
+
+
+def tiny() -> ViTMAEForPreTraining:
+    return made(SHAPES[0])
 
 
 def inputs(reference) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,6 +124,21 @@ def test_positions_are_theirs():
     state["decoder.decoder_pos_embed"] = state["decoder.decoder_pos_embed"].flip(1)
     with pytest.raises(CheckpointError, match="decoder_pos_embed"):
         family.from_published(state)
+
+
+def test_a_folder_with_its_processor(tmp_path):
+    """Photographs, nothing hidden, through transformers' processor and model, and through ours."""
+    reference = made(SHAPES[0])
+    processor = ViTImageProcessorPil(size={"height": 12, "width": 12}, image_mean=[0.485, 0.456, 0.406])
+    model = sf.load_published(published(reference, tmp_path / "theirs", processor))
+    photographs = [load_sample_image("china.jpg"), np.ascontiguousarray(load_sample_image("flower.jpg")[:300, 100:300])]
+    reference.config.mask_ratio = 0.0
+    pixels = processor(photographs, return_tensors="pt")["pixel_values"]
+    theirs = reference.vit(pixels, noise=torch.arange(9.0).expand(2, -1)).last_hidden_state.detach()
+    ours = model.embed(photographs, pool="none", trunk="enc")
+    np.testing.assert_allclose(np.stack(ours), theirs[:, 1:], rtol=0, atol=1e-5)
+    sf.publish(model, tmp_path / "ours")
+    assert ViTImageProcessorPil.from_pretrained(tmp_path / "ours").to_dict() == processor.to_dict()
 
 
 def test_equal_widths_are_refused():

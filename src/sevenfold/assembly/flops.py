@@ -102,7 +102,7 @@ def trunk_rows(
     wide = any(not isinstance(embed, nn.Identity) and embed.reads_ids for embed in trunk.embeds.values())
     rows, begun = [], any(flows.values()) or bool(trained(trunk))
     for given, embed in trunk.embeds.items():
-        tokens = lengths.get(given, 0)
+        tokens = max(0, lengths.get(given, 0) - trunk.dropped[given])
         if isinstance(embed, nn.Identity):
             rows.append(Row(f"{name}.embeds.{given}", "identity", 0, 0))
             continue
@@ -114,6 +114,9 @@ def trunk_rows(
                 kept=kept, scratch=made,
             )
         )  # fmt: skip
+    for given, entry in trunk.entries.items():
+        kept = entry.kept(entering(trunk, given, lengths))
+        rows.append(_row(f"{name}.entries.{given}", "entry", [entry], 0, True, learns, kept=kept, wide=wide))
     beside = list((trunk.marks or {}).values())
     if trunk.conditioner is not None:
         told = trunk.conditioner
@@ -237,7 +240,14 @@ def _pair(block: Block, place: str, told: Told, side: int) -> list[Row]:
 
 def trunk_tokens(trunk: Trunk, lengths: Mapping[str, int]) -> int:
     """Tokens inside a trunk, class and register tokens included."""
-    return (0 if trunk.tokens is None else len(trunk.tokens)) + sum(lengths.get(given, 0) for given in trunk.embeds)
+    own = 0 if trunk.tokens is None else len(trunk.tokens)
+    return own + sum(entering(trunk, name, lengths) for name in trunk.embeds)
+
+
+def entering(trunk: Trunk, name: str, lengths: Mapping[str, int]) -> int:
+    """Tokens of one input inside a trunk: with its class token, without the class and register tokens that are dropped."""
+    tokens = lengths.get(name, 0)
+    return tokens + trunk.fronts[name] - trunk.dropped[name] if tokens else 0
 
 
 def known_tokens(model: Model, lengths: Mapping[str, int]) -> dict[str, int]:
@@ -275,7 +285,7 @@ def model_rows(
     for name, trunk in model.trunks.items():
         config, memory = trunk.config, trunk.config.cross_attends or ""
         reads = {given: flowing[given] for given in (*config.inputs, memory) if given in flowing}
-        hides = any(given in shaded for given in config.inputs)
+        hides = any(given in shaded for given in config.inputs) or trunk.splice is not None
         rows += trunk_rows(trunk, name, known, known.get(memory, 0), hides, reads)
         flowing[name] = bool(trained(trunk)) or any(reads.values())
         shaded |= {name} if hides else set()
@@ -296,9 +306,8 @@ def head_row(model: Model, name: str, tokens: int, flows: bool = True) -> Row:
     learns = flows or bool(trained(head))
     row = _row(f"heads.{name}", head.config.projection.kind, [head], flops, flows, learns, kept=given)
     if head.config.projection.part.reads_table and learns:
-        table = model.trunks[head.config.trunk].embeds[head.config.stream or ""]
-        own = sum(parameter.requires_grad for parameter in table.parameters())
-        row = row._replace(backward=flops * (bool(own) + flows))
+        table: Any = model.trunks[head.config.trunk].embeds[head.config.stream or ""]
+        row = row._replace(backward=flops * (bool(table.weight.requires_grad) + flows))
     return row._replace(outputs=tokens * head.outputs)
 
 

@@ -57,6 +57,8 @@ class HeadConfig(part.Config):
     """A dense layer with GELU and a norm before it (BERT)."""
     transform_bias: bool = True
     """Whether that dense layer has a bias."""
+    scale: float = Field(1.0, gt=0)
+    """What the vectors are multiplied by before the last map (T5: 1/sqrt(width))."""
 
 
 class Head(Ruled):
@@ -74,7 +76,7 @@ class Head(Ruled):
         if projection.kind == "linear" and projection.std is None:
             projection = projection.replace(std=0.02)
         self.projection = projection.build(width, outputs)
-        self.scale = 1.0  # of x before the last map; an initialisation may set it
+        self.scale = config.scale  # of x before the last map; an initialisation may change it
 
     def forward(self, x: Tensor, table: Tensor | None = None) -> Tensor:
         if self.dense is not None and self.norm is not None:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sevenfold.assembly.connector import Connector
+from sevenfold.assembly.pool import extras_of
 from sevenfold.blocks.projection import Projection
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
@@ -34,6 +36,7 @@ def joined(pieces: Sequence[Hidden], coords: bool = True) -> Hidden:
         spans,
         frames=_whole([piece.frames for piece in pieces], pieces, 0, torch.float32, (4, 3)),
         streams=_whole([piece.streams for piece in pieces], pieces, -1, torch.long),
+        places=_whole([piece.places for piece in pieces], pieces, 0, torch.long),
     )
 
 
@@ -51,9 +54,50 @@ def _whole(
     )
 
 
+def body(hidden: Hidden) -> Hidden:
+    """The tokens of a trunk without its class and register tokens; a stream's tokens as they are."""
+    start = extras_of(hidden)
+    return hidden.each(lambda part: part[:, start:])._replace(spans=None) if start else hidden
+
+
+def reading_order(hidden: Hidden, padding_first: bool = False) -> Tensor:
+    """[b n]: each row's tokens in the order in which they are read, padding behind (or before) them."""
+    x, valid = hidden.x, hidden.valid
+    if hidden.places is None:
+        order = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+    else:
+        order = hidden.places.argsort(dim=1, stable=True)
+    if valid is None:
+        return order
+    there = take(valid, order)
+    return take(order, (there if padding_first else ~there).byte().argsort(dim=1, stable=True))
+
+
+def numbered(hidden: Hidden) -> Tensor:
+    """[b n]: how many valid tokens of its row are read before each token."""
+    x, valid = hidden.x, hidden.valid
+    if valid is None and hidden.places is None:
+        return torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+    if hidden.places is None:
+        return (valid.long().cumsum(1) - 1).clamp(min=0)  # type: ignore[union-attr]
+    order = reading_order(hidden)
+    there = torch.ones_like(order) if valid is None else take(valid, order).long()
+    return take((there.cumsum(1) - 1).clamp(min=0), order.argsort(1))
+
+
+def preceding(hidden: Hidden) -> tuple[Tensor, Tensor]:
+    """([b n] where the token stands that is read before each one, [b n] bool: whether there is one, and it is valid)."""
+    order = reading_order(hidden)
+    before, back = order.roll(1, 1), order.argsort(1)
+    known = back > 0
+    place = take(before, back)
+    return place, known if hidden.valid is None else known & take(hidden.valid, place)
+
+
 def moved(hidden: Hidden, order: Tensor) -> Hidden:
-    """The tokens in another order [b n]; spans are lost."""
-    return hidden.each(lambda part: take(part, order))._replace(spans=None, pair=pair_in_order(hidden.pair, order))
+    """The tokens in the order [b n] in which they are read; spans are lost."""
+    placed = hidden.each(lambda part: take(part, order))
+    return placed._replace(spans=None, places=None, pair=pair_in_order(hidden.pair, order))
 
 
 def pair_in_order(pair: Tensor | None, order: Tensor) -> Tensor | None:
@@ -98,8 +142,20 @@ def longest(config: Any, streams: Mapping[str, Modality], earlier: Mapping[str, 
             tokens = earlier[name].longest
         if tokens is None:
             return None
-        total += tokens
+        total += tokens + front_of(config, name) - dropped_of(config, name, earlier)
     return total
+
+
+def front_of(config: Any, name: str) -> int:
+    """How many class tokens of its own an input has (see Entry)."""
+    return int(name in config.entries and config.entries[name].class_token)
+
+
+def dropped_of(config: Any, name: str, earlier: Mapping[str, Any]) -> int:
+    """How many class and register tokens of an earlier trunk do not come along into this one."""
+    if name not in earlier or name not in config.entries or config.entries[name].extras:
+        return 0
+    return int(earlier[name].config.class_token) + int(earlier[name].config.registers)
 
 
 def trunk_axes(config: Any, streams: Mapping[str, Modality], earlier: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -144,11 +200,11 @@ def embedded(embed: nn.Module, x: Tensor, valid: Tensor | None, segments: Tensor
     return embed(x, valid, segments) if getattr(embed, "reads_row", False) else embed(x)
 
 
-def bridge(width_in: int, width_out: int) -> Projection | nn.Identity:
-    """What takes the vectors of an earlier trunk to this one's width."""
-    if width_in == width_out:
+def bridge(width_in: int, width_out: int, connector: Any = None) -> Connector | nn.Identity:
+    """What takes the vectors of an earlier trunk to this one's width: the connector, if one is named."""
+    if connector is None and width_in == width_out:
         return nn.Identity()
-    return part.find("projection", "linear").Config(bias=True).build(width_in, width_out)
+    return (connector or part.find("connector", "linear").Config()).build(width_in, width_out)
 
 
 def check_reach(config: Any, position: Any, streams: Mapping[str, Modality], longest: int | None) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.pieces import moved, streams_in
+from sevenfold.assembly.pieces import moved, reading_order, streams_in
 from sevenfold.core.errors import ConfigError, DataError, did_you_mean
 from sevenfold.core.types import Batch, Hidden, Stream, Tokens
 from sevenfold.data.collate import collate
@@ -18,7 +18,7 @@ from sevenfold.modality import Modality
 if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
 
-NEVER = ("pad", "bos", "mask", "unk")
+NEVER = ("pad", "bos", "mask", "unk", "place")
 """Special tokens that are never drawn."""
 
 
@@ -86,7 +86,7 @@ def given_rows(
 
 def front(modality: Modality) -> list[int]:
     """The ids that stand before an item's own."""
-    return modality.tokenizer.around()[0] if modality.config.ends else []
+    return modality.around()[0]
 
 
 def end(modality: Modality) -> int | None:
@@ -153,7 +153,7 @@ def room(reach: int | None, begun: int, length: int | None, usual: int) -> int:
 def twice(hidden: Hidden) -> Hidden:
     """The rows, and the same rows again for the unguided half."""
     both = hidden.each(lambda part: torch.cat([part, part]))
-    return Hidden(both.x, both.coords, both.valid, both.segments, hidden.spans)
+    return Hidden(both.x, both.coords, both.valid, both.segments, hidden.spans, places=both.places)
 
 
 def doubled(hidden: Hidden, guided: bool) -> Hidden:
@@ -169,10 +169,10 @@ def doubled(hidden: Hidden, guided: bool) -> Hidden:
 
 
 def left(hidden: Hidden) -> Hidden:
-    """Padding moved to the front of each row, so that every row's last token is its newest."""
-    if hidden.valid is None:
+    """Each row's tokens as they are read, padding in front of them, so that its last token is its newest."""
+    if hidden.valid is None and hidden.places is None:
         return hidden
-    return moved(hidden, hidden.valid.byte().argsort(dim=1, stable=True))
+    return moved(hidden, reading_order(hidden, padding_first=True))
 
 
 def reads(model: Model, trunk: str) -> list[str]:

@@ -18,31 +18,35 @@ from torch import Tensor, nn
 
 from sevenfold.assembly.block import Block, block_of
 from sevenfold.assembly.condition import Condition
+from sevenfold.assembly.entry import EntryConfig, ways_in
 from sevenfold.assembly.mask import MaskConfig, check_blocks, check_embeds, mask_of
 from sevenfold.assembly.pair import PairConfig, PairEmbed, check_needs, framed, grid_of, with_pair
 from sevenfold.assembly.pieces import (
-    bridge,
+    body,
     check_reach,
+    dropped_of,
     embedded,
-    embedding_of,
+    front_of,
     joined,
     longest,
     moved,
+    numbered,
     pair_in_order,
     placed,
+    reading_order,
     streams_in,
     trunk_axes,
 )
 from sevenfold.assembly.pool import extras_of
+from sevenfold.assembly.splice import splice_of
 from sevenfold.assembly.standing import own_positions, standing
 from sevenfold.assembly.stepping import Stepping
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.position import Position
-from sevenfold.blocks.projection import Projection
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
-from sevenfold.core.modules import ModuleDict, ModuleList
+from sevenfold.core.modules import ModuleList
 from sevenfold.core.types import Batch, Hidden, Stream, take
 from sevenfold.modality import Modality
 
@@ -74,6 +78,8 @@ class Trunk(Stepping):
         """Who may look at whom."""
         class_token: bool = False
         """A trainable token in front, to read a sequence or a set out; under a causal mask it is the start token."""
+        entries: dict[str, EntryConfig] = {}
+        """How single inputs enter, where not in the way of all: connectors, class tokens of their own, splicing."""
         registers: int = Field(0, ge=0, le=1024)
         """Trainable tokens that attention may use as scratch; dropped from the output of pooling."""
         stream_embedding: bool = False
@@ -116,19 +122,15 @@ class Trunk(Stepping):
         super().__init__()
         self.config, width = config, config.width
         self.axes: tuple[str, ...] = trunk_axes(config, streams, {name: trunk.axes for name, trunk in earlier.items()})
-        self._columns = {
-            name: [
-                self.axes.index(axis) for axis in (streams[name].axis_names if name in streams else earlier[name].axes)
-            ]
-            for name in config.inputs
-        }
+        own = {name: streams[name].axis_names if name in streams else earlier[name].axes for name in config.inputs}
+        self._columns = {name: [self.axes.index(axis) for axis in axes] for name, axes in own.items()}
         if config.index:
             self.axes = ("index",)
-        self.embeds: ModuleDict[Projection | nn.Identity] = ModuleDict()
-        for name in config.inputs:
-            given = streams.get(name)
-            bridged = None if given is not None else bridge(earlier[name].config.width, width)
-            self.embeds[name] = bridged or embedding_of(name, streams[name], width)
+        norm: Norm.Config = (config.blocks or [Block.Config()])[-1].last_norm
+        self.embeds, self.entries = ways_in(config, streams, earlier, own, norm)
+        self.fronts = {name: front_of(config, name) for name in config.inputs}
+        self.dropped = {name: dropped_of(config, name, earlier) for name in config.inputs}
+        self.splice = splice_of(config, streams)
         extra = int(config.class_token) + config.registers
         self.tokens = nn.Parameter(torch.empty(extra, width)) if extra else None
         self.marks = (
@@ -153,7 +155,6 @@ class Trunk(Stepping):
         self.block_positions = own_positions(self.blocks, width, len(self.axes), heads or None)
         if self.position.class_row() is not None and not config.class_token:
             raise ConfigError("position: has a row for a class token, which this trunk has not: set class_token")
-        norm: Norm.Config = (config.blocks or [Block.Config()])[-1].last_norm
         self.input_norm = norm.build(width, condition) if config.input_norm else None
         self.norm = norm.build(width, condition) if config.final_norm else None
         self.longest = longest(config, streams, earlier)
@@ -181,25 +182,31 @@ class Trunk(Stepping):
         `project=False`: its vectors have the trunk's width already (mask tokens, prompts). The class and register
         tokens of an earlier trunk stand nowhere: no position is added to them.
         """
-        x = given.x if isinstance(given, Hidden) else given.values
-        x = embedded(self.embeds[name], x, given.valid, given.segments) if project else x
+        if isinstance(given, Stream):
+            given = Hidden(given.values, given.coords, given.valid, given.segments, frames=given.frames)
+        if self.dropped[name]:
+            given = body(given)
+        x = embedded(self.embeds[name], given.x, given.valid, given.segments) if project else given.x
+        coords = torch.zeros(*x.shape[:2], 0, device=x.device) if given.coords is None else given.coords
+        piece = Hidden(x, coords, given.valid, given.segments, frames=given.frames)
+        if self.splice is not None:
+            piece = self.splice(name, piece, given.x)
+        if name in self.entries:
+            piece = self.entries[name](piece)
+        x, front = piece.x, self.fronts[name]
         if self.marks is not None:
             x = x + self.marks[name]
-        coords = given.coords
-        if coords is None:
-            coords = torch.zeros(*x.shape[:2], 0, device=x.device)
         if not self.config.index:
-            coords = placed(coords, self._columns[name], len(self.axes))
-            added = self.position.embed(coords)
+            coords = placed(cast(Tensor, piece.coords), self._columns[name], len(self.axes))
+            piece, added = piece._replace(coords=coords), self.position.embed(coords)
             if added is not None:
-                placeless = extras_of(given) if isinstance(given, Hidden) else 0
+                placeless = extras_of(given) + front
                 added = F.pad(added[:, placeless:], (0, 0, placeless, 0)) if placeless else added
                 x = x + added.to(x.dtype)
         streams = None
         if len(self.config.inputs) > 1:
             streams = torch.full(x.shape[:2], self.config.inputs.index(name), device=x.device)
-        spans = {name: (0, x.shape[1])}
-        return Hidden(x, coords, given.valid, given.segments, spans, frames=given.frames, streams=streams)
+        return piece._replace(x=x, spans={name: (front, x.shape[1])}, streams=streams)
 
     def extras(self, rows: int, like: Hidden) -> list[Hidden]:
         """The class and register tokens, for `rows` rows."""
@@ -228,12 +235,7 @@ class Trunk(Stepping):
         """Positions of numbered tokens, the input norm and dropout."""
         x = hidden.x
         if self.config.index:
-            n = x.shape[1]
-            if hidden.valid is None:
-                place = torch.arange(n, device=x.device).expand(len(x), n)
-            else:
-                place = (hidden.valid.long().cumsum(1) - 1).clamp(min=0)
-            coords = (place + before).unsqueeze(-1)
+            coords = (numbered(hidden) + before).unsqueeze(-1)
             hidden = hidden._replace(coords=coords)
             added = self.position.embed(coords)
             x = x if added is None else x + added.to(x.dtype)
@@ -250,7 +252,7 @@ class Trunk(Stepping):
         earlier = earlier or {}
         names = [name for name in (order or self.config.inputs) if name in batch or name in earlier]
         pieces = [self.embed(name, batch[name] if name in batch else earlier[name]) for name in names]
-        memory = earlier[self.config.cross_attends] if self.config.cross_attends else None
+        memory = earlier.get(self.config.cross_attends) if self.config.cross_attends else None
         hidden = self.join(pieces) if self.config.inputs else self.latents(cast(Hidden, memory))
         return self.mix(hidden._replace(condition=self.condition(batch, len(hidden.x))), memory)
 
@@ -262,14 +264,15 @@ class Trunk(Stepping):
     def mix(self, hidden: Hidden, memory: Hidden | None = None) -> Hidden:
         """Joined tokens through the blocks and the final norm.
 
-        Padding between streams is moved to the end of a row first: neighbours are neighbours whatever was padded.
+        What is spliced in is moved to its place first, and padding to the end of a row: neighbours are neighbours whatever
+        was padded.
         """
         if self.conditioner is not None and hidden.condition is None:
             raise ConfigError(f"trunk: the condition {self.config.condition!r} was not handed on: see Trunk.condition")
         hidden = self._finish(hidden)
         order = None
-        if hidden.valid is not None and len(streams_in(hidden)) > 1:
-            order = (~hidden.valid).byte().argsort(dim=1, stable=True)
+        if hidden.places is not None or (hidden.valid is not None and len(streams_in(hidden)) > 1):
+            order = reading_order(hidden)
         inner = self._around(hidden if order is None else moved(hidden, order), memory)
         inner = with_pair(self.pair, inner, self.grid)
         mask, x = mask_of(self.config.mask, hidden), inner.x

@@ -20,21 +20,22 @@ from sevenfold.conformance._kit import (
     saved_numbers,
 )
 
-INSIDE, OUTSIDE, ROWS, TOKENS = 24, 40, 2, 6
+OUTSIDE, ROWS, TOKENS = 40, 2, 6
 
 
 def made(config: Any) -> Any:
     """A projection with lively weights."""
     torch.manual_seed(1)
-    return lively(config.build(INSIDE, OUTSIDE))
+    return lively(config.build(config.part.example_width, OUTSIDE))
 
 
 def given(projection: Any) -> tuple[Tensor, ...]:
     """What it takes: ids or vectors, and a table if it reads one."""
-    table = (torch.randn(OUTSIDE, INSIDE),) if projection.reads_table else ()
+    inside = projection.width_in
+    table = (torch.randn(OUTSIDE, inside),) if projection.reads_table else ()
     if projection.reads_ids:
-        return (torch.arange(INSIDE).repeat(ROWS, 1), *table)
-    return (torch.randn(ROWS, TOKENS, INSIDE), *table)
+        return (torch.arange(inside).repeat(ROWS, 1), *table)
+    return (torch.randn(ROWS, TOKENS, inside), *table)
 
 
 def check_shape(config: Any) -> None:
@@ -53,12 +54,12 @@ def check_row(config: Any) -> None:
     projection = made(config).double()
     if not projection.reads_row:
         raise Skipped("reads no row")
-    ids, valid = torch.randint(INSIDE, (ROWS, 9)), torch.arange(9).repeat(ROWS, 1) < 6
+    ids, valid = torch.randint(projection.width_in, (ROWS, 9)), torch.arange(9).repeat(ROWS, 1) < 6
     segments = (torch.arange(9) >= 4).long().repeat(ROWS, 1)
     near(projection(ids[:1, :6]), projection(ids, valid)[:1, :6], "beside padding")
     near(projection(ids[:, :4]), projection(ids, valid, segments)[:, :4], "the first document of a row")
     near(projection(ids[:, 4:6]), projection(ids, valid, segments)[:, 4:6], "the second document of a row")
-    other = torch.where(valid, ids, (ids + 1) % INSIDE)
+    other = torch.where(valid, ids, (ids + 1) % projection.width_in)
     near(projection(other, valid)[valid], projection(ids, valid)[valid], "beside other padding")
 
 
@@ -66,7 +67,8 @@ def check_weight(config: Any) -> None:
     """`weight` is its matrix, of the shape that the contract says."""
     projection = made(config)
     if projection.dense and not projection.reads_table:
-        shape = (INSIDE, OUTSIDE) if projection.reads_ids else (OUTSIDE, INSIDE)
+        inside = projection.width_in
+        shape = (inside, OUTSIDE) if projection.reads_ids else (OUTSIDE, inside)
         expect(projection.weight.shape == shape, f"weight is {list(projection.weight.shape)}, not {list(shape)}")
 
 
@@ -88,7 +90,7 @@ def check_std(config: Any) -> None:
 
 def _initial(config: Any) -> Any:
     torch.manual_seed(1)
-    return config.build(INSIDE, OUTSIDE)
+    return config.build(config.part.example_width, OUTSIDE)
 
 
 def check_gradients(config: Any) -> None:
@@ -127,7 +129,7 @@ def check_kept(config: Any) -> None:
     projection = made(config)
     x, *table = given(projection)
     if x.is_floating_point():
-        x = torch.randn(1, 256, INSIDE).requires_grad_()
+        x = torch.randn(1, 256, projection.width_in).requires_grad_()
     table = [part.requires_grad_() for part in table]
     found = projection.kept(x.shape[0] * x.shape[1])
     wanted = saved_numbers(lambda: projection(x, *table), [x, *table, *projection.parameters()])

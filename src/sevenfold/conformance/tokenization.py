@@ -15,7 +15,7 @@ from sevenfold.conformance._kit import Skipped, empty_folder, expect, refusal
 from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.part import encode
 
-SPECIALS = {"pad", "unk", "bos", "eos", "mask"}
+SPECIALS = {"pad", "unk", "bos", "eos", "mask", "place"}
 REAL = re.compile(rb"(?<=[\[ ,:])\d+\.\d+(?=[\], }\n])")
 """A number in JSON with a point, in no string."""
 
@@ -116,7 +116,7 @@ def check_spans(config: Any) -> None:
 
 
 def check_specials(config: Any) -> None:
-    """Special tokens have names that are known and ids of their own, and decoding drops them."""
+    """Special tokens have names that are known and ids of their own, and decoding drops them (but for the placeholder, which is part of a text)."""
     tokenizer = made(config)
     if not tokenizer.specials:
         raise Skipped("has no special tokens")
@@ -124,7 +124,7 @@ def check_specials(config: Any) -> None:
     expect(set(tokenizer.specials) <= SPECIALS, f"specials are {sorted(tokenizer.specials)}, not of {sorted(SPECIALS)}")
     expect(len(set(ids)) == len(ids) and all(0 <= id < tokenizer.size for id in ids), f"special ids are {ids}")
     tokens = tokenizer.encode(config.part.example(0)[0])
-    around = [id for name, id in tokenizer.specials.items() if name != "unk"]
+    around = [id for name, id in tokenizer.specials.items() if name not in ("unk", "place")]
     values = np.concatenate([tokens.values, around])
     coords = np.concatenate([tokens.coords, np.zeros((len(around), tokenizer.axes), tokens.coords.dtype)])
     plain = tokenizer.decode(tokens.values, tokens.coords)

@@ -23,6 +23,7 @@ ROOMS: dict[str, str] = {
     "normalization": "sevenfold.blocks.normalization",
     "residual": "sevenfold.blocks.residual",
     "initialisation": "sevenfold.assembly.initialisation",
+    "connector": "sevenfold.assembly.connector",
     "source": "sevenfold.data.source",
     "view": "sevenfold.data.view",
     "modality": "sevenfold.modality",

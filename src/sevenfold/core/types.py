@@ -109,6 +109,8 @@ class Hidden(NamedTuple):
     bias       the Bias of the trunk's position, or None
     memory     the Hidden that cross mixers read, or None
     streams    [b n] int: which of the trunk's inputs each token is from, -1 class and register tokens; None: one input
+    places     [b n] int: tokens of lower numbers are read first, those of one number as they stand (an input that is
+               spliced into another); None: all as they stand
     elsewhere  (angles, bias) of each position that blocks have of their own, in place of the trunk's; None: none has one
     """
 
@@ -125,6 +127,7 @@ class Hidden(NamedTuple):
     bias: Bias | None = None
     memory: Any = None
     streams: Tensor | None = None
+    places: Tensor | None = None
     elsewhere: tuple[tuple[dict[int, tuple[Tensor, Tensor]] | None, Bias | None], ...] | None = None
 
     def of(self, name: str) -> Hidden:
@@ -140,14 +143,21 @@ class Hidden(NamedTuple):
         return Hidden(x, *self[1:])
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Hidden:
-        """With what `change` makes of x, and of coords, valid, segments, frames and streams where they are there."""
+        """With what `change` makes of x, and of coords, valid, segments, frames, streams and places where they are there."""
         coords = None if self.coords is None else change(self.coords)
         valid = None if self.valid is None else change(self.valid)
         segments = None if self.segments is None else change(self.segments)
         frames = None if self.frames is None else change(self.frames)
         streams = None if self.streams is None else change(self.streams)
+        places = None if self.places is None else change(self.places)
         return self._replace(
-            x=change(self.x), coords=coords, valid=valid, segments=segments, frames=frames, streams=streams
+            x=change(self.x),
+            coords=coords,
+            valid=valid,
+            segments=segments,
+            frames=frames,
+            streams=streams,
+            places=places,
         )
 
 

@@ -141,13 +141,14 @@ def _bits(objective: Objective, items: Items, every: dict[str, dict[str, float]]
 def _sizes(items: Items, stream: str, modality: Modality) -> tuple[int, int]:
     """Tokens to predict (the begin token is not one) and UTF-8 bytes of a stream's strings."""
     tokens = size = 0
+    begun = int(modality.config.ends or modality.config.begin is not None)
     field = items.encoders[stream][0]
     for index in items.indices:
         try:
             raw = items.source[index].get(field)
             if isinstance(raw, str):
                 count = len(modality.tokens(raw, cut=False).values)
-                tokens, size = tokens + count - modality.config.ends, size + len(raw.encode())
+                tokens, size = tokens + count - begun, size + len(raw.encode())
         except (DataError, ValueError):
             continue
     return tokens, size

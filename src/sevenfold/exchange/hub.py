@@ -15,6 +15,7 @@ WANTED = [
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "*.safetensors",
     "*.safetensors.index.json",
 ]

@@ -18,6 +18,8 @@ from sevenfold.core.rooms import kinds
 from sevenfold.family import Family
 
 LUGGAGE = "luggage.safetensors"
+PROCESSORS = ("feature_extractor", "image_processor")
+"""Where a `processor_config.json` keeps what otherwise stands in `preprocessor_config.json`."""
 
 
 def family_of(
@@ -46,13 +48,23 @@ def record_of(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'config.json'}: architectures: a list of names, not {named!r}")
     record: dict[str, Any] = {"origin": folder.resolve().name, "config": config}
     for name in ("preprocessor", "generation"):
-        path = folder / f"{name}_config.json"
-        beside = read_json(path) if path.is_file() else None
-        if beside is not None and not isinstance(beside, dict):
-            raise CheckpointError(f"{path}: is not a record of settings")
-        record[name] = beside
+        record[name] = _beside(folder / f"{name}_config.json")
+    if record["preprocessor"] is None:
+        path = folder / "processor_config.json"
+        both = _beside(path) or {}
+        record["preprocessor"] = next((both[part] for part in PROCESSORS if both.get(part) is not None), None)
+        if not isinstance(record["preprocessor"], dict | None):
+            raise CheckpointError(f"{path}: its processor is not a record of settings")
     record["licence"] = licence(folder)
     return record
+
+
+def _beside(path: Path) -> dict[str, Any] | None:
+    """The settings in a file beside the config, where there is one."""
+    found = read_json(path) if path.is_file() else None
+    if found is not None and not isinstance(found, dict):
+        raise CheckpointError(f"{path}: is not a record of settings")
+    return found
 
 
 def recorded(config: Mapping[str, Any], origin: str = "scratch") -> dict[str, Any]:

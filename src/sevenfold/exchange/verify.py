@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from sevenfold.assembly.model import Model
+from sevenfold.assembly.pieces import moved, reading_order
 from sevenfold.core.errors import CheckpointError, need_extra
-from sevenfold.core.types import Batch
+from sevenfold.core.types import Batch, Hidden
 from sevenfold.family import Family
 
 
@@ -36,7 +37,7 @@ def verify(folder: Path, model: Model, family: Family) -> dict[str, list[float]]
         for step in where.split("."):
             states = getattr(states, step)
         seen, last = ours[trunk]
-        away = [_away(mine, their) for mine, their in zip(seen[:-1], states)]
+        away = [_away(mine, their) for mine, their in zip(seen[family.first_state :], states[:-1])]
         found[trunk] = [*away, min(_away(seen[-1], states[-1]), _away(last, states[-1]))]
     return found
 
@@ -70,7 +71,16 @@ def _streams(model: Model, batch: Batch) -> dict[str, tuple[list[Tensor], Tensor
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: (seen[name], done[name].x) for name in done}
+    return {name: _as_read(seen[name], done[name]) for name in done}
+
+
+def _as_read(seen: list[Tensor], done: Hidden) -> tuple[list[Tensor], Tensor]:
+    """Both with the tokens as the blocks had them, where something is spliced in: placeholders, which stand last, are no
+    tokens of the reference."""
+    if done.places is None or done.valid is None:
+        return seen, done.x
+    read = int(done.valid.sum(1).max())
+    return [x[:, :read] for x in seen], moved(done, reading_order(done)).x[:, :read]
 
 
 def _away(ours: Tensor, theirs: Tensor) -> float:

@@ -116,7 +116,24 @@ def constant(value: Callable[[], Tensor], tolerance: float = 1e-5) -> Op:
     return Op(take, lambda ours: [value()])
 
 
+def first_rows(count: int, total: int) -> Op:
+    """A table of `total` rows as its first `count` rows, each by itself, and the others, which may be luggage: of a model
+    that began here they are as the last that there is."""
+
+    def give(ours: list[Any]) -> list[Tensor]:
+        first, rest = torch.stack(ours[:-1]), ours[-1]
+        return [torch.cat([first, first[-1:].expand(total - count, -1) if rest is None else rest])]
+
+    return Op(lambda theirs: [*theirs[0][:count], theirs[0][count:]], give)
+
+
 # Groups of rules
+def unread(name: str, *shape: int) -> Rule:
+    """A published tensor that must be there, and that the model has no use for: luggage; 0 of a model that began here."""
+    op = Op(lambda theirs: theirs, lambda ours: [torch.zeros(shape) if ours[0] is None else ours[0]])
+    return Rule(f"{LUGGAGE}{name}", name, op)
+
+
 def affine(ours: str, theirs: str | tuple[str, ...], weight: Op = SAME, bias: Op | None = SAME) -> list[Rule]:
     """Weight and (unless None) bias of one layer."""
     names = theirs if isinstance(theirs, tuple) else (theirs,)
@@ -152,10 +169,12 @@ class Family(part.Part):
     class Config(part.Config):
         """The published fields. `model_type: Literal[…]`, with its default, says which published configs it reads."""
 
-    states: ClassVar[Mapping[str, str]] = {}
+    states: Mapping[str, str] = {}
     """Trunk → where the reference's output keeps the stream before and after each of its blocks (a dotted name:
     `hidden_states`, `encoder_hidden_states`), by which a conversion is verified."""
-    objective: ClassVar[Mapping[str, Any]] = {}
+    first_state: ClassVar[int] = 0
+    """How many blocks the first of these states is behind: 1 where the reference leaves out the embeddings (Mamba)."""
+    objective: Mapping[str, Any] = {}
     """What such a model goes on learning by when nobody says: an objective, as a recipe has it."""
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Name of a published size → the fields in which it differs from the defaults."""

@@ -67,6 +67,8 @@ class Preprocessor(part.Config):
     """s of each channel."""
     do_convert_rgb: bool = False
     """Whether grey and transparent pictures become red, green and blue."""
+    size_divisor: int | None = Field(None, ge=1)
+    """Both sides are cut down to a multiple of it, and the longer one to 1333/800 of the shorter one's size (ViLT)."""
     default_to_square: bool = True
     """Whether a size that is one number means both sides, not the shorter one."""
 
@@ -78,8 +80,13 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "Siglip": {"resample": 3, "do_convert_rgb": True, "default_to_square": False},
     "CLIP": {**SHARED, "default_to_square": False},
     "Bit": SHARED,
+    "Vilt": {"size": {"shortest_edge": 384}, "resample": 3, "size_divisor": 32, "default_to_square": False},
 }
 """Published processors → where their defaults are others than ViT's."""
+BY_SHORTER = {"CLIP", "Bit", "Vilt"}
+"""Processors that scale by the shorter side."""
+PADDED = {"Vilt"}
+"""Processors that pad a batch of pictures, and say what is padding."""
 
 
 class Pictures(Family):
@@ -104,8 +111,10 @@ class Pictures(Family):
         else:
             side = {"height": config.image_size, "width": config.image_size}
             plain = {"size": side, "crop_size": side, "image_mean": self.colours[0], "image_std": self.colours[1]}
-            if self.processor in ("CLIP", "Bit"):
+            if self.processor in BY_SHORTER:
                 plain["size"] = {"shortest_edge": config.image_size}
+            if PROCESSORS[self.processor].get("size_divisor"):
+                plain["size_divisor"] = config.patch_size
             resize, mean, std = prepared(plain, self.processor)
             if config.num_channels != 3:
                 resize, mean, std = {**resize, "colours": False}, 0.5, 0.5
@@ -135,7 +144,7 @@ class Pictures(Family):
         side = config.image_size // config.patch_size
         grid = self.grid(config)
         other = {} if grid in (None, (side, side)) else {"grid": grid}
-        return {"kind": "learned_grid", "size": (side, side), "class_row": class_row, "antialias": antialias, **other}
+        return {"kind": "learned_grid", "table": (side, side), "class_row": class_row, "antialias": antialias, **other}
 
     stretches: ClassVar[bool] = True
     """Whether the reference has to be asked for a table that is stretched to other pictures."""
@@ -166,13 +175,15 @@ def prepared(preprocessor: Mapping[str, Any], processor: str) -> tuple[dict[str,
     stem = re.sub(r"(ImageProcessor|FeatureExtractor)(Fast|Pil)?$", "", str(named))
     if stem not in PROCESSORS:
         raise ConfigError(f"{FILE}: there is no processor {str(named)[:40]!r} here{did_you_mean(stem, PROCESSORS)}")
-    if preprocessor.get("do_pad"):
+    if preprocessor.get("do_pad") and stem not in PADDED:
         raise ConfigError(f"{FILE}: do_pad: pictures of unequal size are not padded here")
     given = {name: preprocessor[name] for name in Preprocessor.model_fields if preprocessor.get(name) is not None}
     told = part.decode(Preprocessor, {**PROCESSORS[stem], **given}, FILE)
     resize: dict[str, Any] = {}
     if told.do_resize:
         resize = {**_sides(told.size, told.default_to_square), "filter": FILTERS[told.resample]}
+        if told.size_divisor and "shorter" in resize:
+            resize |= {"longest": int(1333 / 800 * resize["shorter"]), "multiple": told.size_divisor}
     if told.do_center_crop:
         resize["crop"] = _sides(told.crop_size, True).get("size")
         if resize["crop"] is None:
@@ -224,6 +235,8 @@ def written(stream: Mapping[str, Any], processor: str) -> dict[str, Any]:
     }
     if shorter:
         record["size"] = {"shortest_edge": shorter}
+    if resize.get("multiple", 1) > 1:
+        record["size_divisor"] = resize["multiple"]
     if size:
         record["size"] = {"height": size[0], "width": size[1]}
     if size or shorter:

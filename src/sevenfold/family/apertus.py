@@ -8,12 +8,11 @@ Apertus 2025, arXiv:2509.14233. Weights: huggingface.co/swiss-ai/Apertus-8B-2509
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Literal
 
 import torch
 
-from sevenfold.family import SAME, constant
+from sevenfold.family import SAME, Op, constant
 from sevenfold.family._decoder import Decoder, DecoderConfig, Wiring
 
 
@@ -53,7 +52,6 @@ class Apertus(Decoder):
 
         @property
         def wiring(self) -> Wiring:
-            numbers = [(name, constant(partial(torch.tensor, value), 1e-8)) for name, value in NUMBERS.items()]
             return Wiring(
                 qkv_bias=self.attention_bias,
                 out_bias=self.attention_bias,
@@ -63,7 +61,7 @@ class Apertus(Decoder):
                 up=("mlp.up_proj",),
                 more=(
                     *((f"feed.{name}", f"mlp.act_fn.{name}", SAME) for name in ("alpha_p", "alpha_n")),
-                    *(("", f"mlp.act_fn.{name}", op) for name, op in numbers),
+                    *(("", f"mlp.act_fn.{name}", _number(value)) for name, value in NUMBERS.items()),
                 ),
             )
 
@@ -72,3 +70,7 @@ class Apertus(Decoder):
 
 NUMBERS = {"beta": 0.5, "eps": -1e-6}
 """xIELU's fixed numbers, which published files hold in every block."""
+
+
+def _number(value: float) -> Op:
+    return constant(lambda: torch.tensor(value), tolerance=1e-8)

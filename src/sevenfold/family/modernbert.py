@@ -11,25 +11,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.core.errors import ConfigError
 from sevenfold.family import SAME, Family, Rule, affine
+from sevenfold.family._rotary import Rope, RotaryConfig, rotary
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 BEFORE = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
-"""Fields of older files, which `layer_types` and `rope_parameters` took the place of."""
-
-
-class Rope(part.Config):
-    """The rotary positions of one kind of block."""
-
-    rope_type: Literal["default"] = "default"
-    """No scaling."""
-    rope_theta: float | None = Field(None, gt=1)
-    """The base; by default what the older field says."""
+"""Fields of older files, which `layer_types` and `rope_parameters` took the place of (with `rope_scaling`)."""
 
 
 class Ropes(part.Config):
@@ -87,8 +78,8 @@ class ModernBERT(Family):
         """The base of blocks that look at everything, if rope_parameters does not say."""
         local_rope_theta: float | None = Field(10000.0, gt=1)
         """The base of the others; null for the same."""
-        rope_scaling: None = None
-        """No scaling, in older files."""
+        rope_scaling: Rope | None = None
+        """How frequencies of both are scaled, in older files."""
         embedding_dropout: float = Field(0.0, ge=0, lt=1)
         """Dropout of the embedded tokens."""
         attention_dropout: float = Field(0.0, ge=0, le=0)
@@ -97,6 +88,14 @@ class ModernBERT(Family):
         """No dropout inside the feed-forward part."""
         tie_word_embeddings: Literal[True] = True
         """The head is the embedding."""
+
+        @model_validator(mode="after")
+        def _fits(self) -> ModernBERT.Config:
+            named, blocks = self.layer_types, self.num_hidden_layers
+            if named is not None and len(named) != blocks:
+                raise ValueError(f"layer_types: {len(named)} of them, for {blocks} blocks")
+            turned(self)
+            return self
 
     sizes = {
         "base": {},
@@ -120,33 +119,21 @@ class ModernBERT(Family):
 
     def published(self) -> dict[str, Any]:
         """As it was read: newer files have no older fields, nor older ones newer."""
-        fields, c = super().published(), self.config
+        c, fields = self.config, super().published()
         left = [name for name in ("layer_types", "rope_parameters", "rope_scaling") if fields[name] is None]
         left += [BEFORE[0]] if c.layer_types is not None else []
         left += BEFORE[1:] if c.rope_parameters is not None else []
-        return {name: value for name, value in fields.items() if name not in left}
+        return {name: _said(value) for name, value in fields.items() if name not in left}
 
     @property
     def layers(self) -> tuple[str, ...]:
         """What each block looks at."""
         c = self.config
-        found = c.layer_types
-        if found is None:
-            return tuple(LOCAL if i % c.global_attn_every_n_layers else GLOBAL for i in range(c.num_hidden_layers))
-        if len(found) != c.num_hidden_layers:
-            raise ConfigError(
-                f"modernbert config: layer_types names {len(found)} blocks, and there are {c.num_hidden_layers}"
-            )
-        return found
-
-    def _bases(self) -> dict[str, float]:
-        """The rotary base of each kind of block."""
-        c, ropes = self.config, self.config.rope_parameters or Ropes()
-        far = (ropes.full_attention or Rope()).rope_theta or c.global_rope_theta
-        return {GLOBAL: far, LOCAL: (ropes.sliding_attention or Rope()).rope_theta or c.local_rope_theta or far}
+        every = c.global_attn_every_n_layers
+        return c.layer_types or tuple(LOCAL if i % every else GLOBAL for i in range(c.num_hidden_layers))
 
     def _blocks(self) -> list[dict[str, Any]]:
-        c, bases = self.config, self._bases()
+        c = self.config
         norm = {"kind": "layer", "eps": c.norm_eps, "bias": c.norm_bias}
         projection = {"kind": "linear", "bias": c.attention_bias}
         mixer = {"kind": "attention", "heads": c.num_attention_heads, "qkv": projection, "out": projection}
@@ -159,7 +146,7 @@ class ModernBERT(Family):
             GLOBAL: {"mixer": mixer},
             LOCAL: {
                 "mixer": {**mixer, "window": c.local_attention // 2 + 1},
-                "position": {"kind": "rotary", "base": bases[LOCAL]},
+                "position": turned(c)[LOCAL],
             },
         }
         found = [{**block, **kinds[layer]} for layer in self.layers]
@@ -172,7 +159,7 @@ class ModernBERT(Family):
             "inputs": ["text"],
             "width": c.hidden_size,
             "depth": c.num_hidden_layers,
-            "position": {"kind": "rotary", "base": self._bases()[GLOBAL]},
+            "position": turned(c)[GLOBAL],
             "input_norm": True,
             "block": self._blocks(),
             "dropout": c.embedding_dropout,
@@ -212,3 +199,24 @@ class ModernBERT(Family):
             rules += affine("heads.text.norm", "head.norm", bias=norm)
             rules += [Rule("heads.text.projection.bias", "decoder.bias")] if c.decoder_bias else []
         return rules
+
+
+def turned(config: Any) -> dict[str, dict[str, Any]]:
+    """The position of each kind of block. ValueError for settings that ours cannot have."""
+    ropes = config.rope_parameters or Ropes()
+    told = {
+        GLOBAL: (ropes.full_attention, config.global_rope_theta),
+        LOCAL: (ropes.sliding_attention, config.local_rope_theta or config.global_rope_theta),
+    }
+    length, scaling = config.max_position_embeddings, config.rope_scaling
+    return {
+        kind: rotary(
+            RotaryConfig(max_position_embeddings=length, rope_parameters=rope, rope_theta=base, rope_scaling=scaling)
+        )
+        for kind, (rope, base) in told.items()
+    }
+
+
+def _said(value: Any) -> Any:
+    """Without what is None in it."""
+    return {key: _said(item) for key, item in value.items() if item is not None} if isinstance(value, dict) else value

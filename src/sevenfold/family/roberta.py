@@ -45,7 +45,7 @@ class RoBERTa(BERT):
         "xlm_large": {**BASE, **LARGE, **XLM},
         "camembert_base": {**BASE, **CAMEMBERT},
     }
-    spellings = [(r"^(embeddings|encoder|pooler)\.", r"roberta.\1.")]
+    spellings = [(r"^(embeddings|encoder|pooler)\.", r"roberta.\1."), *BERT.spellings[1:]]
     unused = [r"roberta\.embeddings\.position_ids"]
     copies = {
         r"lm_head\.decoder\.weight": "roberta.embeddings.word_embeddings.weight",

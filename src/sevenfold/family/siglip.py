@@ -48,7 +48,7 @@ class TextConfig(SigLIPTowerConfig):
     max_position_embeddings: int = Field(64, ge=1, le=1 << 22)
     """Tokens of a caption, filled up."""
     pad_token_id: int = Field(1, ge=0)
-    """What captions are filled up with."""
+    """What captions are filled up with, where the tokenizer names no padding token of its own."""
     projection_size: int | None = Field(None, ge=1, le=1 << 16)
     """Channels of the shared space; by default the width."""
 

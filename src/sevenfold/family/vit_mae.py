@@ -8,7 +8,7 @@ He 2021, arXiv:2111.06377 section 3, sizes from its appendix. Weights: huggingfa
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -88,7 +88,7 @@ class ViTMAE(Pictures):
             *affine("heads.image.projection", "decoder.decoder_pred"),
         ]
 
-    def trial(self, model: Model) -> tuple[Batch, dict[str, Tensor]]:
+    def trial(self, model: Model) -> tuple[Batch, dict[str, Any]]:
         """The first patches are visible: the reference shows those of the least noise."""
         batch, given = super().trial(model)
         patches = batch["image"].values.shape[1]

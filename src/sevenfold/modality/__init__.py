@@ -66,11 +66,15 @@ class Modality(part.Part):
         """Whether a begin and an end token are put around an item (the tokenizer must have them)."""
         closed: bool = False
         """Whether an item that is cut to `length` still has its end token behind it (BERT, CLIP); without, it is cut off."""
+        begin: int | None = Field(None, ge=0)
+        """An id that stands in front of every item, before what ends put there (T5 begins what it writes with padding)."""
         pack: bool | None = None
         """Lay items end to end and cut windows of `length` tokens, instead of padding; by default so for the only
         stream of ids in a line."""
         projection: Projection.Config | None = None
         """How tokens become vectors of the model's width; by default `embedding` for ids, `patch_embed` for vectors."""
+        table: str | None = None
+        """A stream with the same ids, read by an earlier trunk, whose embedding this one has too (T5)."""
         axes: tuple[str, ...] | None = None
         """Names of the coordinate axes. Streams in one trunk share an axis exactly when they use the same name; by
         default every modality has its own."""
@@ -127,16 +131,25 @@ class Modality(part.Part):
                 raw = view(raw, generator)
         tokens = self.tokenizer.encode(self.prepared(raw))
         length = self.config.length if cut else None
-        if self.config.ends:
-            around = sum(map(len, self.tokenizer.around())) if self.config.closed else 0
+        if self.config.ends or self.config.begin is not None:
+            around = sum(map(len, self.around())) if self.config.closed else 0
             tokens = self.ended(tokens if length is None or not around else tokens.slice(0, max(0, length - around)))
         return tokens if length is None else tokens.slice(0, length)
 
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids that stand before and behind a whole item in this stream."""
+        before, behind = self.tokenizer.around() if self.config.ends else ([], [])
+        return [*([] if self.config.begin is None else [self.config.begin]), *before], behind
+
     def ended(self, tokens: Tokens) -> Tokens:
-        """With the begin and end ids around them that the tokenizer has."""
-        before, behind = self.tokenizer.around()
+        """With the ids around them that stand there in this stream."""
+        before, behind = self.around()
         if not (before or behind) or self.tokenizer.axes != 1:
             raise ConfigError(f"the {self.tokenizer.kind} tokenizer has no begin and end tokens: set ends to false")
+        if self.config.begin is not None and self.config.begin >= (self.tokenizer.size or 0):
+            raise ConfigError(
+                f"begin: {self.config.begin} is none of the {self.tokenizer.size or 0} ids of the tokenizer"
+            )
         values = np.concatenate([before, tokens.values, behind]).astype(np.int64)
         return Tokens(values, np.arange(len(values), dtype=np.int64)[:, None])
 

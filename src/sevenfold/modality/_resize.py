@@ -38,6 +38,10 @@ class Resize(part.Config):
 
     shorter: int | None = Field(None, ge=1, le=SIDE)
     """Pixels of the shorter side; the longer one keeps the proportions."""
+    longest: int | None = Field(None, ge=1, le=SIDE)
+    """With shorter: the most pixels of the longer side; a longer one shrinks both."""
+    multiple: int = Field(1, ge=1, le=SIDE)
+    """With shorter: both sides are cut down to a multiple of this (of a patch), so that pictures keep about their proportions."""
     size: tuple[int, int] | None = None
     """Height and width, whatever the proportions were; instead of shorter."""
     crop: tuple[int, int] | None = None
@@ -51,6 +55,12 @@ class Resize(part.Config):
     def _sizes(self) -> Self:
         if self.shorter is not None and self.size is not None:
             raise ValueError("give shorter or size, not both")
+        if self.shorter is None and (self.longest is not None or self.multiple > 1):
+            raise ValueError("longest and multiple go with shorter: give shorter, or leave them out")
+        if self.shorter is not None and not self.multiple <= self.shorter <= (self.longest or self.shorter):
+            raise ValueError(
+                f"shorter is from multiple ({self.multiple}) to longest ({self.longest}), not {self.shorter}"
+            )
         for sides in (self.size, self.crop):
             if sides is not None and not all(1 <= side <= SIDE for side in sides):
                 raise ValueError(f"a height and a width of 1 to {SIDE}, not {list(sides)}")
@@ -101,8 +111,22 @@ def _scaled(shape: Any, config: Resize) -> tuple[int, int]:
     if config.shorter is None:
         return height, width
     short, long = sorted((height, width))
+    if config.longest is not None or config.multiple > 1:
+        return _multiples(height, width, config)
     longer = int(config.shorter * long / short)
     return (longer, config.shorter) if width <= height else (config.shorter, longer)
+
+
+def _multiples(height: int, width: int, config: Resize) -> tuple[int, int]:
+    """The shorter side as asked for, the longer one not too long, both rounded and then cut to multiples (at least one)."""
+    assert config.shorter is not None
+    scale = config.shorter / min(height, width)
+    sides: tuple[float, float] = (config.shorter, scale * width) if height < width else (scale * height, config.shorter)
+    if config.longest is not None and max(sides) > config.longest:
+        less = config.longest / max(sides)
+        sides = (less * sides[0], less * sides[1])
+    first, second = (max(1, int(side + 0.5) // config.multiple) * config.multiple for side in sides)
+    return first, second
 
 
 def _filtered(pixels: np.ndarray, size: tuple[int, int], filter: Pillow.Resampling) -> np.ndarray:

@@ -30,8 +30,8 @@ class Text(Modality):
         ends: bool = True
         """Whether a begin and an end token are put around an item."""
         fill: int | None = Field(None, ge=0)
-        """The id that stands behind an item up to `length`, as tokens like any other (SigLIP); by default rows of a batch are
-        padded, and padding is not looked at."""
+        """Fill items up to `length` with the tokenizer's padding token, or this id if it has none, as tokens like any other
+        (SigLIP); by default rows of a batch are padded, and padding is not looked at."""
 
     axes = ("token",)
 
@@ -44,7 +44,8 @@ class Text(Modality):
         tokens = super().tokens(raw, generator, cut)
         if self.config.fill is None or not cut:
             return tokens
-        values = np.full(self.config.length, self.config.fill, np.int64)
+        filling = self.tokenizer.specials.get("pad", self.config.fill)
+        values = np.full(self.config.length, filling, np.int64)
         values[: len(tokens.values)] = tokens.values
         return Tokens(values, np.arange(len(values), dtype=np.int64)[:, None])
 

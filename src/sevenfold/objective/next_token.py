@@ -22,8 +22,10 @@ from torch import Tensor
 
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.pieces import preceding
+from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
+from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
 from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_trunk, unigram
 
 BEGUN = 60
@@ -165,19 +167,21 @@ class NextToken(Objective):
         return {name: done[name] for name in wanted if name in done}
 
     def _predict(self, hidden: Hidden, name: str, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of one stream's tokens, each predicted from the token before it."""
+        """The loss of one stream's tokens, each predicted from the token that is read before it: padding and placeholders
+        are neither."""
         start, stop = (hidden.spans or {})[name]
         first = max(start - 1, 0)
         targets = stream.values if start > 0 else stream.values[:, 1:]
         x = hidden.x[:, first : stop - 1]
+        before = hidden.segments[:, first : stop - 1] if hidden.segments is not None else None
         keep = torch.ones_like(targets, dtype=torch.bool)
         if hidden.valid is not None:
-            keep = keep & hidden.valid[:, first + 1 : stop]
-            if start > 0:
-                x = _last_before(hidden, start, x)
-                keep[:, 0] &= hidden.valid[:, :start].any(1)
+            place, known = preceding(hidden)
+            place, keep = place[:, first + 1 : stop], (known & hidden.valid)[:, first + 1 : stop]
+            x = take(hidden.x, place)
+            before = None if hidden.segments is None else take(hidden.segments, place)
         if hidden.segments is not None:
-            keep = keep & (hidden.segments[:, first + 1 : stop] == hidden.segments[:, first : stop - 1])
+            keep = keep & (hidden.segments[:, first + 1 : stop] == before)
         targets = torch.where(keep, targets, -100)
         head = self.head_of[name]
         assert head is not None
@@ -193,12 +197,13 @@ class NextToken(Objective):
         found = []
         for stream in self.predicted:
             found.append(self._drawn(stream, samples, seed))
-            told = self.model.config.trunks[self.trunk].condition
-            for order in [*self.orders, *([(told, stream)] if told else [])]:
-                if order[-1] != stream or len(order) != 2 or not samples:
-                    continue
-                other = order[0]
+            first = [order[0] for order in self.orders if len(order) == 2 and order[-1] == stream]
+            inputs = self.model.config.trunks[self.trunk].inputs
+            beside = [name for name in reads(self.model, self.trunk) if name not in inputs]
+            for other in dict.fromkeys([*(name for name in first if name in self.model.modalities), *beside]):
                 raws = [sample[other] for sample in samples if sample.get(other) is not None][:8]
+                if not raws:
+                    continue
                 made = self.model.generate(stream=stream, given={other: raws}, seed=seed, temperature=0.8)
                 rows = [[(other, raw), (stream, item)] for raw, item in zip(raws, made)]
                 found.append(Exhibit(f"{stream} given {other} (held out)", [other, stream], rows))
@@ -207,7 +212,7 @@ class NextToken(Objective):
     def _drawn(self, stream: str, samples: Sequence[dict[str, Any]], seed: int) -> Exhibit:
         """Items drawn from nothing; where a stream has no start, held-out beginnings and how they go on."""
         drawing: dict[str, Any] = {"stream": stream, "seed": seed, "length": 200, "temperature": 0.8}
-        if self.model.trunks[self.trunk].tokens is not None or self.model.modalities[stream].config.ends:
+        if self.model.trunks[self.trunk].tokens is not None or self.model.modalities[stream].around()[0]:
             drawn = self.model.generate(count=4, **drawing)
             return Exhibit(f"{stream}, drawn from nothing", ["drawn"], [[(stream, item)] for item in drawn])
         raws = [sample[stream] for sample in samples if isinstance(sample.get(stream), str)][:4]
@@ -239,13 +244,3 @@ def _ids(stream: Stream) -> Tensor:
 
 def _rows(hidden: Hidden, rows: Tensor) -> Hidden:
     return hidden.each(lambda part: part[rows])
-
-
-def _last_before(hidden: Hidden, start: int, x: Tensor) -> Tensor:
-    """x with its first column replaced by each row's last valid token before `start`: what stands just before may be
-    padding of the stream before."""
-    assert hidden.valid is not None
-    place = torch.arange(start, device=x.device)
-    index = torch.where(hidden.valid[:, :start], place, -1).amax(1).clamp(min=0)
-    before = hidden.x[torch.arange(len(index), device=x.device), index]
-    return torch.cat([before[:, None], x[:, 1:]], dim=1)

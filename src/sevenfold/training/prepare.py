@@ -74,6 +74,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
     fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
     bad = BadSamples(recipe.data.bad_share, len(train))
+    _share_tokenizers(modalities)
     for name, modality in modalities.items():
         if tokenizers is not None:
             modality.restore(tokenizer_folder(tokenizers, name, len(modalities)))
@@ -81,7 +82,8 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
             modality.tokenizer = start.model.modalities[name].tokenizer
         elif not modality.tokenizer.ready:
             note(f"fitting the {modality.tokenizer.kind} tokenizer of {name}")
-            modality.fit(_raws(source, train, fields[name], modality))
+            alike = [other for other, mate in modalities.items() if mate.tokenizer is modality.tokenizer]
+            modality.fit([raw for other in alike for raw in _raws(source, train, fields[other], modality)])
             if not modality.tokenizer.ready:
                 raise DataError(
                     f"{recipe.data.path}: no training sample has a {fields[name]!r} to learn a tokenizer from"
@@ -147,8 +149,8 @@ def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[
         return items
     length = recipe.streams[packed[0]].length
     assert length is not None
-    ends = modalities[packed[0]].tokenizer.around() if recipe.streams[packed[0]].ends else None
-    return Windows(items, packed[0], length, items.source.continuous, bad.note, ends)
+    around = modalities[packed[0]].around()
+    return Windows(items, packed[0], length, items.source.continuous, bad.note, around if any(around) else None)
 
 
 def _check_early(recipe: Recipe) -> None:
@@ -172,6 +174,18 @@ def _modality(name: str, config: Modality.Config) -> Modality:
         return config.build()
     except ConfigError as error:
         raise ConfigError(f"streams.{name}: {error}") from None
+
+
+def _share_tokenizers(modalities: Mapping[str, Modality]) -> None:
+    """One tokenizer for streams that have one embedding table: it learns from all of them."""
+    for name, modality in modalities.items():
+        other = modalities.get(modality.config.table or "")
+        if other is not None:
+            if modality.config.tokenizer != other.config.tokenizer:
+                raise ConfigError(
+                    f"streams.{name}.tokenizer: must be that of {modality.config.table!r}, whose embedding it has (table)"
+                )
+            modality.tokenizer = other.tokenizer
 
 
 def _again(config: Modality.Config, fitted: Modality) -> Modality:

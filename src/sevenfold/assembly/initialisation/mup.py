@@ -47,7 +47,7 @@ class MuP(Initialisation):
                 rates[name] = rate
         for head in model.heads.values():
             if head.config.projection.part.reads_table:
-                head.scale = base.trunks[head.config.trunk].config.width / model.trunks[head.config.trunk].config.width
+                head.scale *= base.trunks[head.config.trunk].config.width / model.trunks[head.config.trunk].config.width
         for name, trunk in model.trunks.items():
             for block, small in zip(trunk.blocks, base.trunks[name].blocks):
                 for mixer, of_base in zip(block.mixers, small.mixers):

@@ -25,7 +25,7 @@ class GatedCross(Cross):
         by_channel: bool = False
         """A gate for each channel, instead of one for all."""
 
-    variants = ({"heads": 4, "memory_width": 12, "by_channel": True},)
+    variants = ({"heads": 4, "memory_width": 12, "by_channel": True}, {"heads": 3, "head_width": 10, "scale": 1.0})
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
         super().__init__(config, width, project)

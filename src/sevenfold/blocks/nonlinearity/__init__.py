@@ -30,7 +30,7 @@ class Nonlinearity(part.Part, Ruled):
     class Config(part.Config):
         expand: float | None = Field(None, gt=0, le=64)
         """Inner width / width; by default 4, or 8/3 (rounded up to 8 channels) when gated: equal numbers of weights."""
-        inner: int | None = Field(None, ge=1)
+        inner: int | None = Field(None, ge=1, le=1 << 24)
         """The inner width itself, instead of expand."""
 
     gated: ClassVar[bool] = False

@@ -2,7 +2,7 @@
 
     y = (gelu(x W_gate) * x W_value) W_down
 
-Shazeer 2020, arXiv:2002.05202 eq. 5. T5 v1.1, Gemma, ModernBERT.
+Shazeer 2020, arXiv:2002.05202 eq. 5. ModernBERT exact; T5 v1.1 and Gemma with the tanh approximation of GELU.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from sevenfold.blocks.nonlinearity import Nonlinearity
 
 class GEGLU(Nonlinearity):
     class Config(Nonlinearity.Config):
-        pass
+        tanh: bool = False
+        """The tanh approximation, as T5 v1.1 has it."""
 
     gated = True
+    variants = ({"tanh": True},)
 
     def activate(self, x: Tensor) -> Tensor:
-        return F.gelu(x)
+        return F.gelu(x, approximate="tanh" if self.config.tanh else "none")

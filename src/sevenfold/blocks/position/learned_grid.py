@@ -23,7 +23,7 @@ from sevenfold.core.types import wide
 
 class LearnedGrid(Position):
     class Config(Position.Config):
-        size: tuple[int, int] = (14, 14)
+        table: tuple[int, int] = (14, 14)
         """Rows and columns of the table: the grid of patches that it is learned on."""
         grid: tuple[int, int] | None = None
         """Rows and columns of patches that pictures have, where these are others: the table is stretched to them."""
@@ -33,8 +33,8 @@ class LearnedGrid(Position):
         """Whether the class token, which stands nowhere, has a row of its own."""
 
     variants = (
-        {"size": [5, 5], "grid": [8, 8], "class_row": True},
-        {"size": [9, 7], "grid": [4, 4], "antialias": True},
+        {"table": [5, 5], "grid": [8, 8], "class_row": True},
+        {"table": [9, 7], "grid": [4, 4], "antialias": True},
     )
 
     def __init__(self, config: Any, width: int, axes: int, heads: int | None = None):
@@ -43,11 +43,11 @@ class LearnedGrid(Position):
             raise ConfigError(
                 f"position 'learned_grid' reads rows and columns, and this trunk's tokens have {axes} axes: choose learned"
             )
-        self.rows, self.columns = config.grid or config.size
-        for field, sides in (("size", config.size), ("grid", (self.rows, self.columns))):
+        self.rows, self.columns = config.grid or config.table
+        for field, sides in (("table", config.table), ("grid", (self.rows, self.columns))):
             if not all(1 <= side <= 4096 for side in sides):
                 raise ConfigError(f"position.{field}: {list(sides)} are no numbers of rows and columns from 1 to 4096")
-        self.table = nn.Parameter(torch.empty(config.size[0] * config.size[1], width))
+        self.table = nn.Parameter(torch.empty(config.table[0] * config.table[1], width))
         self.first = nn.Parameter(torch.empty(width)) if config.class_row else None
 
     def rules(self) -> dict[str, Rule]:
@@ -62,9 +62,9 @@ class LearnedGrid(Position):
 
     def stretched(self) -> Tensor:
         """The table on the pictures' grid, [rows*columns width]."""
-        if (self.rows, self.columns) == tuple(self.config.size):
+        if (self.rows, self.columns) == tuple(self.config.table):
             return self.table
-        plane = wide(self.table).unflatten(0, self.config.size).movedim(-1, 0)[None]
+        plane = wide(self.table).unflatten(0, self.config.table).movedim(-1, 0)[None]
         sides, blur = (self.rows, self.columns), self.config.antialias
         plane = F.interpolate(plane, sides, mode="bicubic", align_corners=False, antialias=blur)
         return plane[0].flatten(1).T.to(self.table.dtype)

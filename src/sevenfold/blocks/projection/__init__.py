@@ -33,6 +33,8 @@ class Projection(part.Part, Ruled):
     """Whether what it makes of an id depends on the other ids of the row."""
     dense: ClassVar[bool] = True
     """Whether it is one matrix, `weight`; a small network (of a group of points) has several."""
+    example_width: ClassVar[int] = 24
+    """A width_in that it takes, with which it is checked."""
     weight: Tensor
 
     def __init__(self, config: Any, width_in: int, width_out: int):

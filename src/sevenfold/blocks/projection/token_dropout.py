@@ -44,8 +44,8 @@ class TokenDropout(Projection):
         y = F.embedding(x, self.weight)
         masked = torch.zeros_like(x, dtype=torch.bool) if self.config.mask_id is None else x == self.config.mask_id
         real = torch.ones_like(masked) if valid is None else valid
-        tokens, left = _of_document(torch.stack([real, real & ~masked], -1).to(wide(y).dtype), segments)
-        scale = (1 - self.config.trained) * tokens / left.clamp(min=1)
+        tokens, left = _of_document(real, segments), _of_document(real & ~masked, segments)
+        scale = (1 - self.config.trained) * tokens.to(wide(y).dtype) / left.clamp(min=1)
         return y * (scale * ~masked).to(y.dtype).unsqueeze(-1)
 
     def flops(self, tokens: int) -> int:
@@ -55,10 +55,8 @@ class TokenDropout(Projection):
         return tokens
 
 
-def _of_document(counted: Tensor, segments: Tensor | None) -> tuple[Tensor, Tensor]:
-    """counted [b n 2], summed over the tokens of each one's document, as two [b n] (or [b 1])."""
+def _of_document(counted: Tensor, segments: Tensor | None) -> Tensor:
+    """counted [b n] bool → how many of each one's document, [b n] (of one document: [b 1])."""
     if segments is None:
-        total = counted.sum(1, keepdim=True)
-    else:
-        total = (segments[:, :, None] == segments[:, None, :]).to(counted.dtype) @ counted
-    return total[..., 0], total[..., 1]
+        return counted.sum(1, keepdim=True)
+    return ((segments[:, :, None] == segments[:, None, :]) & counted[:, None]).sum(-1)

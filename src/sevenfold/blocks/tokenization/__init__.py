@@ -48,7 +48,7 @@ class Tokenizer(part.Part):
         self.size: int | None = None
         self.features: int | None = None
         self.specials: dict[str, int] = {}
-        """Names (of pad, unk, bos, eos, mask, those it has) → ids."""
+        """Names (of pad, unk, bos, eos, mask and place, those it has) → ids. `place` is the placeholder of what is spliced in."""
 
     @classmethod
     def example(cls, seed: int = 0) -> Sequence[Any]:

@@ -74,13 +74,16 @@ class LogMel(Tokenizer):
         windows = np.lib.stride_tricks.sliding_window_view(padded, self.width)[:: self.hop][:count]
         return np.fft.rfft(windows * self._hann, axis=1)
 
-    def encode(self, raw: Any) -> Tokens:
-        samples, stack = sound(raw), self.config.stack
+    def frames(self, samples: np.ndarray) -> np.ndarray:
+        """z, [n mels] float64, of samples [T]."""
         count = max(1, len(samples) // self.hop)
         power = np.abs(self._spectrum(samples, count)) ** 2
         loud = np.log10(np.maximum(power @ self.filters.T, FLOOR))
-        frames = (np.maximum(loud, loud.max() - 8) + 4) / 4
-        frames = np.concatenate([frames, np.repeat(frames[-1:], -count % stack, axis=0)])
+        return (np.maximum(loud, loud.max() - 8) + 4) / 4
+
+    def encode(self, raw: Any) -> Tokens:
+        frames, stack = self.frames(sound(raw)), self.config.stack
+        frames = np.concatenate([frames, np.repeat(frames[-1:], -len(frames) % stack, axis=0)])
         return Tokens(frames.reshape(-1, self.config.mels * stack).astype(np.float32), line(len(frames) // stack))
 
     def decode(self, values: np.ndarray, coords: np.ndarray | None = None) -> np.ndarray:

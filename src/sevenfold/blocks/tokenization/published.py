@@ -19,7 +19,7 @@ import tokenizers
 from pydantic import Field
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from sevenfold.blocks.tokenization import Tokenizer, check_ready
+from sevenfold.blocks.tokenization import Tokenizer, check_ready, need_text
 from sevenfold.blocks.tokenization._text import FILE, SETTINGS, TrainedText, sentences
 from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.files import read_json
@@ -44,6 +44,8 @@ class Published(TrainedText):
         """The folder with its files. Not needed once the tokenizer is saved with its run."""
         size: int | None = Field(None, ge=1, le=1 << 24)
         """Ids of the model; by default as many as the files have."""
+        place: int | None = Field(None, ge=0)
+        """The id that a text says by its spelling (`<image>`), where something else is spliced in; others are spelled out."""
 
     lossless = False
 
@@ -52,6 +54,8 @@ class Published(TrainedText):
         self.size = config.size
         self.settings: dict[str, Any] = {}
         """What `tokenizer_config.json` says."""
+        self.reader: Any = None
+        """The tokenizer that reads and writes texts: that of the files, which knows the place."""
         self._around: tuple[list[int], list[int]] = [], []
 
     @classmethod
@@ -98,17 +102,21 @@ class Published(TrainedText):
 
     def _ids(self, text: str) -> np.ndarray:
         text.encode("utf-8")  # a lone surrogate: ValueError that names its place
-        self.inner.encode_special_tokens = True
-        return np.array(self.inner.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        self.reader.encode_special_tokens = True
+        return np.array(self.reader.encode(text, add_special_tokens=False).ids, dtype=np.int64)
 
     def decode(self, values: np.ndarray, coords: np.ndarray | None = None) -> str:
         if self.inner is None:
             raise ValueError("the model came without a tokenizer, so its ids have no text")
         ids = np.asarray(values)
-        return super().decode(ids[ids < self.inner.get_vocab_size()], coords)
+        return self.reader.decode(ids[ids < self.inner.get_vocab_size()].tolist(), skip_special_tokens=True)
 
     def spans(self, raw: Any) -> Any:
-        return super().spans(raw) if self.inner is not None else None
+        if self.inner is None:
+            return None
+        self.reader.encode_special_tokens = True
+        offsets = self.reader.encode(need_text(raw, self), add_special_tokens=False).offsets
+        return np.array(offsets, dtype=np.int64).reshape(-1, 2)
 
     def published(self) -> dict[str, Any]:
         return self.settings
@@ -144,6 +152,10 @@ class Published(TrainedText):
             id = None if written is None else inner.token_to_id(written)
             if id is not None and id not in self.specials.values():
                 self.specials[role] = id
+        place = self.config.place
+        known = place is not None and inner.id_to_token(place) is not None
+        self.reader = _placing(inner, place) if known else inner
+        self.specials |= {"place": place} if known else {}
         self._around = _template(inner)
 
 
@@ -236,3 +248,12 @@ def _template(inner: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:
             if whole[place : place + len(plain)] == plain:
                 return whole[:place], whole[place + len(plain) :]
     return [], []
+
+
+def _placing(inner: tokenizers.Tokenizer, place: int) -> tokenizers.Tokenizer:
+    """A tokenizer for which one special token is a word of its own, that texts may hold."""
+    record, written = json.loads(inner.to_str()), inner.id_to_token(place)
+    others = [token for token in record.get("added_tokens") or [] if token["id"] != place]
+    told = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    record["added_tokens"] = sorted([*others, {"id": place, "content": written, **told}], key=lambda token: token["id"])
+    return tokenizers.Tokenizer.from_str(json.dumps(record))
