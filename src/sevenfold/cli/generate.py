@@ -50,7 +50,7 @@ MASKED = ("steps", "schedule", "order", "noise")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder")
+    add("run", metavar="RUN", help="a run folder, a published folder, or the id of one")
     add("prompt", metavar="PROMPT", nargs="?", help="how the item begins; - reads it from standard input")
     add("--prompts", metavar="FILE", help="prompts, one a line (- is standard input)")
     add("--stream", metavar="NAME", help="what to draw (default: the only one that can be drawn)")

@@ -141,7 +141,12 @@ class BERT(Family):
             "block": block,
             "dropout": c.hidden_dropout_prob,
         }
-        text = {"kind": "text", "tokenizer": {"kind": "published", "size": c.vocab_size}, "length": length}
+        text = {
+            "kind": "text",
+            "tokenizer": {"kind": "published", "size": c.vocab_size},
+            "length": length,
+            "closed": True,
+        }
         head = {"trunk": "enc", "stream": "text", "projection": {"kind": "tied", "bias": True}, "transform": True}
         heads = {"text": head} if self.headed else {}
         data = {"streams": {"text": text}, "trunks": {"enc": trunk}, "heads": heads}

@@ -133,7 +133,13 @@ class ESM2(Family):
             "block": block,
         }
         embedding = {"kind": "token_dropout", "mask_id": c.mask_token_id} if c.token_dropout else {"kind": "embedding"}
-        protein = {"kind": "protein", "tokenizer": {"kind": "residue"}, "length": length, "projection": embedding}
+        protein = {
+            "kind": "protein",
+            "tokenizer": {"kind": "residue"},
+            "length": length,
+            "closed": True,
+            "projection": embedding,
+        }
         head = {"trunk": "enc", "stream": "protein", "projection": {"kind": "tied", "bias": True}, "transform": True}
         heads = {"protein": head} if self.headed else {}
         data = {"streams": {"protein": protein}, "trunks": {"enc": trunk}, "heads": heads}

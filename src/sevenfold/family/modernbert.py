@@ -165,7 +165,7 @@ class ModernBERT(Family):
             "dropout": c.embedding_dropout,
         }
         tokenizer = {"kind": "published", "size": c.vocab_size}
-        text = {"kind": "text", "tokenizer": tokenizer, "length": c.max_position_embeddings}
+        text = {"kind": "text", "tokenizer": tokenizer, "length": c.max_position_embeddings, "closed": True}
         head = {
             "trunk": "enc",
             "stream": "text",
