@@ -140,6 +140,13 @@ def test_what_cannot_be_is_refused():
     assert "set ends to false" in error_of(lambda: made("image", ends=True).tokens(np.zeros((8, 8, 1))), ConfigError)
     assert "coordinate axes" in error_of(lambda: made("text", tokenizer="patch"), ConfigError)
     assert "did you mean 'bytes'" in error_of(lambda: made("text", tokenizer="byte"), ConfigError)
+    for resize, told in (
+        ({"shorter": 8, "size": [8, 8]}, "give shorter or size, not both"),
+        ({"size": [8, 8], "multiple": 4}, "longest and multiple go with shorter"),
+        ({"shorter": 8, "multiple": 9}, "shorter is from multiple (9)"),
+        ({"shorter": 8, "longest": 7}, "to longest (7), not 8"),
+    ):
+        assert told in error_of(lambda resize=resize: made("image", resize=resize), ConfigError)
     for kind in ("text", "dna", "protein", "label"):
         assert "empty" in error_of(lambda kind=kind: made(kind).check(""))
 

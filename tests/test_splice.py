@@ -13,6 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pieces import moved, preceding, reading_order
 from sevenfold.assembly.pool import pool
+from sevenfold.conformance._kit import compiled
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode, find
 from sevenfold.core.types import Hidden, Stream, take
@@ -163,6 +164,29 @@ def test_drawing_goes_on_behind_a_spliced_prompt(block):
             if ids[-1] == 258:
                 break
         assert drawn[: len(ids)] == ids
+
+
+@torch.no_grad()
+def test_beams_guesses_and_rows_behind_a_spliced_prompt():
+    """Guessing ahead draws the same; beams together are beams one by one."""
+    model = model_of().float()
+    pictures = list(torch.rand(3, 4, 4, 1).numpy())
+    prompts = ["<image>abab", "see <image> now: ", "c<image>"]
+    plain, guessed = (
+        model.generate(prompts, given={"image": pictures}, stream="text", temperature=0, length=7, **more)
+        for more in ({}, {"lookup": 2})
+    )
+    assert plain == guessed
+    together = model.generate(prompts, given={"image": pictures}, stream="text", beams=3, length=5)
+    for prompt, picture, found in zip(prompts, pictures, together):
+        assert model.generate(prompt, given={"image": picture}, stream="text", beams=3, length=5) == [found]
+
+
+def test_it_compiles_whole():
+    model, batch = model_of(), batch_of()
+    earlier = model.earlier(batch, "lm")
+    wanted = model.trunks["lm"](batch, earlier).x
+    torch.testing.assert_close(compiled(model.trunks["lm"])(batch, earlier).x, wanted, atol=1e-10, rtol=0)
 
 
 def test_the_order_of_reading():

@@ -273,7 +273,6 @@ def folder_of(path, reference) -> LlavaProcessor:
     )
     reference.save_pretrained(path)
     processor.save_pretrained(path)
-    pictures.save_pretrained(path)
     return processor
 
 
@@ -306,9 +305,50 @@ def test_a_folder_with_its_tokenizer(tmp_path):
     publish(model, tmp_path / "out")
     again = LlavaForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert torch.equal(again(**given).logits, reference(**given).logits)
-    assert (
-        PreTrainedTokenizerFast.from_pretrained(tmp_path / "out")(prompt)["input_ids"]
-        == processor.tokenizer(prompt)["input_ids"]
-    )
+    both = LlavaProcessor.from_pretrained(tmp_path / "out")(images=picture, text=prompt, return_tensors="pt")
+    assert both.keys() == given.keys() and all(torch.equal(both[key], given[key]) for key in both)
     differences = verify(tmp_path / "in", model, family_of(reference))
     assert len(differences["lm"]) == 3 and max(differences["lm"]) < 1e-5
+
+
+def test_the_published_config_of_1_5():
+    """As its file says it, which leaves most of the language model to Llama's defaults."""
+    text = {
+        "_name_or_path": "lmsys/vicuna-7b-v1.5",
+        "architectures": ["LlamaForCausalLM"],
+        "max_position_embeddings": 4096,
+        "model_type": "llama",
+        "rms_norm_eps": 1e-05,
+        "torch_dtype": "float16",
+        "vocab_size": 32064,
+    }
+    vision = {
+        "hidden_size": 1024,
+        "image_size": 336,
+        "intermediate_size": 4096,
+        "model_type": "clip_vision_model",
+        "num_attention_heads": 16,
+        "num_hidden_layers": 24,
+        "patch_size": 14,
+        "projection_dim": 768,
+        "vocab_size": 32000,
+    }
+    published = {
+        "architectures": ["LlavaForConditionalGeneration"],
+        "ignore_index": -100,
+        "image_token_index": 32000,
+        "model_type": "llava",
+        "pad_token_id": 32001,
+        "projector_hidden_act": "gelu",
+        "text_config": text,
+        "vision_config": vision,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    }
+    family = find("family", "llava").read(published)
+    assert family.model() == find("family", "llava").of_size("1.5_7b").model()
+    assert family.depth == 23 and family.model().trunks["lm"].depth == 32
+    with torch.device("meta"):
+        reference = LlavaForConditionalGeneration(LlavaConfig.from_dict(published))
+    ours = {name for rule in family.rules() for name in rule.names[1]}
+    assert len(ours) == len(reference.state_dict())

@@ -11,6 +11,7 @@ from PIL import Image as Pillow
 from sklearn.datasets import load_sample_image
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -33,6 +34,7 @@ CASES = [
     (CLIPImageProcessorPil, {"size": {"shortest_edge": 64}, "crop_size": 56}),
     (CLIPImageProcessorPil, {"size": 31, "crop_size": {"height": 40, "width": 21}}),
     (CLIPImageProcessorPil, {"do_resize": False, "crop_size": 501, "do_rescale": False}),
+    (LlavaImageProcessorPil, {"size": {"shortest_edge": 64}, "crop_size": 56}),
     (BitImageProcessorPil, {"size": {"shortest_edge": 75}, "crop_size": {"height": 56, "width": 56}}),
     (SiglipImageProcessorPil, {"size": {"height": 38, "width": 38}, "resample": 4}),
     (SiglipImageProcessorPil, {"size": {"height": 500, "width": 700}, "image_mean": [0.1, 0.2, 0.3], "resample": 5}),
@@ -86,7 +88,9 @@ def test_pictures_of_unequal_size(kind, settings):
     assert min(modality.prepared(FLOWER[7:8, :90]).shape[:2]) == settings["size_divisor"]
 
 
-@pytest.mark.parametrize("kind", [CLIPImageProcessorPil, BitImageProcessorPil, SiglipImageProcessorPil])
+@pytest.mark.parametrize(
+    "kind", [CLIPImageProcessorPil, LlavaImageProcessorPil, BitImageProcessorPil, SiglipImageProcessorPil]
+)
 def test_pictures_of_other_modes(kind):
     """Grey, transparent, palettes: three colours come of all of them."""
     colours, ramp = Pillow.fromarray(CHINA), np.linspace(0, 255, CHINA[..., 0].size).reshape(CHINA.shape[:2])

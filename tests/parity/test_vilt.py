@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from transformers import (
     ViltForTokenClassification,
     ViltModel,
 )
+from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 from twins import (
     built,
     comes_back,
@@ -30,6 +32,8 @@ from twins import (
 
 from sevenfold.assembly.pieces import reading_order
 from sevenfold.core.types import Stream, take
+from sevenfold.exchange.load import load_published
+from sevenfold.exchange.publish import publish
 from sevenfold.family import state_of
 
 SHAPES = [
@@ -219,3 +223,25 @@ def test_a_picture_that_is_missing():
     some = model({**batch, "image": batch["image"]._replace(valid=valid)})["both"].of("text").x
     alone = model({"text": batch["text"].rows([1])})["both"].of("text").x
     same(some[1:2], alone, batch["text"].valid[1:2])
+
+
+def test_a_folder_with_pictures_of_unequal_size(tmp_path):
+    """Bytes of any size through both processors, and hidden words filled in alike; the file of the processor comes back."""
+    reference = made(SHAPES[0])
+    processor = ViltImageProcessorPil(size={"shortest_edge": 12}, size_divisor=4)
+    reference.save_pretrained(tmp_path / "in")
+    processor.save_pretrained(tmp_path / "in")
+    model = load_published(tmp_path / "in")
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((30, 31), (20, 28), (50, 37))]
+    given = processor(pictures, return_tensors="pt")
+    image = model.tokenize([{"image": picture} for picture in pictures])["image"]
+    assert image.valid.sum(1).tolist() == [9, 12, 12]
+    torch.manual_seed(1)
+    ids = torch.randint(256, (3, LENGTH))
+    done = model({"text": words(ids), "image": image})["both"].of("text")
+    same(model.head("text", done.x), reference(ids, **given).logits)
+    publish(model, tmp_path / "out")
+    again = ViltImageProcessorPil.from_pretrained(tmp_path / "out")(pictures, return_tensors="pt")
+    assert torch.equal(again["pixel_values"], given["pixel_values"])
+    assert torch.equal(again["pixel_mask"], given["pixel_mask"])

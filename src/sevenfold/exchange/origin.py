@@ -49,9 +49,9 @@ def record_of(folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = {"origin": folder.resolve().name, "config": config}
     for name in ("preprocessor", "generation"):
         record[name] = _beside(folder / f"{name}_config.json")
+    path = folder / "processor_config.json"
+    both = record["processor"] = _beside(path) or {}
     if record["preprocessor"] is None:
-        path = folder / "processor_config.json"
-        both = _beside(path) or {}
         record["preprocessor"] = next((both[part] for part in PROCESSORS if both.get(part) is not None), None)
         if not isinstance(record["preprocessor"], dict | None):
             raise CheckpointError(f"{path}: its processor is not a record of settings")

@@ -15,7 +15,7 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.files import publish_folder, write_atomic
-from sevenfold.exchange.origin import family_of
+from sevenfold.exchange.origin import PROCESSORS, family_of
 from sevenfold.exchange.passport import Passport, mapped
 from sevenfold.exchange.weights import INDEX, SHARD, index_json, shards
 from sevenfold.family import Family, state_of
@@ -131,6 +131,9 @@ def _records(model: Model, family: Family, record: Mapping[str, Any]) -> dict[st
     preprocessor = family.preprocessor_published(model)
     if preprocessor:
         found["preprocessor_config.json"] = preprocessor
+    if record.get("processor"):
+        inner = {name: preprocessor for name in PROCESSORS if record["processor"].get(name) is not None}
+        found["processor_config.json"] = {**record["processor"], **(inner if preprocessor else {})}
     return found
 
 

@@ -36,7 +36,8 @@ def verify(folder: Path, model: Model, family: Family) -> dict[str, list[float]]
         states: Any = theirs
         for step in where.split("."):
             states = getattr(states, step)
-        seen, last = ours[trunk]
+        states = [family.compared(state, batch) for state in states]
+        seen, last = [family.compared(x, batch) for x in ours[trunk][0]], family.compared(ours[trunk][1], batch)
         away = [_away(mine, their) for mine, their in zip(seen[family.first_state :], states[:-1])]
         found[trunk] = [*away, min(_away(seen[-1], states[-1]), _away(last, states[-1]))]
     return found

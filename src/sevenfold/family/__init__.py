@@ -263,6 +263,11 @@ class Family(part.Part):
         """Height and width of the pictures that it takes, and what the reference must be told beside them."""
         return (vision.image_size, vision.image_size), {}
 
+    def compared(self, state: Tensor, batch: Batch) -> Tensor:
+        """The tokens of a state [b n d], of either implementation, that both keep in one order: all, unless the reference
+        shuffles some."""
+        return state
+
     # Weights
     def mapped(self) -> set[str]:
         """The published names that rules have."""

@@ -79,11 +79,12 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "ViT": {},
     "Siglip": {"resample": 3, "do_convert_rgb": True, "default_to_square": False},
     "CLIP": {**SHARED, "default_to_square": False},
+    "Llava": {**SHARED, "default_to_square": False},
     "Bit": SHARED,
     "Vilt": {"size": {"shortest_edge": 384}, "resample": 3, "size_divisor": 32, "default_to_square": False},
 }
 """Published processors → where their defaults are others than ViT's."""
-BY_SHORTER = {"CLIP", "Bit", "Vilt"}
+BY_SHORTER = {"CLIP", "Llava", "Bit", "Vilt"}
 """Processors that scale by the shorter side."""
 PADDED = {"Vilt"}
 """Processors that pad a batch of pictures, and say what is padding."""

@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
+from sevenfold.core.types import Batch
 from sevenfold.family import Op, Rule, affine, first_rows, lead, patches, unread
 from sevenfold.family._pictures import Pictures, cells, encoder
 from sevenfold.family.vit import LAYERS, VisionConfig
@@ -61,12 +63,17 @@ class ViLT(Pictures):
     carried = [r"classifier\..*", r"rank_output\..*"]
     objective = {"kind": "masked_token", "stream": "text"}
     processor = "Vilt"
+    states = {"both": "hidden_states"}
 
     def _is(self, architecture: str) -> bool:
         return architecture in (self.config.architectures or ("ViltForMaskedLM",))
 
     def grid(self, config: Any) -> None:
         """Pictures have grids of their own."""
+
+    def compared(self, state: Tensor, batch: Batch) -> Tensor:
+        """Words: the reference reads patches in a random order."""
+        return state[:, : batch["text"].values.shape[1]]
 
     def model(self) -> ModelConfig:
         c = self.config
