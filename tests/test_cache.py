@@ -67,7 +67,7 @@ def test_what_no_window_shows_is_forgotten_where_nothing_else_is_said():
     found, state = stepped(trunk, text(), [9, *[1] * (LENGTH - 9)])
     with torch.no_grad():
         assert torch.allclose(found, trunk({"text": text()}).x, rtol=0, atol=1e-10)
-    assert [block[0].keys[0].shape[2] for block in state.blocks] == [4, LENGTH, 4]
+    assert [block[0].vectors[0].shape[2] for block in state.blocks] == [4, LENGTH, 4]
     with pytest.raises(ConfigError, match="choose full, or leave cache out"):
         trunk.start(1, LENGTH, cache="sliding")
 

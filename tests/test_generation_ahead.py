@@ -13,14 +13,17 @@ from scipy.stats import chisquare
 
 from drawing import by_hand, speaker, translator
 from sevenfold.assembly.generation import Settings
+from sevenfold.assembly.generation.going import Going
+from sevenfold.assembly.generation.request import asked
 from sevenfold.assembly.generation.speculative import Lookup
+from sevenfold.core.part import decode
 
 MIXERS = ["attention", "min_gru", "conv", "selective_ssm"]
-PROMPTS = ["a", "abcabcabc", "to be or not to be", ""]
+PROMPTS = ["a", "abcabcabc", ""]
 
 
 @pytest.mark.parametrize(("mixer", "small"), itertools.product(MIXERS, ["attention", "min_gru"]))
-@pytest.mark.parametrize("ahead", [1, 4, 9])
+@pytest.mark.parametrize("ahead", [1, 5])
 def test_greedy_is_the_same(mixer, small, ahead):
     """With a draft of another kind, with itself, by look-up; mixers that rewind and mixers that cannot; penalties too."""
     model, draft = speaker(mixer), speaker(small, seed=1)
@@ -39,9 +42,10 @@ def test_how_much_is_accepted():
     """All of what the model would say itself; a share of what a like one says; less of what another says."""
     model, how = speaker("attention"), {"length": 40, "seed": 3}
     near = speaker("attention")
+    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in near.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
+            parameter.add_(0.02 * torch.randn_like(parameter))
     shares = [
         np.mean([model.draw(prompt, draft=draft, **how)[0].accepted for prompt in PROMPTS])
         for draft in (model, near, speaker("attention", seed=7))
@@ -92,8 +96,11 @@ def exact(model, how, length):
     return found | open
 
 
-@pytest.mark.parametrize("how", HOW, ids=str)
-@pytest.mark.parametrize("guess", ["draft", "lookup", "plain"])
+@pytest.mark.parametrize(
+    ("guess", "how"),
+    [*(("draft", how) for how in HOW), ("lookup", HOW[0]), ("lookup", HOW[3]), ("plain", HOW[2]), ("plain", HOW[3])],
+    ids=str,
+)
 def test_the_distribution_is_the_large_models(how, guess):
     """Counts of all sequences of three tokens against their probabilities; a draft with quite another distribution."""
     model = speaker("attention", TEXT, LETTERS, std=0.3, depth=1, seed=2)
@@ -125,10 +132,54 @@ def test_the_test_of_distributions_can_fail():
         speaker("min_gru", TEXT, LETTERS, seed=5, std=0.5, depth=1),
     )
     wanted = exact(draft, HOW[0], 2)
-    counts = Counter(tuple(one.ids) for one in model.draw("ab", count=1000, length=2, draft=draft, logprobs=False))
-    common = [ids for ids, share in wanted.items() if share * 1000 >= 8]
+    counts = Counter(tuple(one.ids) for one in model.draw("ab", count=400, length=2, draft=draft, logprobs=False))
+    common = [ids for ids, share in wanted.items() if share * 400 >= 8]
     seen, expected = [counts[ids] for ids in common], np.array([wanted[ids] for ids in common])
-    assert chisquare(seen, expected * sum(seen) / expected.sum()).pvalue < 1e-9
+    assert chisquare(seen, expected * sum(seen) / expected.sum()).pvalue < 1e-6
+
+
+# Taking back
+
+
+@pytest.mark.parametrize(
+    "how", [{"mask": {"causal": True, "window": 6}}, {"cache": "sliding", "mask": {"causal": True, "window": 6}}]
+)
+def test_rings_that_fill(how):
+    """A window's keys are kept in a ring, which rewinds until it is full, and not from then on."""
+    settings = {"cache": how["cache"]} if "cache" in how else {}
+    model, draft = speaker(mask=how["mask"]), speaker(seed=1, mask=how["mask"])
+    for length in (3, 8, 30):
+        want = {"temperature": 0, "length": length, "repetition_penalty": 1.4, **settings}
+        for prompt in ("", "a", "abcdefghij"):
+            wanted = model.draw(prompt, **want)[0]
+            for guess in ({"draft": draft}, {"lookup": 2}, {"draft": speaker("min_gru", seed=2), "ahead": 7}):
+                found = model.draw(prompt, **guess, **want)[0]
+                assert found.ids == wanted.ids
+                np.testing.assert_allclose(found.logprobs, wanted.logprobs, atol=1e-9)
+
+
+@pytest.mark.parametrize("mixer", [*MIXERS, "hyena", "gated_delta"])
+def test_tokens_are_taken_back(mixer):
+    """As if they had not been fed, again and again, over several feeds; against a state that never saw them."""
+    draw = np.random.default_rng(0)
+    how = decode(Settings, {"length": 60})
+    model = speaker(mixer)
+    one, other = (Going(asked(model, "abc", None, None, how), how) for _ in range(2))
+    with torch.inference_mode():
+        for _ in range(8):
+            fed = []
+            for fresh in (True, False, False):
+                new = draw.integers(256, size=draw.integers(1, 4)).tolist()
+                one.feed_ahead(torch.tensor([new]), fresh=fresh)
+                fed += new
+            count = int(draw.integers(0, len(fed) + 1))
+            one.take_back(count)
+            kept = fed[: len(fed) - count]
+            if kept:
+                other.feed_all(torch.tensor([kept]))
+            assert one.fed == other.fed
+            probe = torch.tensor([[7]])
+            torch.testing.assert_close(one.feed_ahead(probe), other.feed_all(probe), atol=1e-9, rtol=0)
 
 
 # Looking up
@@ -178,5 +229,5 @@ def test_several_rows_go_one_by_one():
     assert [one.ids for one in together[:2]] == [
         one.ids for one in model.draw(PROMPTS[0], draft=draft, count=2, length=8, seed=2)
     ]
-    assert len({tuple(one.ids) for one in together}) == 8
+    assert len({tuple(one.ids) for one in together}) == 6
     assert together == model.draw(PROMPTS, draft=draft, count=2, length=8, seed=2)

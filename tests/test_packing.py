@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from drawing import speaker
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.packing import pack, perplexity
 from sevenfold.blocks.projection.packing import Packing
@@ -173,3 +174,9 @@ def test_perplexity_by_hand():
 def test_perplexity_of_too_little(given):
     with pytest.raises(DataError, match="two ids in a row"):
         perplexity(language_model(), given)
+
+
+def test_perplexity_goes_as_far_as_positions_reach():
+    model = speaker(position={"kind": "learned", "size": 12})
+    text = "a text that is longer than that"
+    assert perplexity(model, text) == perplexity(model, text, window=12) != perplexity(model, text, window=11)

@@ -8,6 +8,7 @@ output norm          x <- R(x, norm o mix);            x <- R(x, norm o feed)   
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -141,18 +142,27 @@ class Block(Ruled):
         pair = [] if self.pair is None else self.pair.outputs()
         return [*mixers, *([] if self.feed is None else [self.feed.outputs()]), *pair]
 
-    def _branch(self, place: int, hidden: Hidden, part: Callable[[Hidden], Tensor]) -> Hidden:
-        if place == self.bare:
-            return hidden._replace(x=part(hidden))
-        norm, post, output = self.norms[place], self.config.post_norm, self.config.output_norm
+    def _through(self, hidden: Hidden, mix: Callable[[int, Mixer, Hidden], Tensor]) -> Hidden:
+        """The stream after all parts, in turn; `mix(place, mixer, hidden)` is what a mixer does."""
+        ends = iter(zip(self.norms, self.residuals))
+        for place, mixer in enumerate(self.mixers):
+            if place == self.bare:
+                hidden = hidden.carrying(mix(place, mixer, hidden))
+            else:
+                hidden = self._branch(*next(ends), hidden, partial(mix, place, mixer))
+        feed = self.feed
+        return hidden if feed is None else self._branch(*next(ends), hidden, lambda inner: feed(inner.x, inner.valid))
+
+    def _branch(self, norm: Norm, residual: Residual, hidden: Hidden, part: Callable[[Hidden], Tensor]) -> Hidden:
+        post, output, drop = self.config.post_norm, self.config.output_norm, self.config.dropout if self.training else 0
 
         def branch(x: Tensor) -> Tensor:
-            y = part(hidden._replace(x=x if post or output else norm(x, hidden.condition, hidden.valid)))
+            y = part(hidden.carrying(x if post or output else norm(x, hidden.condition, hidden.valid)))
             y = norm(y, hidden.condition, hidden.valid) if output else y
-            return F.dropout(y, self.config.dropout, self.training) if self.config.dropout else y
+            return F.dropout(y, drop) if drop else y
 
-        x = self.residuals[place](hidden.x, branch, hidden.condition)
-        return hidden._replace(x=norm(x, hidden.condition, hidden.valid) if post else x)
+        x = residual(hidden.x, branch, hidden.condition)
+        return hidden.carrying(norm(x, hidden.condition, hidden.valid) if post else x)
 
     def _standing(self, hidden: Hidden) -> Hidden:
         """With the angles and the bias of its own position, where it has one."""
@@ -166,17 +176,7 @@ class Block(Ruled):
         if self.pair is not None:
             updated = self.pair(hidden._replace(x=self.residuals[0].leave(hidden.x)), mask)
             hidden = hidden._replace(pair=updated.pair)
-        for place, mixer in enumerate(self.mixers):
-
-            def mix(inner: Hidden, mixer: Mixer = mixer) -> Tensor:
-                return mixer(self._standing(inner), mask)
-
-            hidden = self._branch(place, hidden, mix)
-        return self._feed(hidden)
-
-    def _feed(self, hidden: Hidden) -> Hidden:
-        feed = self.feed
-        return hidden if feed is None else self._branch(-1, hidden, lambda inner: feed(inner.x, inner.valid))
+        return self._through(hidden, lambda place, mixer, inner: mixer(self._standing(inner), mask))
 
     def start(
         self,
@@ -193,14 +193,12 @@ class Block(Ruled):
     def step(self, hidden: Hidden, state: list[Any], mask: Mask) -> tuple[Hidden, list[Any]]:
         """The next tokens of a sequence after `state` → (Hidden, the new state)."""
         after = list(state)
-        for place, mixer in enumerate(self.mixers):
 
-            def step(inner: Hidden, place: int = place, mixer: Mixer = mixer) -> Tensor:
-                y, after[place] = mixer.step(self._standing(inner), state[place], mask)
-                return y
+        def mix(place: int, mixer: Mixer, inner: Hidden) -> Tensor:
+            y, after[place] = mixer.step(self._standing(inner), state[place], mask)
+            return y
 
-            hidden = self._branch(place, hidden, step)
-        return self._feed(hidden), after
+        return self._through(hidden, mix), after
 
     def rows(self, state: list[Any], index: Tensor) -> list[Any]:
         """The state of the rows at `index` [k]."""

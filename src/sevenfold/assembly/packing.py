@@ -57,13 +57,15 @@ def pack(model: Model, kind: Packing.Config | str, heads: Packing.Config | str |
 def perplexity(model: Model, given: Any, stream: str | None = None, window: int | None = None) -> float:
     """How many tokens a model hesitates between, on average: of one raw item of `stream` (a text), or its ids [n].
 
-    The ids go in windows of `window` (by default the stream's length), each from its beginning. DataError for less than two.
+    The ids go in windows of `window` (by default the stream's length, or as many as positions reach), each from its beginning.
+    DataError for less than two.
     """
     stream, head = drawable(model, stream)
     trunk, modality = model.config.heads[head].trunk, model.modalities[stream]
     raw = isinstance(given, str) or not np.issubdtype(np.asarray(given).dtype, np.integer)
     ids = torch.as_tensor(modality.tokenizer.encode(modality.check(given)).values if raw else np.asarray(given)).long()
-    size = window or modality.config.length or 1024
+    reach = model.trunks[trunk].position.reach
+    size = window or min(modality.config.length or 1024, reach or 1024)
     if ids.dim() != 1 or len(ids) < 2 or size < 2:
         raise DataError(f"perplexity: at least two ids in a row are needed, not {list(ids.shape)} in windows of {size}")
     total, count = 0.0, 0

@@ -201,7 +201,8 @@ class Trunk(Stepping):
             piece, added = piece._replace(coords=coords), self.position.embed(coords)
             if added is not None:
                 placeless = extras_of(given) + front
-                x = x + F.pad(added[:, placeless:], (0, 0, placeless, 0)).to(x.dtype)
+                added = F.pad(added[:, placeless:], (0, 0, placeless, 0)) if placeless else added
+                x = x + added.to(x.dtype)
         streams = None
         if len(self.config.inputs) > 1:
             streams = torch.full(x.shape[:2], self.config.inputs.index(name), device=x.device)
@@ -240,7 +241,8 @@ class Trunk(Stepping):
             x = x if added is None else x + added.to(x.dtype)
         if self.input_norm is not None:
             x = self.input_norm(x, hidden.condition, hidden.valid)
-        return hidden._replace(x=F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x)
+        dropped = self.config.dropout and self.training
+        return hidden._replace(x=F.dropout(x, self.config.dropout) if dropped else x)
 
     # Running
     def forward(

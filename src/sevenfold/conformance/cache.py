@@ -49,7 +49,7 @@ def step(
     """Attention of tokens start … stop, through the cache."""
     q, k, v = (part[:, :, start:stop] for part in parts)
     now = hidden.each(lambda part: part[:, start:stop])
-    read, kept = kept.cache.add(kept, k, v, now)
+    read, kept = kept.cache.add(kept, torch.cat([k, v], 1), now)
     score = q @ read.k.mT / math.sqrt(WIDTH)
     seen = kept.cache.seen(read, kept, now, mask)
     score = score if seen is None else score.masked_fill(~seen, float("-inf"))
@@ -100,7 +100,7 @@ def check_memory(config: Any) -> None:
     kept = step(cache.start(TOKENS), hidden, parts, 0, 2, Mask(True, WINDOW))[1]
     expect(cache.slots(TOKENS) >= min(WINDOW, TOKENS), "has no room for what the window shows")
     before = [(leaf.data_ptr(), leaf.shape) for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
-    for slots in (leaf.shape[2] for leaf in (*kept.keys, *kept.values)):
+    for slots in (leaf.shape[2] for leaf in kept.vectors):
         expect(slots == cache.slots(TOKENS), f"holds {slots} slots, and says {cache.slots(TOKENS)}")
     for start in range(2, TOKENS):
         kept = step(kept, hidden, parts, start, start + 1, Mask(True, WINDOW))[1]

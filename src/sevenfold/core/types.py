@@ -138,6 +138,10 @@ class Hidden(NamedTuple):
         spans = {name: (0, stop - start)}
         return Hidden(cut.x, cut.coords, cut.valid, cut.segments, spans, self.condition, pair, cut.frames, self.grid)
 
+    def carrying(self, x: Tensor) -> Hidden:
+        """The same tokens with another x: what _replace(x=x) gives, in a quarter of the time."""
+        return Hidden(x, *self[1:])
+
     def each(self, change: Callable[[Tensor], Tensor]) -> Hidden:
         """With what `change` makes of x, and of coords, valid, segments, frames, streams and places where they are there."""
         coords = None if self.coords is None else change(self.coords)

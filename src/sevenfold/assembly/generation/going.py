@@ -25,14 +25,17 @@ class Going:
     """Rows of one request, one per prompt until `take`."""
 
     def __init__(self, request: Request, settings: Settings):
-        self.request, self.guidance = request, settings.guidance
+        self.request, self.settings = request, settings
         self.guided = settings.guidance != 1 and bool(request.given)
-        self.fed = 0
-        self.rewinds: bool | None = None
+        self.device = request.model.device
+        self.rewinds, self.log = True, torch.zeros(len(request.begun), 0, dtype=torch.long, device=self.device)
         self.marked: tuple[TrunkState, int] | None = None
-        self.log: list[Tensor] = []
-        model, trunk, rows = request.model, request.trunk, len(request.begun)
-        self.device = model.device
+        self.begun = self._begin()
+        """[b v]: logits of the first token."""
+
+    def _begin(self) -> Tensor:
+        """Read what stands in front → logits [b v] of the first token."""
+        request, trunk = self.request, self.request.trunk
         hidden, self.memory, told = self._front()
         first = None
         if hidden is not None:
@@ -41,14 +44,13 @@ class Going:
         else:
             assert trunk.tokens is not None
             like = Hidden(trunk.tokens, torch.zeros(1, 1, len(trunk.axes), dtype=torch.long, device=self.device))
-            hidden = trunk.extras(rows * (2 if self.guided else 1), like)[0]
+            hidden = trunk.extras(len(request.begun) * (2 if self.guided else 1), like)[0]
         self._number(hidden)
-        self.coords = self._places()
+        self.coords, self.fed = self._places(), 0
         longest = hidden.x.shape[1] + max(self.request.limits)
-        self.state: TrunkState = trunk.start(len(hidden.x), longest, told, settings.cache)
+        self.state: TrunkState = trunk.start(len(hidden.x), longest, told, self.settings.cache)
         hidden, self.state = trunk.step(hidden, self.state, self.memory, first)
-        self.begun = self._logits(hidden.x[:, -1])
-        """[b v]: of the first token."""
+        return self._logits(hidden.x[:, -1])
 
     def _front(self) -> tuple[Hidden | None, Hidden | None, Tensor | None]:
         """What stands in front (None: nothing), the memory of a trunk that reads one, and its condition."""
@@ -113,7 +115,7 @@ class Going:
         if not self.guided:
             return logits
         with_given, without = logits.chunk(2)
-        return without + self.guidance * (with_given - without)
+        return without + self.settings.guidance * (with_given - without)
 
     def feed(self, ids: Tensor) -> Tensor:
         """The next tokens [b k] of every row → logits [b v] of what comes behind the last."""
@@ -125,8 +127,6 @@ class Going:
 
     def _read(self, ids: Tensor) -> Tensor:
         """ids [b k] → x [b k d], twice as many rows where guided."""
-        if self.marked is not None:
-            self.log.append(ids)
         new = self.fed + ids.shape[1]
         request = self.request
         hidden = request.trunk.embed(request.stream, Stream(ids, self.coords[:, self.fed : new]))
@@ -145,23 +145,29 @@ class Going:
             self.memory = self.memory.each(lambda part: part[index])
 
     # Taking tokens back
-    def mark(self) -> None:
-        """From here on `take_back` works."""
-        self.log = []
-        self.marked = (self.state if self.rewinds else self.state.copy(), self.fed)
+    def feed_ahead(self, ids: Tensor, fresh: bool = True) -> Tensor:
+        """As `feed_all`, but `take_back` can undo it: a copy of the state is kept where the mixers cannot rewind. Not
+        `fresh`: it is undone together with what was fed before."""
+        if fresh:
+            self.marked = None if self.rewinds else (self.state.copy(), self.fed)
+        self.log = torch.cat([self.log, ids], 1)
+        return self.feed_all(ids)
 
     def take_back(self, count: int) -> None:
-        """As if the last `count` tokens since `mark` had not been fed: rewound where the mixers can, read again from a copy
-        of the state where they cannot."""
+        """As if the last `count` tokens had not been fed ahead. The first time that mixers cannot rewind (a ring of keys
+        is full, say), everything is read again."""
         if not count:
             return
-        assert self.marked is not None
-        state = self.state.rewind(count)
-        self.rewinds = state is not None
-        if state is not None:
-            self.state, self.fed = state, self.fed - count
+        self.log = self.log[:, :-count]
+        before = self.state.rewind(count) if self.rewinds else None
+        if before is not None:
+            self.state, self.fed = before, self.fed - count
             return
-        kept = torch.cat(self.log, 1)[:, :-count]
-        (self.state, self.fed), self.marked = self.marked, None
-        if kept.shape[1]:
-            self._read(kept)
+        self.rewinds = False
+        if self.marked is None:
+            self._begin()
+        else:
+            self.state, self.fed = self.marked
+        self.marked = None
+        if self.fed < self.log.shape[1]:
+            self._read(self.log[:, self.fed :])

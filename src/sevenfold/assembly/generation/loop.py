@@ -29,10 +29,9 @@ TOGETHER = 512
 
 def rows_of(request: Request, settings: Settings, told: bool) -> list[Row]:
     """`count` rows for each prompt. `told`: their text is needed while they are drawn."""
-    text = request.grid is None and writes(request.modality)
-    if settings.stop and not text:
+    told = (told or bool(settings.stop)) and request.grid is None and writes(request.modality)
+    if settings.stop and not told:
         raise ConfigError(f"stop: strings end a text, and {request.stream!r} is none: leave it out")
-    told = text and (told or bool(settings.stop))
     places = range(len(request.begun))
     return [Row(request, place, sample, settings.stop, told) for place in places for sample in range(settings.count)]
 

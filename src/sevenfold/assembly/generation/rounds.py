@@ -68,8 +68,7 @@ def finite(ids: list[int]) -> None:
 
 
 def together(request: Request, rows: Sequence[Row], settings: Settings, logprobs: bool) -> Iterator[Round]:
-    """One token of each row a round, without end: whoever asks stops asking. What stands in front of several samples is
-    read once."""
+    """One token of each row a round, until nobody asks for more. What stands in front of several samples is read once."""
     places = sorted({row.place for row in rows})
     going = Going(request.of(places), settings)
     rules, logits = Rules(going, settings), going.begun

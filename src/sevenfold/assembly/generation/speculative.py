@@ -82,8 +82,7 @@ class Draft:
         going, device = self.going, self.going.device
         same = next((k for k, (a, b) in enumerate(zip(self.read, ids)) if a != b), min(len(self.read), len(ids)))
         going.take_back(len(self.read) - same)
-        going.mark()
-        logits = going.feed(torch.tensor([ids[same:]], device=device))
+        logits = going.feed_ahead(torch.tensor([ids[same:]], device=device))[:, -1]
         self.read = list(ids)
         seen, shares, guessed = _seen(self.rules, ids), [], []
         for _ in range(most):
@@ -95,7 +94,7 @@ class Draft:
                 break
             if seen is not None:
                 seen = seen.scatter(1, new[:, None], True)
-            logits = going.feed(new[:, None])
+            logits = going.feed_ahead(new[:, None], fresh=False)[:, -1]
             self.read.append(guessed[-1])
         return Guess(guessed, torch.cat(shares))
 
@@ -155,8 +154,7 @@ def alone(request: Request, row: Row, start: Start, settings: Settings, logprobs
         ids += new
         yield Round([new], [logs])
         guess = guesser.guess(ids, min(settings.ahead, row.limit - len(ids) - 1))
-        going.mark()
-        logits = going.feed_all(torch.tensor([[ids[-1], *guess.ids]], device=device))[0]
+        logits = going.feed_ahead(torch.tensor([[ids[-1], *guess.ids]], device=device))[0]
 
 
 def _stacked(rules: Rules, ids: list[int], guessed: list[int]) -> Tensor | None:

@@ -183,10 +183,12 @@ def partly(modality: Modality, item: Any, length: int | None) -> Tokens:
             raise DataError(f"fill: an item of this stream has {len(grid)} tokens, not {len(ids)}")
         return Tokens(ids, grid)
     tokens = Tokens(ids, np.arange(len(ids))[:, None])
-    if modality.config.ends and not (isinstance(item, np.ndarray | list | tuple)):
+    if any(modality.around()) and (item is None or isinstance(item, str)):
         tokens = modality.ended(tokens)
     if not (tokens.values == mask).any():
-        raise DataError(f"fill: nothing is hidden in the item: write {MASK} for each token to fill in")
+        raise DataError(
+            f"fill: nothing is hidden in the item: write {MASK} (as an id: {mask}) for each token to fill in"
+        )
     return tokens
 
 

@@ -103,7 +103,14 @@ class Attention(Mixer):
 
     def _heads(self, hidden: Hidden) -> tuple[Tensor, Tensor, Tensor]:
         """q [b h n d_h], k and v [b kv n d_h], normed and turned."""
-        qkv = self.qkv(hidden.x).unflatten(-1, (self.heads + 2 * self.kv, self.head_width)).transpose(1, 2)
+        return self._placed(self._projected(hidden.x), hidden)
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """Queries, keys and values side by side, [b h+2kv n d_h]."""
+        return self.qkv(x).view(*x.shape[:2], -1, self.head_width).transpose(1, 2)
+
+    def _placed(self, qkv: Tensor, hidden: Hidden) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v, normed and turned."""
         q, k, v = qkv.split([self.heads, self.kv, self.kv], dim=1)
         if self.query_norm is not None and self.key_norm is not None:
             q, k = self._normed(q, self.query_norm).to(v.dtype), self._normed(k, self.key_norm).to(v.dtype)
@@ -138,7 +145,7 @@ class Attention(Mixer):
             is_causal=causal,
             dropout_p=self.config.dropout if self.training else 0.0,
             scale=None if self.config.scale is None and self.score_scale == 1 else self._scale,
-            enable_gqa=self.kv != self.heads,
+            enable_gqa=q.shape[1] != k.shape[1],
         )
 
     def start(
@@ -152,17 +159,25 @@ class Attention(Mixer):
         return cache_of(cache, self._narrowed(mask).window, length).start(length)
 
     def step(self, hidden: Hidden, state: Any, mask: Mask) -> tuple[Tensor, Any]:
-        q, k, v = self._heads(hidden)
-        mask = self._narrowed(mask)
-        read, state = state.cache.add(state, k, v, hidden)
+        qkv, mask = self._projected(hidden.x), self._narrowed(mask)
+        q, both = qkv[:, : self.heads], qkv[:, self.heads :]
+        if self.query_norm is not None or hidden.angles is not None:
+            q, k, v = self._placed(qkv, hidden)
+            both = torch.cat([k, v], 1)
+        read, state = state.cache.add(state, both, hidden)
         here, there = q.shape[2], read.k.shape[2]
         whole = here == there and (mask.window is None or here <= mask.window) and mask.prefix is None
         causal = whole and read.valid is None and read.segments is None and hidden.bias is None
         seen = None if causal else state.cache.seen(read, state, hidden, mask)
         if hidden.bias is not None and hidden.coords is not None:
             seen = biased(hidden.bias(hidden.coords, read.coords, self.heads), seen, q.dtype)
-        y = self._attend(q, read.k, read.v, seen, causal)
-        return self.out(y.transpose(1, 2).flatten(2)), state
+        if here == 1 and self.kv != self.heads:  # the queries of a group, as if they were tokens: nothing is repeated
+            group = (len(q), self.kv, self.heads // self.kv, -1)
+            seen = seen if seen is None or seen.shape[1] == 1 else seen.reshape(group)
+            y = self._attend(q.reshape(group), read.k, read.v, seen)
+        else:
+            y = self._attend(q, read.k, read.v, seen, causal).transpose(1, 2)
+        return self.out(y.reshape(*hidden.x.shape[:2], -1)), state
 
     def rewind(self, state: Any, count: int) -> Kept | None:
         kept: Kept = state

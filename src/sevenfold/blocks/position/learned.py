@@ -47,4 +47,5 @@ class Learned(Position):
                 f"{self.config.size} rows: cut the items (streams.….length) or raise position.size"
             )
         places = coords.long()
-        return torch.stack([F.embedding(places[..., axis], table) for axis, table in enumerate(self.tables)]).sum(0)
+        found = [F.embedding(places[..., axis], table) for axis, table in enumerate(self.tables)]
+        return found[0] if len(found) == 1 else torch.stack(found).sum(0)

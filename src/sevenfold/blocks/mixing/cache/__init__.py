@@ -1,7 +1,7 @@
 """Caches: how the keys and values of earlier tokens are kept while a sequence is continued.
 
 The contract of this room. A mixer that keeps keys and values (`Mixer.caches`) has one from `start` on (`cache_of`), and hands
-it each step's keys and values; it gets back all that its queries may look at. A cache forgets only what the mask's window
+it each step's keys and values, side by side; it gets back all that its queries may look at. A cache forgets only what the mask's window
 hides anyway. A part says how many slots it has (`slots`), which slot a place goes to, and in what form a vector is kept
 (`encode`, `decode`); padding, segments and coordinates of the tokens, where there are any, are kept beside by the same
 rule. Chosen at use, never in a recipe: `Trunk.start(…, cache="quantised")`.
@@ -19,14 +19,13 @@ from sevenfold.core.types import Hidden, Mask
 
 
 class Kept(NamedTuple):
-    """What a cache has kept: the encoded `keys` and `values`, each tensor [b kv slots …], and of the tokens [b slots …]
-    `coords`, `valid` and `segments`, None where no step had any; of `used` tokens so far, at most `length`."""
+    """What a cache has kept: the encoded `vectors`, each tensor [b 2kv slots …], keys before values, and of the tokens
+    [b slots …] `coords`, `valid` and `segments`, None where no step had any; of `used` tokens so far, at most `length`."""
 
     cache: Cache
     length: int
     used: int = 0
-    keys: tuple[Tensor, ...] | None = None
-    values: tuple[Tensor, ...] | None = None
+    vectors: tuple[Tensor, ...] | None = None
     coords: Tensor | None = None
     valid: Tensor | None = None
     segments: Tensor | None = None
@@ -71,11 +70,11 @@ class Cache(part.Part):
         return length
 
     def encode(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Vectors [b kv k d_h] in the form in which they are kept, each tensor [b kv k …]."""
+        """Vectors [b 2kv k d_h] in the form in which they are kept, each tensor [b 2kv k …]."""
         return (x,)
 
     def decode(self, kept: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
-        """Vectors [b kv m d_h] again."""
+        """Vectors [b 2kv m d_h] again."""
         return kept[0] if kept[0].dtype == dtype else kept[0].to(dtype)
 
     def places(self, old: int, new: int, device: Any) -> Tensor:
@@ -87,19 +86,17 @@ class Cache(part.Part):
         whole.narrow(dim, old, new - old).copy_(part)
         return whole.narrow(dim, 0, new)
 
-    def add(self, kept: Kept, k: Tensor, v: Tensor, hidden: Hidden) -> tuple[Read, Kept]:
-        """The next tokens' k, v [b kv k d_h]; `kept` is used up."""
-        old, new = kept.used, kept.used + k.shape[2]
+    def add(self, kept: Kept, both: Tensor, hidden: Hidden) -> tuple[Read, Kept]:
+        """The next tokens' keys and values side by side, [b 2kv k d_h]; `kept` is used up."""
+        old, new = kept.used, kept.used + both.shape[2]
         if new > kept.length:
             raise ValueError(f"the cache holds {kept.length} tokens, and {new} were given")
-        slots, rows = self.slots(kept.length), len(k)
-
-        def vectors(whole: tuple[Tensor, ...] | None, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-            coded = self.encode(x)
-            if whole is None:
-                whole = tuple(c.new_zeros(*c.shape[:2], slots, *c.shape[3:]) for c in coded)
-            shown = tuple(self.put(one, c, old, new, 2) for one, c in zip(whole, coded))
-            return self.decode(shown, x.dtype), whole
+        slots, rows, coded = self.slots(kept.length), len(both), self.encode(both)
+        vectors = kept.vectors
+        if vectors is None:
+            vectors = tuple(c.new_zeros(*c.shape[:2], slots, *c.shape[3:]) for c in coded)
+        shown = tuple([self.put(one, c, old, new, 2) for one, c in zip(vectors, coded)])
+        k, v = self.decode(shown, both.dtype).chunk(2, 1)
 
         def marks(whole: Tensor | None, here: Tensor | None, blank: int) -> tuple[Tensor | None, Tensor | None]:
             if whole is None:
@@ -110,13 +107,11 @@ class Cache(part.Part):
             told = whole.new_full(shape, blank) if here is None else here.to(whole.dtype).expand(shape)
             return self.put(whole, told, old, new, 1), whole
 
-        read_k, keys = vectors(kept.keys, k)
-        read_v, values = vectors(kept.values, v)
         read_coords, coords = marks(kept.coords, hidden.coords if hidden.bias is not None else None, 0)
         read_valid, valid = marks(kept.valid, hidden.valid, True)
         read_segments, segments = marks(kept.segments, hidden.segments, 0)
-        read = Read(read_k, read_v, read_coords, read_valid, read_segments)
-        return read, Kept(self, kept.length, new, keys, values, coords, valid, segments)
+        read = Read(k, v, read_coords, read_valid, read_segments)
+        return read, Kept(self, kept.length, new, vectors, coords, valid, segments)
 
     def rewind(self, kept: Kept, count: int) -> Kept | None:
         """As before the last `count` tokens, or None where what was there is forgotten; `kept` is used up."""

@@ -46,7 +46,7 @@ class Packing(part.Part, nn.Module):
         raise NotImplementedError
 
     def product(self, x: Tensor) -> Tensor:
-        """W' x for x [m width_in] → [m width_out], in a dtype of its own."""
+        """W' x for x [… width_in] → [… width_out], in a dtype of its own."""
         raise NotImplementedError
 
     @property
@@ -56,10 +56,9 @@ class Packing(part.Part, nn.Module):
         return sum(value.numel() * value.element_size() for value in held if isinstance(value, Tensor))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.product(x if x.dim() == 2 else x.reshape(-1, self.width_in))
+        y = self.product(x)
         y = y if self.bias is None else self.bias + y  # in float32, whatever y is in
-        y = y if y.dtype == x.dtype else y.to(x.dtype)
-        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.width_out)
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     def train(self, mode: bool = True) -> Packing:
         if mode:
@@ -73,6 +72,11 @@ class Packing(part.Part, nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.width_in}, {self.width_out}, {self.bytes:,} bytes"
+
+
+def rows_of(x: Tensor, columns: int) -> Tensor:
+    """x [… k] as bfloat16 [m columns], filled up with columns of 0."""
+    return padded(x.reshape(-1, x.shape[-1]).to(torch.bfloat16), columns)
 
 
 def padded(x: Tensor, columns: int) -> Tensor:

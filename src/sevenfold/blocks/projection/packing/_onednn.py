@@ -23,6 +23,6 @@ class Ordered:
             self.kernel = torch.ops.mkldnn._linear_pointwise
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x [m k] → [m n], in the dtype of the matrix."""
+        """x [… k] → [… n], in the dtype of the matrix."""
         x = x if x.dtype == self.dtype else x.to(self.dtype)
         return F.linear(x, self.weight) if self.kernel is None else self.kernel(x, self.weight, None, "none", [], "")

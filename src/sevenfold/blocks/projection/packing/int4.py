@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sevenfold.blocks.projection.packing import Packing, has, padded, up
+from sevenfold.blocks.projection.packing import Packing, has, padded, rows_of, up
 
 FEW = 128
 """Up to so many vectors the kernel that reads 4 bits is faster."""
@@ -50,12 +50,13 @@ class Int4(Packing):
             self.q = q[:, ::2].to(torch.uint8) | (q[:, 1::2] << 4).to(torch.uint8)
 
     def product(self, x: Tensor) -> Tensor:
-        x = padded(x.to(torch.bfloat16), 2 * self.q.shape[1])
-        if self.rows and (len(x) <= FEW or self.rows < 0):
-            y = torch._weight_int4pack_mm_for_cpu(x, self.q, self.config.group, self.scales)
+        rows = rows_of(x, 2 * self.q.shape[1])
+        if self.rows and (len(rows) <= FEW or self.rows < 0):
+            y = torch._weight_int4pack_mm_for_cpu(rows, self.q, self.config.group, self.scales)
         else:
-            y = F.linear(x, self.matrix())
-        return y if y.shape[1] == self.width_out else y[:, : self.width_out]
+            y = F.linear(rows, self.matrix())
+        y = y if y.shape[1] == self.width_out else y[:, : self.width_out]
+        return y.reshape(*x.shape[:-1], self.width_out)
 
     def matrix(self) -> Tensor:
         """W' in bf16, with rows and columns of 0 up to whole groups."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sevenfold.blocks.projection.packing import Packing, has, padded, up
+from sevenfold.blocks.projection.packing import Packing, has, padded, rows_of, up
 
 FEW = 32
 """Up to so many vectors the kernel that reads 8 bits is faster."""
@@ -33,7 +33,9 @@ class Int8(Packing):
         self.kernel = has("aten._weight_int8pack_mm", weight)
 
     def product(self, x: Tensor) -> Tensor:
-        x = padded(x.to(torch.bfloat16), self.q.shape[1])
-        if self.kernel and len(x) <= FEW:
-            return torch._weight_int8pack_mm(x, self.q, self.scale)
-        return F.linear(x, self.q.to(torch.bfloat16)) * self.scale
+        rows = rows_of(x, self.q.shape[1])
+        if self.kernel and len(rows) <= FEW:
+            y = torch._weight_int8pack_mm(rows, self.q, self.scale)
+        else:
+            y = F.linear(rows, self.q.to(torch.bfloat16)) * self.scale
+        return y.view(*x.shape[:-1], self.width_out)

@@ -1,0 +1,198 @@
+"""Tokens per second of generation: ours beside transformers and CTranslate2, in one run, with the limit that memory sets.
+
+    python benchmarks/generate.py [--batch 1 16] [--rounds 5] [--new 64] [--prompt 32] [--layers 12] [--only int8,int4]
+
+A GPT-2 of random weights is written as a folder, which all of them load. Everybody draws the likeliest token, on the same
+threads, from the same prompt; a figure is new tokens of all rows over the time of the whole call, the prompt included. Each
+round runs each contender once, in turn, so that what the machine does meanwhile hits all alike: ratios are those within a
+round, their median and their spread (least to most); figures are medians.
+
+The limit is what memory allows if every weight is read once a token: bytes of the matrices over the bandwidth, which is
+measured first (a sum over 256 MB) and again before each batch. A busy machine spoils all of it. CTranslate2 is the extra `bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sevenfold as sf
+from sevenfold.blocks.projection.packing import Packing
+
+Run = Callable[[int, int], list[list[int]]]
+"""(rows, new tokens) → the new ids of each row."""
+BASE = "transformers float32"
+KINDS = ("float32", "bfloat16", "int8", "int4")
+
+
+def folder_of(folder: Path, layers: int) -> Path:
+    """A GPT-2 of random weights in the published layout, with a tokenizer of as many pieces."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(n_layer=layers))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(2)  # so that what comes next depends on what came before
+    model.save_pretrained(folder)
+    letters = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    spelled = [chr(byte) for byte in letters] + [chr(256 + place) for place in range(256 - len(letters))]
+    merges = [(a, b) for a in spelled for b in spelled][: 50257 - 256 - 1]
+    pieces = [*spelled, *(a + b for a, b in merges), "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({piece: id for id, piece in enumerate(pieces)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    return folder
+
+
+def bandwidth(seconds: float = 2.0) -> float:
+    """Bytes per second of reading, at best."""
+    block, best, until = torch.ones(1 << 26), 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        start = time.perf_counter()
+        block.sum()
+        best = max(best, block.numel() * 4 / (time.perf_counter() - start))
+    return best
+
+
+def prompt_of(model: Any, tokens: int) -> tuple[str, list[int]]:
+    """A text of so many tokens, and their ids."""
+    tokenizer, text = model.modalities["text"].tokenizer, ""
+    generator = torch.Generator().manual_seed(1)
+    while len(ids := tokenizer.encode(text).values.tolist()) < tokens:
+        text += chr(97 + int(torch.randint(26, (), generator=generator)))
+    return text, ids
+
+
+def ours(folder: Path, text: str) -> Iterator[tuple[str, int, Run]]:
+    """Ours as loaded, and packed in every form."""
+
+    def run(model: Any) -> Run:
+        def draw(rows: int, new: int) -> list[list[int]]:
+            return [one.ids for one in model.draw([text] * rows, temperature=0, length=new, logprobs=False)]
+
+        return draw
+
+    plain = sf.load_published(folder)
+    whole = sum(p.numel() * 4 for name, p in plain.named_parameters() if p.dim() > 1 and "position" not in name)
+    yield "ours, as loaded", whole, run(plain)
+    for kind in KINDS:
+        model = sf.load_published(folder).quantize(kind)
+        held = {id(module): module.bytes for module in model.modules() if isinstance(module, Packing)}
+        yield f"ours {kind}", sum(held.values()), run(model)
+
+
+def transformers(folder: Path, ids: list[int]) -> Iterator[tuple[str, int, Run]]:
+    """transformers with a growing cache and a static one, and in bfloat16."""
+    import transformers as peer
+
+    peer.logging.set_verbosity_error()
+
+    def run(model: Any, cache: str | None) -> Run:
+        def draw(rows: int, new: int) -> list[list[int]]:
+            given = torch.tensor([ids] * rows)
+            more = {} if cache is None else {"cache_implementation": cache, "disable_compile": True}
+            told = {"do_sample": False, "max_new_tokens": new, "min_new_tokens": new, "pad_token_id": 0, **more}
+            with torch.inference_mode():
+                return model.generate(given, attention_mask=torch.ones_like(given), **told)[:, len(ids) :].tolist()
+
+        return draw
+
+    model = peer.GPT2LMHeadModel.from_pretrained(folder).eval()
+    whole = sum(p.numel() * 4 for name, p in model.named_parameters() if p.dim() > 1 and "wpe" not in name)
+    yield BASE, whole, run(model, None)
+    yield "transformers float32, static cache", whole, run(model, "static")
+    half = peer.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    yield "transformers bfloat16", whole // 2, run(half, None)
+
+
+def ctranslate2(folder: Path, ids: list[int], threads: int) -> Iterator[tuple[str, int, Run]]:
+    """CTranslate2 in float32 and int8, converted here."""
+    try:
+        import ctranslate2 as peer
+    except ImportError:
+        print("CTranslate2 is not installed (pip install 'sevenfold[bench]'): left out")
+        return
+    with tempfile.TemporaryDirectory() as target:
+        peer.converters.TransformersConverter(str(folder)).convert(target, force=True)
+        pieces = json.loads((Path(target) / "vocabulary.json").read_text(encoding="utf-8"))
+        size = (Path(target) / "model.bin").stat().st_size
+        for kind, share in (("float32", 1), ("int8", 4)):
+            made = peer.Generator(target, device="cpu", compute_type=kind, inter_threads=1, intra_threads=threads)
+
+            def draw(rows: int, new: int, made: Any = made) -> list[list[int]]:
+                told = {"max_length": new, "min_length": new, "sampling_topk": 1, "include_prompt_in_result": False}
+                found = made.generate_batch([[pieces[id] for id in ids]] * rows, **told)
+                return [one.sequences_ids[0] for one in found]
+
+            yield f"CTranslate2 {kind}", size // share, draw
+
+
+def table(rates: dict[str, list[float]], sizes: dict[str, int], speed: float, rows: int) -> list[str]:
+    """Lines of Markdown."""
+    lines = [
+        f"| batch {rows} | tok/s | of transformers float32 (least … most) | of the limit |",
+        "|---|---|---|---|",
+    ]
+    for name, found in rates.items():
+        ratios = [one / base for one, base in zip(found, rates[BASE])]
+        spread = f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} … {max(ratios):.2f})"
+        median = statistics.median(found)
+        limit = rows * speed / sizes[name]
+        lines.append(f"| {name} | {median:.1f} | {spread} | {median / limit:.0%} of {limit:.0f} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="rows at once")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each contender runs")
+    parser.add_argument("--new", type=int, default=64, help="new tokens")
+    parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
+    parser.add_argument("--layers", type=int, default=12, help="blocks (fewer for a short run)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender")
+    parser.add_argument("--only", default="", help="contenders with one of these in their names, comma by comma")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as place:
+        folder = folder_of(Path(place), args.layers)
+        text, ids = prompt_of(sf.load_published(folder), args.prompt)
+        every = [*transformers(folder, ids), *ours(folder, text), *ctranslate2(folder, ids, args.threads)]
+    names = [name for name in args.only.split(",") if name]
+    every = [one for one in every if not names or one[0] == BASE or any(name in one[0] for name in names)]
+    sizes = {name: size for name, size, _ in every}
+    print(
+        f"{args.layers} blocks, prompt {len(ids)}, {args.new} new tokens, {args.threads} threads, torch {torch.__version__}"
+    )
+    for rows in args.batch:
+        speed = bandwidth()
+        print(f"\nmemory is read at {speed / 1e9:.1f} GB/s; load {os.getloadavg()[0]:.2f}\n")
+        answers = {name: draw(rows, args.new) for name, _, draw in every}  # warm
+        rates: dict[str, list[float]] = {name: [] for name in answers}
+        for _ in range(args.rounds):
+            for name, _, draw in every:
+                start = time.perf_counter()
+                found = draw(rows, args.new)
+                seconds = time.perf_counter() - start
+                if sum(map(len, found)) != rows * args.new:
+                    raise SystemExit(f"{name} gave {sum(map(len, found))} tokens instead of {rows * args.new}")
+                rates[name].append(rows * args.new / seconds)
+        print("\n".join(table(rates, sizes, speed, rows)), flush=True)
+        agree = {name: sum(a == b for a, b in zip(found[0], answers[BASE][0])) for name, found in answers.items()}
+        print(
+            "\nthe same tokens as transformers float32: " + ", ".join(f"{n} {c}" for n, c in agree.items()), flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
