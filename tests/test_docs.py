@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import sevenfold as sf
-from sevenfold.assembly.model import ModelConfig, check_wiring
+from sevenfold.assembly.model import ModelConfig
+from sevenfold.assembly.wiring import check_wiring
 from sevenfold.cli import Parser, main, verbs
 from sevenfold.core import notation
 from sevenfold.core.part import encode

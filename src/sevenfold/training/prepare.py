@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sevenfold.assembly.model import Model, ModelConfig, check_wiring
+from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.wiring import check_wiring
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
 from sevenfold.data.bad import BadSamples
