@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core.errors import ConfigError
@@ -30,11 +31,18 @@ def load_published(source: str | Path, *, dtype: str | None = "float32") -> Mode
     back. Raises ConfigError for an architecture that no family reads, CheckpointError for files that are missing, damaged,
     or not what the config says.
     """
-    return opened(source, dtype=dtype)[0]
+    return _read(source, dtype)[0]
 
 
-def opened(source: str | Path, *, dtype: str | None = "float32", thorough: bool = False) -> tuple[Model, Passport]:
-    """(the model, what was mapped). `thorough`: every number is looked at, whether it is finite."""
+def opened(source: str | Path, *, dtype: str | None = "float32") -> tuple[Model, Passport]:
+    """(the model, what was mapped). Every number is looked at, whether it is finite, and files are hashed."""
+    model, family, folder, state = _read(source, dtype)
+    finite(state, folder)
+    return model, mapped(family, folder, model.published, state, model)
+
+
+def _read(source: str | Path, dtype: str | None) -> tuple[Model, Family, Path, dict[str, Tensor]]:
+    """(the model, its family, its folder, the published tensors)."""
     if dtype is not None and dtype not in DTYPES:
         raise ConfigError(f"dtype: one of {', '.join(DTYPES)}, or none for the file's own, not {dtype!r}")
     folder = folder_of(source)
@@ -44,8 +52,6 @@ def opened(source: str | Path, *, dtype: str | None = "float32", thorough: bool 
     files(folder)
     check_whole(folder)
     state = tensors(folder)
-    if thorough:
-        finite(state, folder)
     found = family.from_published(state)
     config, modalities = furnished(family, folder)
     with torch.device("meta"):
@@ -54,7 +60,7 @@ def opened(source: str | Path, *, dtype: str | None = "float32", thorough: bool 
     if dtype is not None:
         model.to(DTYPES[dtype])
     model.published = record
-    return model.eval(), mapped(family, folder, record, state, model)
+    return model.eval(), family, folder, state
 
 
 def wiring(family: Family, folder: Path | None = None) -> ModelConfig:

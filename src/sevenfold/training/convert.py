@@ -35,7 +35,7 @@ def convert(source: str | Path, destination: str | Path, *, verified: bool = Fal
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
         raise ConfigError(f"{final}: is there already, and not empty: name a folder that is not there yet")
     if is_published(folder):
-        model, passport = opened(source, dtype=None, thorough=True)
+        model, passport = opened(source, dtype=None)
         if verified:
             passport = _verified(passport, folder, model)
         _write(model, final, passport)
