@@ -8,7 +8,8 @@ round runs each contender once, in turn, so that what the machine does meanwhile
 round, their median and their spread (least to most); figures are medians.
 
 The limit is what memory allows if every weight is read once a token: bytes of the matrices over the bandwidth, which is
-measured first (a sum over 256 MB) and again before each batch. A busy machine spoils all of it. CTranslate2 is the extra `bench`.
+measured before each batch (a sum over 256 MB). A busy machine spoils all of it; --busy measures the processor time of one
+thread each instead, which others do not take away (but for the memory). CTranslate2 is the extra `bench`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sevenfold.blocks.projection.packing import Packing
 Run = Callable[[int, int], list[list[int]]]
 """(rows, new tokens) → the new ids of each row."""
 BASE = "transformers float32"
-KINDS = ("float32", "bfloat16", "int8", "int4")
+KINDS = ("float32", "bfloat16", "int8", "int8_dynamic", "int4")
 
 
 def folder_of(folder: Path, layers: int) -> Path:
@@ -55,13 +56,13 @@ def folder_of(folder: Path, layers: int) -> Path:
     return folder
 
 
-def bandwidth(seconds: float = 2.0) -> float:
+def bandwidth(clock: Callable[[], float], seconds: float = 2.0) -> float:
     """Bytes per second of reading, at best."""
     block, best, until = torch.ones(1 << 26), 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
-        start = time.perf_counter()
+        start = clock()
         block.sum()
-        best = max(best, block.numel() * 4 / (time.perf_counter() - start))
+        best = max(best, block.numel() * 4 / (clock() - start))
     return best
 
 
@@ -161,8 +162,12 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
     parser.add_argument("--layers", type=int, default=12, help="blocks (fewer for a short run)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender")
+    parser.add_argument("--busy", action="store_true", help="processor time of one thread, instead of time of all")
     parser.add_argument("--only", default="", help="contenders with one of these in their names, comma by comma")
     args = parser.parse_args()
+    if args.busy:
+        args.threads = 1
+    clock = time.process_time if args.busy else time.perf_counter
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as place:
         folder = folder_of(Path(place), args.layers)
@@ -175,15 +180,15 @@ def main() -> None:
         f"{args.layers} blocks, prompt {len(ids)}, {args.new} new tokens, {args.threads} threads, torch {torch.__version__}"
     )
     for rows in args.batch:
-        speed = bandwidth()
+        speed = bandwidth(clock)
         print(f"\nmemory is read at {speed / 1e9:.1f} GB/s; load {os.getloadavg()[0]:.2f}\n")
         answers = {name: draw(rows, args.new) for name, _, draw in every}  # warm
         rates: dict[str, list[float]] = {name: [] for name in answers}
         for _ in range(args.rounds):
             for name, _, draw in every:
-                start = time.perf_counter()
+                start = clock()
                 found = draw(rows, args.new)
-                seconds = time.perf_counter() - start
+                seconds = clock() - start
                 if sum(map(len, found)) != rows * args.new:
                     raise SystemExit(f"{name} gave {sum(map(len, found))} tokens instead of {rows * args.new}")
                 rates[name].append(rows * args.new / seconds)
