@@ -39,7 +39,7 @@ class Int8Dynamic(Packing):
         if self.kernel is None:
             y = F.linear(whole.floor_().sub_(128), self.q.float()) * self.scale
         else:
-            told = (self.q, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], "")
+            told: tuple[Any, ...] = (self.q, self.scale, self.zero, None, 1.0, 0, torch.float32, "none", [], "")
             y = self.kernel(whole.to(torch.uint8), 1.0, 128, *told)
         y = y * size if self.bias is None else torch.addcmul(self.bias, y, size)
         return y.view(*x.shape[:-1], self.width_out).to(x.dtype)
