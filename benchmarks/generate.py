@@ -5,16 +5,19 @@
 A GPT-2 of random weights is written as a folder, which all of them load. Everybody draws the likeliest token, on the same
 threads, from the same prompt; a figure is new tokens of all rows over the time of the whole call, the prompt included. Each
 round runs each contender once, in turn, so that what the machine does meanwhile hits all alike: ratios are those within a
-round, their median and their spread (least to most); figures are medians.
+round, their median and their spread (least to most); figures are medians. Each library has a process of its own, as threads of one that wait for work
+slow the others down, and a breath is taken between two runs.
 
 The limit is what memory allows if every weight is read once a token: bytes of the matrices over the bandwidth, which is
-measured first (a sum over 256 MB) and again before each batch. A busy machine spoils all of it. CTranslate2 is the extra `bench`.
+measured before each batch (a sum over 256 MB). A busy machine spoils all of it; --busy measures the processor time of one
+thread each instead, which others do not take away (but for the memory). CTranslate2 is the extra `bench`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import tempfile
@@ -30,8 +33,10 @@ from sevenfold.blocks.projection.packing import Packing
 
 Run = Callable[[int, int], list[list[int]]]
 """(rows, new tokens) → the new ids of each row."""
+BREATH = 0.3
+"""Seconds between two runs, until threads of the last one stopped waiting for more."""
 BASE = "transformers float32"
-KINDS = ("float32", "bfloat16", "int8", "int4")
+KINDS = ("float32", "bfloat16", "int8", "int8_dynamic", "int4")
 
 
 def folder_of(folder: Path, layers: int) -> Path:
@@ -55,13 +60,13 @@ def folder_of(folder: Path, layers: int) -> Path:
     return folder
 
 
-def bandwidth(seconds: float = 2.0) -> float:
+def bandwidth(clock: Callable[[], float], seconds: float = 2.0) -> float:
     """Bytes per second of reading, at best."""
     block, best, until = torch.ones(1 << 26), 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
-        start = time.perf_counter()
+        start = clock()
         block.sum()
-        best = max(best, block.numel() * 4 / (time.perf_counter() - start))
+        best = max(best, block.numel() * 4 / (clock() - start))
     return best
 
 
@@ -138,6 +143,30 @@ def ctranslate2(folder: Path, ids: list[int], threads: int) -> Iterator[tuple[st
             yield f"CTranslate2 {kind}", size // share, draw
 
 
+def clock_of(busy: bool) -> Callable[[], float]:
+    return time.process_time if busy else time.perf_counter
+
+
+def serve(
+    pipe: Any, library: str, folder: str, text: str, ids: list[int], threads: int, busy: bool, only: list[str]
+) -> None:
+    """A process of one library: says what it has, [(name, bytes)], and then runs what it is told to."""
+    torch.set_num_threads(threads)
+    made = {
+        "transformers": lambda: transformers(Path(folder), ids),
+        "ours": lambda: ours(Path(folder), text),
+        "CTranslate2": lambda: ctranslate2(Path(folder), ids, threads),
+    }[library]()
+    wanted = [one for one in made if not only or one[0] == BASE or any(name in one[0] for name in only)]
+    draws, clock = {name: draw for name, _, draw in wanted}, clock_of(busy)
+    pipe.send([(name, size) for name, size, _ in wanted])
+    while (told := pipe.recv()) is not None:
+        name, rows, new = told
+        start = clock()
+        found = draws[name](rows, new)
+        pipe.send((clock() - start, found))
+
+
 def table(rates: dict[str, list[float]], sizes: dict[str, int], speed: float, rows: int) -> list[str]:
     """Lines of Markdown."""
     lines = [
@@ -161,37 +190,54 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=32, help="tokens of the prompt")
     parser.add_argument("--layers", type=int, default=12, help="blocks (fewer for a short run)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of each contender")
+    parser.add_argument("--busy", action="store_true", help="processor time of one thread, instead of time of all")
     parser.add_argument("--only", default="", help="contenders with one of these in their names, comma by comma")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    threads, clock = 1 if args.busy else args.threads, clock_of(args.busy)
+    torch.set_num_threads(threads)
+    only = [name for name in args.only.split(",") if name]
+    pipes: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    context, workers = multiprocessing.get_context("spawn"), []
     with tempfile.TemporaryDirectory() as place:
         folder = folder_of(Path(place), args.layers)
         text, ids = prompt_of(sf.load_published(folder), args.prompt)
-        every = [*transformers(folder, ids), *ours(folder, text), *ctranslate2(folder, ids, args.threads)]
-    names = [name for name in args.only.split(",") if name]
-    every = [one for one in every if not names or one[0] == BASE or any(name in one[0] for name in names)]
-    sizes = {name: size for name, size, _ in every}
+        for library in ("transformers", "ours", "CTranslate2"):
+            pipe, other = context.Pipe()
+            told = (other, library, place, text, ids, threads, args.busy, only)
+            workers.append(context.Process(target=serve, args=told, daemon=True))
+            workers[-1].start()
+            for name, size in pipe.recv():
+                pipes[name], sizes[name] = pipe, size
+
+    def run(name: str, rows: int) -> tuple[float, list[list[int]]]:
+        time.sleep(BREATH)
+        pipes[name].send((name, rows, args.new))
+        seconds, found = pipes[name].recv()
+        if sum(map(len, found)) != rows * args.new:
+            raise SystemExit(f"{name} gave {sum(map(len, found))} tokens instead of {rows * args.new}")
+        return seconds, found
+
     print(
-        f"{args.layers} blocks, prompt {len(ids)}, {args.new} new tokens, {args.threads} threads, torch {torch.__version__}"
+        f"{args.layers} blocks, prompt {len(ids)}, {args.new} new tokens, {threads} threads, torch {torch.__version__}"
     )
     for rows in args.batch:
-        speed = bandwidth()
+        speed = bandwidth(clock)
         print(f"\nmemory is read at {speed / 1e9:.1f} GB/s; load {os.getloadavg()[0]:.2f}\n")
-        answers = {name: draw(rows, args.new) for name, _, draw in every}  # warm
-        rates: dict[str, list[float]] = {name: [] for name in answers}
+        answers = {name: run(name, rows)[1] for name in pipes}  # warm
+        rates: dict[str, list[float]] = {name: [] for name in pipes}
         for _ in range(args.rounds):
-            for name, _, draw in every:
-                start = time.perf_counter()
-                found = draw(rows, args.new)
-                seconds = time.perf_counter() - start
-                if sum(map(len, found)) != rows * args.new:
-                    raise SystemExit(f"{name} gave {sum(map(len, found))} tokens instead of {rows * args.new}")
-                rates[name].append(rows * args.new / seconds)
+            for name in pipes:
+                rates[name].append(rows * args.new / run(name, rows)[0])
         print("\n".join(table(rates, sizes, speed, rows)), flush=True)
         agree = {name: sum(a == b for a, b in zip(found[0], answers[BASE][0])) for name, found in answers.items()}
         print(
             "\nthe same tokens as transformers float32: " + ", ".join(f"{n} {c}" for n, c in agree.items()), flush=True
         )
+    for pipe in set(pipes.values()):
+        pipe.send(None)
+    for worker in workers:
+        worker.join(5)
 
 
 if __name__ == "__main__":

@@ -62,14 +62,16 @@ def check_product(config: Any) -> None:
         packed, weight, bias = made(config, inside, outside)
         x = torch.randn(count, inside)
         wanted = x.double() @ weight.double().T + bias.double()
-        size = x.double().abs() @ weight.double().abs().amax(1, keepdim=True).expand(-1, inside).T
-        most = (config.part.error + 3 * config.part.rounds) * size + config.part.rounds * bias.abs() + 1e-6
+        kept = x.double().abs().sum(1, keepdim=True) * weight.double().abs().amax(1)
+        size = x.double().abs().amax(1, keepdim=True) * weight.double().abs().sum(1)
+        rounds = config.part.rounds * (1 + 2 * config.part.error) + 1e-6
+        most = config.part.error * kept + 3 * rounds * size + rounds * bias.abs() + 1e-6
         wrong = (packed(x).double() - wanted).abs()
         expect(
             (wrong <= most).all(), f"{count} vectors by {inside} x {outside}: off by {(wrong / most).amax():.1f} times"
         )
         told = x.double() @ entries(packed).T + bias.double()
-        near = (packed(x).double() - told).abs() <= 4 * (config.part.rounds + 1e-6) * (size + 1)
+        near = (packed(x).double() - told).abs() <= 4 * rounds * (size + 1)
         expect(near.all(), f"{count} vectors by {inside} x {outside}: not what its entries give")
 
 
@@ -78,7 +80,7 @@ def check_many(config: Any) -> None:
     packed, weight, _ = made(config, 96, 80)
     x = torch.randn(200, 96)
     one = torch.cat([packed(row) for row in x.split(1)])
-    most = 2 * config.part.rounds * (x.abs() @ weight.abs().T) + 1e-5
+    most = 2 * config.part.rounds * x.abs().amax(1, keepdim=True) * weight.abs().sum(1) + 1e-5
     expect(((packed(x) - one).abs() <= most).all(), "many vectors at once give something else than one by one")
 
 

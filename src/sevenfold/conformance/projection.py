@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sevenfold.conformance._kit import (
     Skipped,
+    Skipped,
     compiled,
     counted,
     expect,
@@ -70,6 +71,18 @@ def check_weight(config: Any) -> None:
         inside = projection.width_in
         shape = (inside, OUTSIDE) if projection.reads_ids else (OUTSIDE, inside)
         expect(projection.weight.shape == shape, f"weight is {list(projection.weight.shape)}, not {list(shape)}")
+
+
+def check_matrix(config: Any) -> None:
+    """`matrix` says the whole map, W x + b, where it says anything."""
+    projection = made(config).double()
+    x, *table = (part.double() if part.is_floating_point() else part for part in given(projection))
+    said = projection.matrix(*table)
+    if said is None:
+        raise Skipped("is more than one matrix")
+    weight, bias = said
+    wanted = x @ weight.T if bias is None else x @ weight.T + bias
+    near(projection(x, *table), wanted, "W x + b by what matrix says")
 
 
 def check_std(config: Any) -> None:

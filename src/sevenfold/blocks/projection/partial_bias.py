@@ -36,7 +36,10 @@ class PartialBias(Linear):
             self.bias = nn.Parameter(torch.empty(width_out - (self.stop - self.start)))
 
     def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, *self.matrix())
+
+    def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         if self.bias is None:
-            return F.linear(x, self.weight)
+            return self.weight, None
         none = self.bias.new_zeros(self.stop - self.start)
-        return F.linear(x, self.weight, torch.cat([self.bias[: self.start], none, self.bias[self.start :]]))
+        return self.weight, torch.cat([self.bias[: self.start], none, self.bias[self.start :]])

@@ -30,7 +30,7 @@ class Packing(part.Part, nn.Module):
     error: ClassVar[float] = 0.0
     """By how much an entry may differ from the one given, as a share of the largest of its row (in magnitude)."""
     rounds: ClassVar[float] = 0.0
-    """By how much x and y are rounded in a product, as a share of themselves."""
+    """By how much an entry of x may be rounded in a product, as a share of the largest of x (y as a share of itself)."""
     reads_table: ClassVar[bool] = False
     reads_ids: ClassVar[bool] = False
 

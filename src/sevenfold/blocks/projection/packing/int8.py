@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sevenfold.blocks.projection.packing import Packing, has, padded, rows_of, up
 
-FEW = 32
+FEW = 24
 """Up to so many vectors the kernel that reads 8 bits is faster."""
 
 
