@@ -9,7 +9,6 @@ from torch import Tensor
 
 from sevenfold.conformance._kit import (
     Skipped,
-    Skipped,
     compiled,
     counted,
     expect,
