@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,7 @@ def publish(model: Model, folder: str | Path, *, objective: nn.Module | None = N
     Raises ConfigError for a model of no family, or one that is not wired as its family any more.
     """
     final = Path(folder)
-    if final.exists() and not final.is_dir():
-        raise ConfigError(f"{final}: is a file, not a folder to publish into")
-    if final.is_dir() and any(final.iterdir()):
-        raise ConfigError(f"{final}: is not empty: name a folder that is not there yet")
+    check_free(final)
     family, record, state = written(model, objective)
     held, index = shards(state, largest)
 
@@ -54,17 +51,28 @@ def publish(model: Model, folder: str | Path, *, objective: nn.Module | None = N
         for modality in model.modalities.values():
             names += modality.tokenizer.write_published(inside)
         write_atomic(inside / "README.md", _card(record, family, final.name))
-        passport = mapped(family, inside, record, state, model)
-        passport.write(inside)  # not in the manifest: `convert --verify` adds to it
         return [*dict.fromkeys(names), "README.md"]
 
+    put(final, fill)
+    passport = mapped(family, final, record, state, model)
+    passport.write(final)  # not in the manifest: `convert --verify` adds to it
+    return passport
+
+
+def check_free(final: Path) -> None:
+    """ConfigError for a place where a new folder cannot stand."""
+    if final.exists() and (not final.is_dir() or any(final.iterdir())):
+        raise ConfigError(f"{final}: is there already, and not empty: name a folder that is not there yet")
+
+
+def put(final: Path, fill: Callable[[Path], Iterable[str]]) -> None:
+    """A new folder that is whole or not there: `fill(inside)` writes its files and names them."""
     if final.is_dir():
         final.rmdir()
     try:
         publish_folder(final, fill)
     except OSError as error:
         raise CheckpointError(f"{final}: cannot be written: {error}") from None
-    return mapped(family, final, record, state, model)
 
 
 def written(model: Model, objective: nn.Module | None = None) -> tuple[Family, dict[str, Any], dict[str, Tensor]]:

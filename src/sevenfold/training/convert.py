@@ -8,13 +8,12 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from sevenfold.assembly.model import Model
-from sevenfold.core.errors import CheckpointError, ConfigError
-from sevenfold.core.files import publish_folder, write_atomic
+from sevenfold.core.files import write_atomic
 from sevenfold.exchange.hub import folder_of
 from sevenfold.exchange.load import opened
 from sevenfold.exchange.origin import family_of, is_published, save_luggage
 from sevenfold.exchange.passport import Passport
-from sevenfold.exchange.publish import publish
+from sevenfold.exchange.publish import check_free, publish, put
 from sevenfold.exchange.verify import verify
 from sevenfold.training import checkpoint
 from sevenfold.training.load import config_json, load, load_objective, tokenizer_folder
@@ -32,8 +31,7 @@ def convert(source: str | Path, destination: str | Path, *, verified: bool = Fal
     Raises ConfigError for an architecture that no family reads or a model of no family, CheckpointError for damaged files.
     """
     folder, final = folder_of(source), Path(destination)
-    if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise ConfigError(f"{final}: is there already, and not empty: name a folder that is not there yet")
+    check_free(final)
     if is_published(folder):
         model, passport = opened(source, dtype=None)
         if verified:
@@ -63,15 +61,10 @@ def _write(model: Model, final: Path, passport: Passport) -> None:
         write_atomic(inside / "config.json", config_json(model))
         save_file(checkpoint.contiguous(model.state_dict()), inside / "model.safetensors", {"format": "pt"})
         names = ["config.json", "model.safetensors", *save_luggage(model, inside)]
-        passport.write(inside)
         for name, modality in model.modalities.items():
             within = tokenizer_folder(inside, name, len(model.modalities))
             names += [str((within / file).relative_to(inside)) for file in modality.save(within)]
         return names
 
-    if final.is_dir():
-        final.rmdir()
-    try:
-        publish_folder(final, fill)
-    except OSError as error:
-        raise CheckpointError(f"{final}: cannot be written: {error}") from None
+    put(final, fill)
+    passport.write(final)
