@@ -19,7 +19,7 @@ def test_all_of_the_room_are_measured(line):
     """On a line, or on a plane those that are for one."""
     plane = {one.kind for one in profiles(length=36, width=48, axes=2)[0]}
     assert line.keys() | plane == set(kinds("position"))
-    assert set(kinds("position")) - line.keys() == {"learned_grid"}
+    assert set(kinds("position")) - line.keys() == {"learned_grid", "stretched"}
 
 
 @pytest.mark.parametrize(
