@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertForPreTraining
+from transformers import BertConfig, BertForPreTraining, BertModel
 
 import sevenfold as sf
 from exchanged import SENTENCES, gpt2, reloaded, tokenizer
@@ -26,6 +26,7 @@ from sevenfold.exchange.passport import PASSPORT
 from sevenfold.exchange.verify import verify
 from sevenfold.exchange.weights import INDEX, SINGLE
 from sevenfold.training.convert import convert
+from tiny import text_file
 
 
 @pytest.fixture(scope="module")
@@ -411,6 +412,24 @@ def test_numbers_that_are_not_finite(copy, tmp_path):
     with pytest.raises(CheckpointError, match="not finite"):
         convert(copy, tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
+
+
+def test_a_head_that_is_not_published_is_said(tmp_path):
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    BertModel(BertConfig(**shape, vocab_size=300, max_position_embeddings=40)).save_pretrained(tmp_path / "bert")
+    tokenizer(tmp_path / "bert", True, bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]", mask_token="[MASK]")
+    data = {"kind": "text", "path": str(text_file(tmp_path))}
+    recipe = {
+        "start": str(tmp_path / "bert"),
+        "data": data,
+        "objective": "masked_token",
+        "train": {"steps": 1, "batch": 2},
+    }
+    sf.train(recipe, out=tmp_path / "run", say=lambda _: None, bar=False)
+    said: list[str] = []
+    passport = convert(tmp_path / "run", tmp_path / "back", say=said.append)
+    assert passport.unpublished == ("heads.text",) and any(line.startswith("not published") for line in said)
+    reloaded(BertModel, tmp_path / "back")
 
 
 def test_what_cannot_be_published(source, tmp_path):

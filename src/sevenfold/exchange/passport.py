@@ -29,6 +29,7 @@ class Passport(NamedTuple):
                   that are not needed)
     carried, left names of published tensors
     files         name → SHA-256 of the published weight files
+    unpublished   heads of ours that the published architecture has no place for (on the way out)
     differences   trunk → largest difference of the stream before and after each block from the reference's (with --verify)
     """
 
@@ -41,6 +42,7 @@ class Passport(NamedTuple):
     left: list[str]
     files: dict[str, str]
     differences: dict[str, list[float]] | None = None
+    unpublished: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """For a person."""
@@ -54,6 +56,8 @@ class Passport(NamedTuple):
         ]
         if self.carried:
             found.append(f"carried along for the way back: {_some(self.carried)}")
+        if self.unpublished:
+            found.append(f"not published, as the architecture has no place for it: {_some(list(self.unpublished))}")
         found += [f"{name}: sha256 {digest}" for name, digest in self.files.items()]
         for trunk, away in (self.differences or {}).items():
             worst = max(range(len(away)), key=away.__getitem__)

@@ -54,7 +54,8 @@ def publish(model: Model, folder: str | Path, *, objective: nn.Module | None = N
         return [*dict.fromkeys(names), "README.md"]
 
     put(final, fill)
-    passport = mapped(family, final, record, state, model)
+    extra = tuple(f"heads.{name}" for name in extra_heads(family.model(), model.config))
+    passport = mapped(family, final, record, state, model)._replace(unpublished=extra)
     passport.write(final)  # not in the manifest: `convert --verify` adds to it
     return passport
 
@@ -86,7 +87,7 @@ def written(model: Model, objective: nn.Module | None = None) -> tuple[Family, d
     family = family_of(record["config"], record.get("preprocessor"))
     wanted, own = family.model(), model.config
     _same_wiring(wanted, own)
-    extra = own.heads.keys() - wanted.heads.keys()
+    extra = extra_heads(wanted, own)
     state = {
         name: value
         for name, value in state_of(model, objective).items()
@@ -96,6 +97,11 @@ def written(model: Model, objective: nn.Module | None = None) -> tuple[Family, d
     now = _over(record["config"], family.published())
     now |= {key: dtype for key in ("dtype", "torch_dtype") if key in now} or {"dtype": dtype}
     return family, {**record, "config": now}, family.to_published(state)
+
+
+def extra_heads(wanted: ModelConfig, own: ModelConfig) -> list[str]:
+    """Heads that a model has beside its family's: what an objective added."""
+    return sorted(own.heads.keys() - wanted.heads.keys())
 
 
 def _same_wiring(wanted: ModelConfig, own: ModelConfig) -> None:
