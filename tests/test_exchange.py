@@ -266,6 +266,10 @@ def test_an_id_is_read_from_the_cache_without_a_network(source, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("lab/tiny: gpt2")
     assert sf.load(tmp_path / "ours").published["origin"] == "lab/tiny"
+    data, out = str(text_file(tmp_path, 3000)), str(tmp_path / "run")
+    done = offline(tmp_path / "home", "pretrain", data, "--from", "lab/tiny", "--minutes", "0.02", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert sf.load(tmp_path / "run").published["origin"] == "lab/tiny"
     other = offline(tmp_path / "home", "convert", "lab/another", str(tmp_path / "more"))
     assert other.returncode == 2 and "lab/another: is no folder here" in other.stderr and other.stderr.count("\n") == 1
     weights = blobs / hashlib.sha256((source / SINGLE).read_bytes()).hexdigest()

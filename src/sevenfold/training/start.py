@@ -14,6 +14,7 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.files import read_json
 from sevenfold.data.source import Source
 from sevenfold.exchange.hub import folder_of
+from sevenfold.exchange.load import load_published
 from sevenfold.exchange.origin import family_of, is_published, recorded
 from sevenfold.family import OBJECTIVE, Family
 from sevenfold.modality import Modality
@@ -78,7 +79,7 @@ def _places(names: Any) -> dict[str, list[str]]:
 def begun_from(name: str) -> Start:
     """What `start` names, loaded."""
     folder = folder_of(name)
-    model = load(folder)
+    model = load_published(name) if is_published(folder) else load(folder)  # an id stays the name of where it is from
     path = folder / "objective.safetensors"
     own = checkpoint.tensors(path) if path.is_file() else {}
     own |= {key.removeprefix(OBJECTIVE): value for key, value in model.luggage.items() if key.startswith(OBJECTIVE)}
