@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sevenfold.assembly.model import Model
@@ -15,6 +14,7 @@ from sevenfold.core.errors import CheckpointError, ConfigError, did_you_mean
 from sevenfold.core.files import read_json
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
+from sevenfold.exchange.weights import of_file
 from sevenfold.family import Family
 
 LUGGAGE = "luggage.safetensors"
@@ -100,14 +100,9 @@ def save_luggage(model: Model, folder: Path) -> list[str]:
 
 
 def restore_luggage(model: Model, folder: Path) -> None:
-    path = folder / LUGGAGE
-    if not path.is_file():
-        return
-    try:
-        with safe_open(path, framework="pt") as opened:
-            model.luggage = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file: {str(error).splitlines()[0]}") from None
+    """Read what the model carries along, if its folder holds any."""
+    if (folder / LUGGAGE).is_file():
+        model.luggage = of_file(folder / LUGGAGE)
 
 
 def recall(model: Model, folder: Path) -> None:

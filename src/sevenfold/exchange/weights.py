@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sevenfold.core.errors import CheckpointError
@@ -46,18 +47,25 @@ def files(folder: Path) -> list[Path]:
     )
 
 
+def of_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file, memory-mapped. CheckpointError if it is missing or not whole."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: is missing") from None
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: not a whole safetensors file: {str(error).splitlines()[0]}") from None
+
+
 def tensors(folder: Path) -> dict[str, Tensor]:
     """Name → tensor, memory-mapped. CheckpointError names a file that is not whole or not what the index says."""
     found: dict[str, Tensor] = {}
     for path in files(folder):
-        try:
-            with safe_open(path, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118  (it is no mapping)
-                    if name in found:
-                        raise CheckpointError(f"{path}: holds {name!r}, and so does another shard")
-                    found[name] = opened.get_tensor(name)
-        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: not a whole safetensors file: {str(error).splitlines()[0]}") from None
+        held = of_file(path)
+        twice = next((name for name in held if name in found), None)
+        if twice is not None:
+            raise CheckpointError(f"{path}: holds {twice!r}, and so does another shard")
+        found |= held
     if (folder / INDEX).is_file() and not (folder / SINGLE).is_file():
         listed = _weight_map(folder / INDEX)
         for name in sorted(listed.keys() ^ found.keys()):

@@ -44,6 +44,7 @@ from sevenfold.family._rules import (
     patches,
     repeat,
     stack,
+    stacked,
     unread,
 )
 
@@ -64,6 +65,7 @@ __all__ = [
     "patches",
     "repeat",
     "stack",
+    "stacked",
     "unread",
     "Family",
     "State",

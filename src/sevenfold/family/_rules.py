@@ -46,7 +46,14 @@ class Rule(NamedTuple):
 SAME = Rule("", "").op
 TRANSPOSE = Op(lambda theirs: [theirs[0].T], lambda ours: [ours[0].T])
 """A matrix kept as [in out] (GPT-2)."""
-STACK = Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(3)))
+
+
+def stacked(parts: int) -> Op:
+    """Tensors kept apart, of equal heights, one above the other in ours."""
+    return Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(parts)))
+
+
+STACK = stacked(3)
 """Query, key and value of equal widths, kept apart."""
 
 

@@ -20,7 +20,7 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Stream
-from sevenfold.family import TRIED, Family, Op, Rule, State, lead, repeat
+from sevenfold.family import TRIED, Family, Rule, State, lead, repeat, stacked
 
 FEED: dict[str, dict[str, Any]] = {
     "relu": {"kind": "relu"},
@@ -39,11 +39,6 @@ LATER = {
 }
 """Sizes of T5 v1.1, Flan-T5 and mT5."""
 LATEST: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-
-
-def stacked(parts: int) -> Op:
-    """Matrices kept apart, of equal heights, one above the other."""
-    return Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(parts)))
 
 
 class T5(Family):

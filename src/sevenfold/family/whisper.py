@@ -19,7 +19,7 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Stream
-from sevenfold.family import Family, Op, Rule, affine, repeat
+from sevenfold.family import Family, Op, Rule, affine, repeat, stacked
 
 STRIDE = 2
 """Frames from one token to the next."""
@@ -67,11 +67,6 @@ def convolution(channels: int) -> Op:
         lambda theirs: [theirs[0].movedim(1, -1).reshape(-1, 3 * channels)],
         lambda ours: [ours[0].reshape(-1, 3, channels).movedim(1, -1)],
     )
-
-
-def stacked(parts: int) -> Op:
-    """Tensors kept apart, of equal heights, one above the other."""
-    return Op(lambda theirs: [torch.cat(theirs)], lambda ours: list(ours[0].chunk(parts)))
 
 
 def size(width: int, depth: int, heads: int) -> dict[str, int]:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.files import MANIFEST, publish_folder, read_json, remove_folder, verify_manifest
+from sevenfold.exchange.weights import of_file as tensors
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
 
@@ -108,16 +109,6 @@ def newest_whole(run: Path, say: Say) -> Path:
         except (CheckpointError, OSError) as error:
             say(f"skipping a damaged checkpoint: {error}")
     raise CheckpointError(f"{run / FOLDER}: " + ("no checkpoint in it is whole" if found else "holds no checkpoint"))
-
-
-def tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: is missing") from None
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file: {str(error).splitlines()[0]}") from None
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
