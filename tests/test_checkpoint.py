@@ -146,7 +146,7 @@ def test_a_full_disk(tmp_path, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     smallest = 20_000
     try:
-        ready.objective.after_step = lambda step: (
+        ready.objective.after_step = lambda step, steps: (
             resource.setrlimit(resource.RLIMIT_FSIZE, (smallest, limits[1])) if step == 2 else None
         )
         with pytest.raises(CheckpointError, match="cannot be written .*make room, then resume") as caught:

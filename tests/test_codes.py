@@ -85,7 +85,7 @@ def test_a_step_in_pieces_gives_the_codebook_of_the_step(tmp_path):
         optimizer = settings.optimizer.build(dict(ready.objective.named_parameters()))
         for step in range(4):
             take_step(ready.objective.train(), optimizer, batch, settings, "fp32", 0, step, 1.0)
-            ready.objective.after_step(step)
+            ready.objective.after_step(step, ready.recipe.train.steps)
         found.append(ready.objective.quantizer)
     torch.testing.assert_close(found[0].weights, found[1].weights)
     torch.testing.assert_close(found[0].codes, found[1].codes, atol=1e-4, rtol=0)

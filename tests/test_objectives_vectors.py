@@ -245,7 +245,7 @@ def test_the_scale_stays_between_1_and_100(tmp_path):
     assert float(objective.scale.detach().exp()) == pytest.approx(1 / 0.07)
     for given, kept in ((9.0, 100.0), (-1.0, 1.0), (2.0, math.exp(2))):
         objective.scale.data.fill_(given)
-        objective.after_step(0)
+        objective.after_step(0, 1)
         assert float(objective.scale.detach().exp()) == pytest.approx(kept)
 
 

@@ -76,7 +76,7 @@ def test_stopped_at_the_last_step_and_before_the_first_save(tmp_path):
         ready.objective.after_step = after_step
         return fit(ready.objective, ready.train, ready.held_out, ready.recipe.train, folder=tmp_path / "a", resume=True)
 
-    def die(step):
+    def die(step, steps):
         raise RuntimeError("killed")
 
     (tmp_path / "a").mkdir()
@@ -84,9 +84,9 @@ def test_stopped_at_the_last_step_and_before_the_first_save(tmp_path):
         fit_once(die)
     ready = prepare(read_recipe(data))
     with pytest.raises(Preempted, match="after step 3 of 3"):
-        fit_once(lambda step: step == 2 and os.kill(os.getpid(), signal.SIGTERM))
+        fit_once(lambda step, steps: step == 2 and os.kill(os.getpid(), signal.SIGTERM))
     ready = prepare(read_recipe(data))
-    assert fit_once(lambda step: None).held_out == whole.held_out
+    assert fit_once(lambda step, steps: None).held_out == whole.held_out
     assert log_of(tmp_path / "a") == log_of(tmp_path / "whole")
     assert weights_of(tmp_path / "a") == weights_of(tmp_path / "whole")
 

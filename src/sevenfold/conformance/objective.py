@@ -117,7 +117,7 @@ def check_learns(config: Any) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        objective.after_step(step)
+        objective.after_step(step, 60)
         found.append(float(loss.detach()))
     first, last = found[0], sum(found[-5:]) / 5
     expect(math.isfinite(last) and last < first * 2 / 3, f"the loss goes from {first:.3f} to {last:.3f} only")

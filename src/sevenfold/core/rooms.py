@@ -28,6 +28,7 @@ ROOMS: dict[str, str] = {
     "view": "sevenfold.data.view",
     "modality": "sevenfold.modality",
     "objective": "sevenfold.objective",
+    "masker": "sevenfold.objective.masker",
     "quantizer": "sevenfold.objective.quantizer",
     "family": "sevenfold.family",
     "optimizer": "sevenfold.training.optimizer",

@@ -21,6 +21,7 @@ from sevenfold.data.collate import collate
 from sevenfold.data.source import Source
 
 Encoder = Callable[[Any, np.random.Generator | None], Tokens]
+Look = Callable[[Any, np.random.Generator | None, np.random.Generator], Tokens]
 Item = dict[str, Tokens]
 Key = tuple[int, int]
 """(epoch, index)"""
@@ -46,10 +47,13 @@ class Items(Samples):
         encoders: Mapping[str, tuple[str, Encoder]],
         seed: int,
         views: bool,
+        looks: Mapping[str, tuple[str, Look]] | None = None,
     ):
-        """`encoders`: stream → (the sample's field, what makes tokens of it). `views`: make random changes (training)."""
+        """`encoders`: stream → (the sample's field, what makes tokens of it). `views`: make random changes (training).
+        `looks`: the same for streams whose items are changed always; what makes tokens is given two generators, of which the
+        first is None unless `views`."""
         self.source, self.indices, self.encoders = source, list(indices), dict(encoders)
-        self.seed, self.views = seed, views
+        self.seed, self.views, self.looks = seed, views, dict(looks or {})
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -65,6 +69,11 @@ class Items(Samples):
                 if raw is not None:
                     generator = numpy_generator(self.seed, "view", stream, epoch, index) if self.views else None
                     item[stream] = encode(raw, generator)
+            for name, (field, look) in self.looks.items():
+                raw = sample.get(field)
+                if raw is not None:
+                    generator = numpy_generator(self.seed, "view", name, epoch, index) if self.views else None
+                    item[name] = look(raw, generator, numpy_generator(self.seed, "look", name, epoch, index))
             if not item:
                 return BadSample(self.source.where(index), "holds none of the streams")
             return item

@@ -49,6 +49,18 @@ class Suggestion(NamedTuple):
     tower: dict[str, Any] | None = None
 
 
+class Augmentation(NamedTuple):
+    """Views of a modality, as plain data, for learning from several looks at an item. None at all is one too: the looks then
+    differ by the dropout of the model alone.
+
+    whole   what keeps an item what it is: the two views of SimCLR, the global crops of DINO
+    part    a small piece of it: the local crops of DINO
+    """
+
+    whole: tuple[Any, ...] = ()
+    part: tuple[Any, ...] = ()
+
+
 class Modality(part.Part):
     """One kind of data. Its Config is what a recipe writes under `streams`."""
 
@@ -111,6 +123,11 @@ class Modality(part.Part):
         not from this modality alone (a label, a number)."""
         return None
 
+    @classmethod
+    def augmentation(cls) -> Augmentation:
+        """The changes that keep what an item of this kind is, for objectives that compare several looks at one."""
+        return Augmentation()
+
     # What it does
     def fit(self, raws: Iterable[Any]) -> None:
         """Let the tokenizer learn from training items, unless it is ready."""
@@ -124,11 +141,26 @@ class Modality(part.Part):
     def tokens(self, raw: Any, generator: np.random.Generator | None = None, cut: bool = True) -> Tokens:
         """One raw item as Tokens: views (only with a generator, so in training), what `prepared` does, tokenizer, ends, cut
         to length (unless items are laid end to end)."""
+        return self._encoded(self._viewed(raw, generator), cut)
+
+    def look(
+        self, raw: Any, generator: np.random.Generator | None, draw: np.random.Generator, views: Sequence[View] = ()
+    ) -> Tokens:
+        """One raw item as Tokens, changed by `views` too, after its own: those with `draw`, its own as in `tokens`."""
+        raw = self._viewed(raw, generator)
+        for view in views:
+            raw = view(raw, draw)
+        return self._encoded(raw, True)
+
+    def _viewed(self, raw: Any, generator: np.random.Generator | None) -> Any:
         check_ready(self.tokenizer)
         raw = self.check(raw)
         if generator is not None:
             for view in self.views:
                 raw = view(raw, generator)
+        return raw
+
+    def _encoded(self, raw: Any, cut: bool) -> Tokens:
         tokens = self.tokenizer.encode(self.prepared(raw))
         length = self.config.length if cut else None
         if self.config.ends or self.config.begin is not None:

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization._picture import picture
 from sevenfold.core import part
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._resize import Resize, resized
 from sevenfold.modality._strings import spread
 
@@ -50,6 +50,11 @@ class Image(Modality):
             seen_through = raw.has_transparency_data and self.config.resize is not None and self.config.resize.colours
             raw = np.asarray(raw.convert("RGBA" if seen_through else MODES[raw.mode]))
         return picture(raw)
+
+    @classmethod
+    def augmentation(cls) -> Augmentation:
+        """Moved, turned and scaled a little."""
+        return Augmentation(whole=({"kind": "affine", "degrees": 15, "scale": 0.15, "slant": 0.15, "pixels": 2},))
 
     def prepared(self, raw: Any) -> np.ndarray:
         """The picture in the size that `resize` says."""

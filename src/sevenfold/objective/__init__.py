@@ -19,6 +19,9 @@ from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
 from sevenfold.core.types import Batch, Loss, Stream, wide
+from sevenfold.data.view import View
+from sevenfold.modality import Modality
+from sevenfold.objective.masker import Masker
 
 
 class Exhibit(NamedTuple):
@@ -27,6 +30,14 @@ class Exhibit(NamedTuple):
     title: str
     columns: list[str]
     rows: list[list[tuple[str | None, Any]]]
+
+
+class Look(NamedTuple):
+    """One of the ways in which an objective sees each item of a stream: the item after the stream's own views, which change
+    training items only, and then these, which always change it (held-out items by a draw that stays the same)."""
+
+    stream: str
+    views: tuple[View.Config, ...] = ()
 
 
 class Objective(part.Part, Ruled):
@@ -40,6 +51,9 @@ class Objective(part.Part, Ruled):
 
     decomposable: ClassVar[bool] = True
     """Whether the loss of a batch is the sum of what its rows give on their own, so that accumulation is exact."""
+
+    whole_items: ClassVar[bool] = False
+    """Whether it needs items one by one, never laid end to end (`pack`)."""
 
     watched: ClassVar[tuple[str, ...]] = ()
     """Terms that the progress bar shows beside the loss."""
@@ -69,6 +83,14 @@ class Objective(part.Part, Ruled):
         Raises ConfigError, with the reason, when the streams and trunks cannot serve this objective.
         """
         return {}
+
+    def looks(self) -> dict[str, Look]:
+        """Name → Look, for objectives that see an item several times (two augmentations, small crops). A batch has a stream
+        for each name; a stream that is looked at stands there itself only under a look of its own name."""
+        return {}
+
+    def settle(self) -> None:
+        """Called once, when the model has its first weights, its own or those of `start`: teachers copy them."""
 
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """Random choices about the rows of a batch (what is hidden, in which order streams are read), each [b …]."""
@@ -123,12 +145,14 @@ class Objective(part.Part, Ruled):
         number = len(next(iter(batch.values())).values)
         return number * sum(row.flops for row in self.rows({name: s.values.shape[1] for name, s in batch.items()}))
 
-    def after_step(self, step: int) -> None:
-        """Called after each optimizer step (teachers, queues, clamps)."""
+    def after_step(self, step: int, steps: int) -> None:
+        """Called after each optimizer step that is taken, the number of `step` counted from 0, of `steps` in all (teachers,
+        queues, clamps). What schedules need later is kept in buffers."""
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
-        """What goes wrong in training, a line each, judged from the terms (and `loss`) of a look at held-out data; it is
-        said aloud, logged and put on top of the report. A codebook or a representation that collapses, say."""
+        """What goes wrong in training, a line each, judged from the terms (and `loss`) of a look at held-out data, or of a
+        training step; it is said aloud (of steps, when it lasts), logged and put on top of the report. A codebook or a
+        representation that collapses, say."""
         return []
 
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:
@@ -164,6 +188,16 @@ def the_stream(model: ModelConfig, name: str | None, among: Sequence[str], field
     if name not in among:
         raise ConfigError(f"objective.{field}: {name!r} is not one of {list(among)}{did_you_mean(name, among)}")
     return name
+
+
+def check_masker(masker: Masker.Config, modality: Modality) -> Masker.Config:
+    """The masker, if items of the modality have the axes that it needs."""
+    if modality.tokenizer.axes < masker.part.axes:
+        raise ConfigError(
+            f"objective.masker: {masker.kind} needs tokens with {masker.part.axes} coordinate axes, and those of "
+            f"{modality.kind} have {modality.tokenizer.axes}: choose random or span"
+        )
+    return masker
 
 
 def has_head(model: ModelConfig, trunk: str, stream: str) -> str | None:

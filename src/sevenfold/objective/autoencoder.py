@@ -147,7 +147,7 @@ class Autoencoder(Objective):
         terms |= {name: (count * value, count) for name, value in used.items()}
         return Loss(mse + near, count, terms, {"guess": guess.detach(), "ids": codes.ids})
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, steps: int) -> None:
         self.quantizer.after_step()
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:

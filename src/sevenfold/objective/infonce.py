@@ -143,7 +143,7 @@ class InfoNCE(Objective):
         return same
 
     @torch.no_grad()
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, steps: int) -> None:
         self.scale.clamp_(0, math.log(100))
 
     @torch.no_grad()

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from sevenfold.assembly.flops import Row, head_row, model_rows, trunk_rows, trunk_tokens
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
-from sevenfold.objective import Exhibit, Objective, has_head, the_stream, the_trunk
+from sevenfold.objective import Exhibit, Objective, check_masker, has_head, the_stream, the_trunk
+from sevenfold.objective.masker import Masker, all_eligible
 
 
 class MAE(Objective):
@@ -33,6 +35,8 @@ class MAE(Objective):
         """The stream of vectors; by default the only one that the encoder reads."""
         ratio: float = Field(0.75, gt=0, lt=1)
         """The share of tokens dropped."""
+        masker: Masker.Config = part.default("random")
+        """Which are dropped: singly, as a block, all but those of a grid …"""
         patch_norm: bool = False
         """Standardise each target patch; not for pictures with empty patches (digits), whose noise it would blow up."""
 
@@ -87,6 +91,7 @@ class MAE(Objective):
             raise ConfigError(
                 f"objective: mae rebuilds vectors, and stream {self.stream!r} has ids: for ids choose masked_token"
             )
+        self.masker: Masker = check_masker(config.masker, model.modalities[self.stream]).build()
         head = has_head(model.config, self.decoder, self.stream)
         assert head is not None
         self.head = head
@@ -98,11 +103,11 @@ class MAE(Objective):
     def split(self, stream: Stream, score: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Indices of the visible tokens [b k] and of the hidden ones [b n-k], n the longest row of the batch.
 
-        A shorter row keeps the share of its own length; its padding fills up both. `score` [b n] in 0…1, random unless
-        given: the tokens with the lowest stay visible.
+        A shorter row keeps the share of its own length; its padding fills up both. `score` [b n] in 0…1, drawn unless given:
+        the tokens with the lowest stay visible.
         """
         if score is None:
-            score = torch.rand(stream.values.shape[:2], device=stream.values.device)
+            score = self._scores(stream)
         n = score.shape[1]
         if n < 2:
             raise ConfigError("objective: mae needs items of at least two tokens: choose a smaller patch")
@@ -115,6 +120,9 @@ class MAE(Objective):
         order = score.argsort(1)
         seen = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
         return order[:, :seen], order[:, seen:]
+
+    def _scores(self, stream: Stream) -> Tensor:
+        return self.masker.scores(stream.coords, all_eligible(stream.coords, stream.valid))
 
     def rebuild(self, stream: Stream, visible: Tensor, hidden: Tensor) -> Tensor:
         """What the decoder says of the hidden tokens, [b n-k p]."""
@@ -130,8 +138,7 @@ class MAE(Objective):
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         if self.stream not in batch:
             return {}
-        values = batch[self.stream].values
-        return {"score": torch.rand(values.shape[:2], device=values.device)}
+        return {"score": self._scores(batch[self.stream])}
 
     def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
         if self.stream not in batch:

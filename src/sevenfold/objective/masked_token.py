@@ -18,9 +18,11 @@ from torch import Tensor
 
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
-from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_stream, the_trunk
+from sevenfold.objective import Exhibit, Objective, check_masker, cross_entropy, has_head, the_stream, the_trunk
+from sevenfold.objective.masker import Masker, all_eligible, share
 
 
 class MaskedToken(Objective):
@@ -35,8 +37,8 @@ class MaskedToken(Objective):
         """Of these, the share that becomes the mask token."""
         random: float = Field(0.1, ge=0, le=1)
         """Of these, the share that becomes a random id; the rest stays."""
-        span: int = Field(1, ge=1)
-        """Hide runs of this many tokens (at least k for overlapping k-mers, whose neighbours give them away)."""
+        masker: Masker.Config = part.default("random")
+        """Which tokens are hidden: singly, or in runs (`span`, of at least k for overlapping k-mers), blocks …"""
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -65,6 +67,7 @@ class MaskedToken(Objective):
                 f"objective: masked_token needs ids with a mask token, which the {tokenizer.kind} tokenizer of stream "
                 f"{self.stream!r} does not give: for vectors choose mae"
             )
+        self.masker: Masker = check_masker(config.masker, model.modalities[self.stream]).build()
         self.size, self.mask_id = tokenizer.size, tokenizer.specials["mask"]
         head = has_head(model.config, self.trunk, self.stream)
         assert head is not None
@@ -78,13 +81,11 @@ class MaskedToken(Objective):
 
     def _eligible(self, stream: Stream) -> Tensor:
         """[b n] bool: tokens that may be in M."""
-        eligible = ~self.special[stream.values]
-        return eligible if stream.valid is None else eligible & stream.valid
+        return ~self.special[stream.values] & all_eligible(stream.coords, stream.valid)
 
     def _wanted(self, eligible: Tensor) -> Tensor:
         """[b]: how many tokens of each row are in M."""
-        number = eligible.sum(1)
-        return torch.minimum((number.double() * self.config.ratio).round().clamp(min=1), number)
+        return share(eligible, self.config.ratio)
 
     def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
         asked = max(1, round(self.config.ratio * lengths[self.stream]))
@@ -103,12 +104,7 @@ class MaskedToken(Objective):
     def choose(self, stream: Stream) -> Tensor:
         """[b n] bool: M."""
         eligible = self._eligible(stream)
-        score = torch.rand(stream.values.shape, device=stream.values.device)
-        runs = torch.arange(stream.values.shape[1], device=score.device) // self.config.span
-        score = score[:, runs].masked_fill(~eligible, 2.0)
-        wanted = self._wanted(eligible)
-        rank = score.argsort(dim=1, stable=True).argsort(1)
-        return (rank < wanted[:, None]) & eligible
+        return self.masker.choose(stream.coords, eligible, self._wanted(eligible))
 
     def corrupt(self, stream: Stream, chosen: Tensor) -> Stream:
         """The stream as the model sees it."""

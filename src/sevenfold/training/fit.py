@@ -32,6 +32,9 @@ from sevenfold.training.precision import autocast, peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
 from sevenfold.training.stop import Preempted, stopping
 
+LASTS, LASTS_LONG = 30, 500
+"""Steps in a row with a warning after which it is said, and then again and again."""
+
 
 class Fitted(NamedTuple):
     """What a finished fit tells: its log, the last held-out terms, seconds spent in this process, and how many steps
@@ -114,7 +117,7 @@ def fit(
                 told.say(f"warning, after step {step}: {line}")
             return found
 
-        step = start
+        step, wrong_for = start, 0
         with stopping() as stop:
             if saved < 0:
                 save(0)
@@ -133,7 +136,7 @@ def fit(
                     factor = schedule.factor(step, config.steps)
                     loss, norm, ok = take_step(objective, optimizer, batch, config, precision, seed, step, factor)
                     if ok:
-                        objective.after_step(step)
+                        objective.after_step(step, config.steps)
                     else:
                         skipped += 1
                         record["skipped"] = "the loss or a gradient is not finite"
@@ -145,6 +148,12 @@ def fit(
                     record["tokens_per_s"] = round(tokens / seconds, 1)
                     record["mfu"] = round(3 * objective.flops(batch) / seconds / peak, 4)
                     record["wait_s"] = round(clock - waiting, 5)
+                    wrong = objective.warnings(record)
+                    wrong_for = wrong_for + 1 if wrong else 0
+                    if wrong_for == LASTS or wrong_for and wrong_for % LASTS_LONG == 0:
+                        record["warnings"] = wrong
+                        for line in wrong:
+                            told.say(f"warning, for {wrong_for} steps until {step + 1}: {line}")
                 log.write(record)
                 told.step(record)
                 step += 1

@@ -12,13 +12,14 @@ import torch
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.wiring import check_wiring
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
-from sevenfold.core.seeds import seed_of
+from sevenfold.core.seeds import numpy_generator, seed_of
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Items, Windows, look_through
 from sevenfold.data.source import Source
+from sevenfold.data.view import View
 from sevenfold.exchange.origin import recall
 from sevenfold.modality import Modality
-from sevenfold.objective import Objective
+from sevenfold.objective import Look, Objective
 from sevenfold.training.load import tokenizer_folder
 from sevenfold.training.precision import resolve
 from sevenfold.training.recipe import Recipe, device_of
@@ -73,6 +74,8 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         raise DataError(f"{recipe.data.path}: holds no samples")
     train, held_out = source.split()
     modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
+    for name, modality in modalities.items():
+        check_views(modality.views, modality, f"streams.{name}.views")
     fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
     bad = BadSamples(recipe.data.bad_share, len(train))
     _share_tokenizers(modalities)
@@ -100,17 +103,6 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
             )
     recipe = _completed(recipe, modalities, source, train, fields)
     modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
-    items: list[Items] = []
-    sets: list[Items | Windows] = []
-    for part_of, views in ((train, True), (held_out, False)):
-        chosen = items_of(recipe, source, part_of, modalities, fields, views)
-        look_through(chosen, recipe.data.bad_share if views else 1.0)
-        items.append(chosen)
-        sets.append(laid_out(recipe, chosen, bad, modalities))
-    if any(config.pack for config in recipe.streams.values()):
-        bad.size = len(source)
-        bad.check(len(source))
-        bad.judged = True
     torch.manual_seed(seed_of(recipe.seed, "weights"))
     model = Model(
         ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init), modalities
@@ -122,6 +114,18 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         recall(model, tokenizers)
     elif recipe.family is not None:
         model.published = record_for(recipe.family, modalities)
+    objective.settle()
+    items: list[Items] = []
+    sets: list[Items | Windows] = []
+    for part_of, views in ((train, True), (held_out, False)):
+        chosen = items_of(recipe, source, part_of, modalities, fields, views, objective.looks())
+        look_through(chosen, recipe.data.bad_share if views else 1.0)
+        items.append(chosen)
+        sets.append(laid_out(recipe, chosen, bad, modalities))
+    if any(config.pack for config in recipe.streams.values()):
+        bad.size = len(source)
+        bad.check(len(source))
+        bad.judged = True
     train_config = recipe.train
     assert train_config.batch is not None
     return Ready(recipe, source, sets[0], sets[1], items[0], items[1], fields, objective, bad, train_config.batch)
@@ -134,13 +138,43 @@ def items_of(
     modalities: dict[str, Modality],
     fields: dict[str, str],
     views: bool = False,
+    looks: Mapping[str, Look] | None = None,
 ) -> Items:
-    """Samples of a source as tokens of the recipe's streams; whole ones in a stream that is packed."""
+    """Samples of a source as tokens of the recipe's streams, and of what the objective looks at; whole ones in a stream that
+    is packed."""
+    looked = {look.stream for look in (looks or {}).values()}
     encoders = {
         name: (fields[name], partial(modality.tokens, cut=not recipe.streams[name].pack))
         for name, modality in modalities.items()
+        if name not in looked
     }
-    return Items(source, indices, encoders, recipe.seed, views)
+    made = {
+        name: (
+            fields[look.stream],
+            partial(modalities[look.stream].look, views=_views(look, modalities[look.stream])),
+        )
+        for name, look in (looks or {}).items()
+    }
+    return Items(source, indices, encoders, recipe.seed, views, made)
+
+
+def _views(look: Look, modality: Modality) -> list[View]:
+    """The views of a look, tried on an example of the modality: ConfigError for one that it does not have."""
+    views = [view.build() for view in look.views]
+    check_views(views, modality, "objective.views")
+    return views
+
+
+def check_views(views: Sequence[View], modality: Modality, where: str) -> None:
+    """ConfigError, before any data is read, for a view that cannot be made of items of the modality."""
+    raw = modality.check(modality.example()[0])
+    for view in views:
+        try:
+            raw = modality.check(view(raw, numpy_generator("views")))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+        except ValueError:  # an example may be too small for it, items of the data need not be
+            return
 
 
 def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[str, Modality]) -> Items | Windows:
@@ -247,8 +281,10 @@ def _completed(
         read = any(name in trunk.inputs for trunk in recipe.trunks.values())
         if config.pack is None:
             free = modality.tokenizer.size is not None and modality.tokenizer.axes == 1
-            changes["pack"] = free and read and len(streams) == 1
+            changes["pack"] = free and read and len(streams) == 1 and not recipe.objective.part.whole_items
         pack = changes.get("pack", config.pack)
+        if pack and recipe.objective.part.whole_items:
+            raise ConfigError(f"streams.{name}.pack: {recipe.objective.kind} needs items one by one: set it to false")
         if pack and not (modality.tokenizer.size is not None and modality.tokenizer.axes == 1):
             raise ConfigError(f"streams.{name}.pack: only ids in a line can be laid end to end")
         if config.length is None:

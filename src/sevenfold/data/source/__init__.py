@@ -7,6 +7,8 @@ float in 0…1; a number is a float). Nothing is unpickled and sizes are checked
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,10 +16,13 @@ import numpy as np
 from pydantic import Field
 
 from sevenfold.core import part
-from sevenfold.core.errors import DataError
+from sevenfold.core.errors import DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
 
 Sample = dict[str, Any]
+
+PARTS = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "dev": 1, "test": 2}
+"""How a field names the part that a sample is of: 0 to train on, 1 held out, 2 for the test alone."""
 
 SEQUENCES_AND_IMAGES = {
     "image",
@@ -48,6 +53,9 @@ class Source(part.Part):
         held_out: float = Field(default=0.05, gt=0, lt=1)
         """The share of samples that is never trained on. They are chosen by a hash of their content, so exact
         duplicates never fall on both sides; a source of one long document holds out its end."""
+        split: str | None = None
+        """The field that says which part a sample is of: train, valid (or val, validation, dev: held out) or test (seen by no
+        training). Where it names no held-out samples, they are chosen among those to train on."""
         bad_share: float = Field(default=0.01, ge=0, le=1)
         """Samples that cannot be read are skipped, counted and listed; more than this share of them stops the run."""
         limit: int | None = Field(default=None, ge=1)
@@ -114,34 +122,68 @@ class Source(part.Part):
         """Indices to train on and held-out ones, disjoint, each in order; neither is empty if two can be read.
 
         By a hash of the content (`key`): stable under adding or reordering samples, and duplicates stay together.
-        Unreadable samples go to the training side, where they are counted.
+        Unreadable samples go to the training side, where they are counted. Where a field says (`split`), it decides; samples of
+        its test part are in neither.
         """
-        places: list[float] = []
-        held_out: set[int] = set()
+        if self.config.split is None:
+            return self._by_hash(range(len(self)))
+        train, held_out, _ = self._by_field
+        return (train, held_out) if held_out else self._by_hash(train)
+
+    def test(self) -> list[int]:
+        """Indices of the test part that a field names (`split`); none without."""
+        return [] if self.config.split is None else self._by_field[2]
+
+    @cached_property
+    def _by_field(self) -> tuple[list[int], list[int], list[int]]:
+        parts: tuple[list[int], list[int], list[int]] = ([], [], [])
         for index in range(len(self)):
             try:
-                places.append(seed_of("held out", self.key(index)) / 2**63)
+                sample = self[index]
+            except DataError:
+                parts[0].append(index)
+                continue
+            if self.config.split not in sample:
+                raise DataError(
+                    f"data.split: {self.where(index)} has no field {self.config.split!r}{did_you_mean(self.config.split, sample)}"
+                )
+            said = str(sample[self.config.split]).strip().lower()
+            if said not in PARTS:
+                raise DataError(f"data.split: {self.where(index)} is of part {said!r}, not train, valid or test")
+            parts[PARTS[said]].append(index)
+        if not parts[0]:
+            raise DataError(f"data.split: no sample of {self.config.path} is of the part train")
+        return parts
+
+    def _by_hash(self, indices: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Some indices, apart by the hash of what they stand for."""
+        places: dict[int, float] = {}
+        held_out: set[int] = set()
+        for index in indices:
+            try:
+                places[index] = seed_of("held out", self.key(index)) / 2**63
                 if places[index] < self.config.held_out:
                     self[index]
                     held_out.add(index)
             except DataError:
-                places[index:] = [2.0]
-        count = sum(place < 2 for place in places)
+                places[index] = 2.0
+        count = sum(place < 2 for place in places.values())
         if not held_out:
-            held_out = self._all_at(places, sorted(set(places)))
+            held_out = self._all_at(places, sorted(set(places.values())))
         if len(held_out) == count:
-            held_out -= self._all_at(places, sorted(set(places), reverse=True))
+            held_out -= self._all_at(places, sorted(set(places.values()), reverse=True))
         if not held_out and count > 1:
-            held_out = {places.index(min(places))}
-        return [index for index in range(len(places)) if index not in held_out], sorted(held_out)
+            held_out = {min(places, key=lambda index: places[index])}
+        return [index for index in places if index not in held_out], sorted(held_out)
 
-    def _all_at(self, places: list[float], order: list[float]) -> set[int]:
+    def _all_at(self, places: Mapping[int, float], order: list[float]) -> set[int]:
         """The samples at the first of the places in `order` at which they can be read."""
         for place in order:
             try:
                 if place < 2:
-                    self[places.index(place)]
-                    return {index for index, other in enumerate(places) if other == place}
+                    found = [index for index, other in places.items() if other == place]
+                    self[found[0]]
+                    return set(found)
             except DataError:
                 continue
         return set()

@@ -1,0 +1,150 @@
+"""What objectives that compare looks at an item have in common: which trunk reads, which views are made, what it costs.
+
+An item becomes several streams of a batch, `image.1` and `image.2` for a stream `image`, each by its own draw of the same
+views: those of the recipe, or those that the modality declares. Without any, looks differ by dropout alone (Gao 2021, SimCSE,
+arXiv:2104.08821).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sevenfold.assembly.flops import Row, model_rows
+from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.pool import WIDER, pool
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.modules import ModuleDict
+from sevenfold.core.types import Batch, Hidden, wide
+from sevenfold.data.view import View
+from sevenfold.objective import Look, Objective, rows_with, the_stream, the_trunk
+from sevenfold.objective._teacher import through, trunks_for
+
+
+class Looking(Objective):
+    """Base of the objectives that see each item twice or more."""
+
+    class Config(Objective.Config):
+        trunk: str | None = None
+        """The trunk whose representation is learned; by default the first."""
+        stream: str | None = None
+        """The stream that is looked at; by default the only one that the trunk reads."""
+        views: tuple[View.Config, ...] | None = None
+        """The random changes that make the looks; by default those that the modality declares. An empty list: none, so that
+        the looks differ by dropout alone."""
+        pool: str = "mean"
+        """How the trunk's tokens become one vector: mean, class or last."""
+
+    whole_items = True
+    decomposable = False
+
+    @classmethod
+    def example(cls) -> dict[str, Any]:
+        return {
+            "data": {"kind": "digits", "limit": 48},
+            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
+            "trunks": {"enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"}},
+            "objective": {"kind": cls.kind},
+        }
+
+    @staticmethod
+    def _read(config: Any, model: ModelConfig) -> tuple[str, str]:
+        """(trunk, stream)."""
+        trunk = the_trunk(config, model, config.trunk or next(iter(model.trunks)))
+        given = [name for name in model.trunks[trunk].inputs if name in model.streams]
+        return trunk, the_stream(model, config.stream, given)
+
+    @classmethod
+    def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, Any]:
+        trunk, stream = cls._read(config, model)
+        if len(model.trunks[trunk].inputs) != 1:
+            raise ConfigError(f"objective: {config.kind} needs a trunk that reads one stream, and {trunk!r} reads more")
+        if config.pool in ("class", "class_mean") and not model.trunks[trunk].class_token:
+            raise ConfigError(f"objective.pool: trunks.{trunk} has no class token: set class_token, or pool by mean")
+        return {}
+
+    def __init__(self, config: Any, model: Model):
+        super().__init__(config, model)
+        self.trunk, self.stream = self._read(config, model.config)
+        modality = model.modalities[self.stream]
+        whole = modality.augmentation().whole
+        self.views: tuple[View.Config, ...] = (
+            tuple(part.decode(_View, {"view": view}).view for view in whole) if config.views is None else config.views
+        )
+        if not self.views and not noisy(model, self.trunk):
+            raise ConfigError(
+                f"objective.views: {modality.kind} items have no views of their own, so that all looks at one would be equal: "
+                f"name some, or set trunks.{self.trunk}.dropout"
+            )
+
+    @property
+    def width(self) -> int:
+        """Channels of the pooled representation."""
+        return int(self.model.config.trunks[self.trunk].width) * WIDER.get(self.config.pool, 1)
+
+    def names(self) -> list[str]:
+        """The names of the looks."""
+        return [f"{self.stream}.1", f"{self.stream}.2"]
+
+    def looks(self) -> dict[str, Look]:
+        return {name: Look(self.stream, self.views) for name in self.names()}
+
+    def whole(self, batch: Batch) -> Batch | None:
+        """The rows that every look has, with the looks only; None if there are none, or a look is missing."""
+        names = self.names()
+        if any(name not in batch for name in names):
+            return None
+        there = torch.stack([rows_with(batch[name]) for name in names]).all(0)
+        if bool(there.all()):
+            return {name: batch[name] for name in names}
+        return {name: batch[name].rows(there) for name in names} if bool(there.any()) else None
+
+    def hidden(self, batch: Batch, look: str, trunks: ModuleDict[Any] | None = None) -> Hidden:
+        """A look through the trunk (of the model, or of a teacher)."""
+        chosen = trunks_for(self.model, self.trunk) if trunks is None else trunks
+        return through(chosen, {self.stream: batch[look]}, self.trunk)
+
+    def pooled(self, batch: Batch, look: str, trunks: ModuleDict[Any] | None = None) -> Tensor:
+        """The representation of a look, [b width], in float32 at least."""
+        return wide(pool(self.hidden(batch, look, trunks), self.config.pool))
+
+    # What it costs
+    def looked(self, lengths: Mapping[str, int]) -> list[int]:
+        """Tokens of each look, by the tokens of the streams or of the looks."""
+        return [lengths.get(name, lengths.get(self.stream, 0)) for name in self.names()]
+
+    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+        found: list[Row] = []
+        for place, tokens in enumerate(self.looked(lengths)):
+            rows = model_rows(self.model, {self.stream: tokens}, masked)
+            found += rows if place == 0 else [again(row, place) for row in rows]
+        return [*found, *self.own_rows()]
+
+    def flops(self, batch: Batch) -> int:
+        whole = self.whole(batch)
+        if whole is None:
+            return 0
+        number = len(next(iter(whole.values())).values)
+        return number * sum(row.flops for row in self.rows({name: s.values.shape[1] for name, s in whole.items()}))
+
+
+class _View(part.Config):
+    view: View.Config
+
+
+def again(row: Row, place: int) -> Row:
+    """A row of the plan for one more pass through the same weights."""
+    return row._replace(place=f"{row.place} (look {place + 1})", parameters=0, trained=0)
+
+
+def noisy(model: Model, name: str) -> bool:
+    """Whether a trunk gives something else each time in training: dropout somewhere in it."""
+    for module in model.trunks[name].modules():
+        settings = getattr(module, "config", None)
+        if any(getattr(settings, field, 0) for field in ("dropout", "drop")):
+            return True
+    return False
