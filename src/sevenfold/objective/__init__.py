@@ -101,16 +101,16 @@ class Objective(part.Part, Ruled):
         return {}
 
     def __call__(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
-        """`forward`, and to it the `penalty` times the count, in the term `balance`."""
-        self.penalty()
+        """`forward`, and to it what is `asked` times the count, in the term `balance`."""
+        self.asked()
         loss: Loss = super().__call__(batch, drawn)
-        extra = self.penalty()
+        extra = self.asked()
         return loss if extra is None else loss.with_balance(extra * loss.count)
 
-    def penalty(self) -> Tensor | None:
+    def asked(self) -> Tensor | None:
         """What parts of the model ask for in training (the balance of experts) since they were last asked: the mean over
         tokens of each, added up; None where nothing does."""
-        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty") and module is not self]
+        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty")]
         left = [module.penalty for module in parts if module.penalty is not None]
         for module in parts:
             module.penalty = None

@@ -24,6 +24,9 @@ from sevenfold.objective._looks import Looking
 from sevenfold.objective._projector import Projector
 from sevenfold.objective._watch import collapsed, health
 
+SHRUNK = 0.95
+"""A variance term above this is a point: standard deviations of 0.05 at most, where 1 is asked for."""
+
 
 class VICReg(Looking):
     class Config(Looking.Config):
@@ -70,6 +73,10 @@ class VICReg(Looking):
         return Loss(loss * count, count, {**terms, **health(u)}, {"z": z.detach()})
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
+        """Its vectors have no length of their own, so that their size tells first."""
+        if terms.get("variance", 0.0) > SHRUNK:
+            small = 1 - terms["variance"]
+            return [f"the representation has collapsed to a point: its standard deviation is {small:.3f} (1 is asked for)"]
         return collapsed(terms)
 
     def own_rows(self) -> list[Row]:

@@ -74,14 +74,14 @@ def through_pieces(
         return loss
     loss.total.backward()
     start, rows_in_all, left = 0, len(next(iter(whole.values()))), []
-    objective.penalty()
+    objective.asked()
     for rows, own, before in seen:
         found = embed(rows, own)
         assert found is not None
         stop = start + len(next(iter(before.values())))
         ends = [(found[name], value.grad[start:stop]) for name, value in whole.items() if value.grad is not None]
         ends = [(value, gradient) for value, gradient in ends if value.requires_grad]
-        extra = objective.penalty()
+        extra = objective.asked()
         if extra is not None:
             left.append(extra * loss.count * ((stop - start) / rows_in_all))
             ends.append((left[-1], torch.ones_like(left[-1])))
