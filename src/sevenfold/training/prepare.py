@@ -20,6 +20,7 @@ from sevenfold.data.view import View
 from sevenfold.exchange.origin import recall
 from sevenfold.modality import Modality
 from sevenfold.objective import Look, Objective
+from sevenfold.training import cached
 from sevenfold.training.load import tokenizer_folder
 from sevenfold.training.precision import resolve
 from sevenfold.training.recipe import Recipe, device_of
@@ -108,6 +109,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init), modalities
     )
     objective = recipe.objective.build(model)
+    cached.check(objective, recipe.train.accumulate, note)
     if start is not None:
         start.give(model, objective, note)
     elif tokenizers is not None:
