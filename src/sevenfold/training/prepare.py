@@ -12,13 +12,13 @@ import torch
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.wiring import check_wiring
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
-from sevenfold.core.seeds import numpy_generator, seed_of
+from sevenfold.core.seeds import seed_of
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Items, Windows, look_through
 from sevenfold.data.source import Source
 from sevenfold.data.view import View
 from sevenfold.exchange.origin import recall
-from sevenfold.modality import Modality
+from sevenfold.modality import Modality, check_views
 from sevenfold.objective import Look, Objective
 from sevenfold.training import cached
 from sevenfold.training.load import tokenizer_folder
@@ -70,13 +70,13 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     """
     _check_early(recipe)
     start = None if recipe.start is None or tokenizers is not None else begun_from(recipe.start)
+    modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
+    for name, modality in modalities.items():
+        check_views(modality.views, modality, f"streams.{name}.views")
     source = recipe.data.build()
     if len(source) == 0:
         raise DataError(f"{recipe.data.path}: holds no samples")
     train, held_out = source.split()
-    modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
-    for name, modality in modalities.items():
-        check_views(modality.views, modality, f"streams.{name}.views")
     fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
     bad = BadSamples(recipe.data.bad_share, len(train))
     _share_tokenizers(modalities)
@@ -165,18 +165,6 @@ def _views(look: Look, modality: Modality) -> list[View]:
     views = [view.build() for view in look.views]
     check_views(views, modality, "objective.views")
     return views
-
-
-def check_views(views: Sequence[View], modality: Modality, where: str) -> None:
-    """ConfigError, before any data is read, for a view that cannot be made of items of the modality."""
-    raw = modality.check(modality.example()[0])
-    for view in views:
-        try:
-            raw = modality.check(view(raw, numpy_generator("views")))
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
-        except ValueError:  # an example may be too small for it, items of the data need not be
-            return
 
 
 def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[str, Modality]) -> Items | Windows:
