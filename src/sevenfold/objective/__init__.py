@@ -88,6 +88,12 @@ class Objective(part.Part, Ruled):
         """
         return {}
 
+    @classmethod
+    def makes(cls, config: Any, model: ModelConfig) -> Mapping[str, str]:
+        """Streams that it makes itself: stream → the stream of the data that it is made from. They are read from no field of a
+        sample, and have the tokenizer of the other (`table`)."""
+        return {}
+
     def looks(self) -> dict[str, Look]:
         """Name → Look, for objectives that see an item several times (two augmentations, small crops). A batch has a stream
         for each name; a stream that is looked at stands there itself only under a look of its own name."""
