@@ -14,7 +14,7 @@ from sevenfold.assembly.wiring import check_wiring
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Items, Windows, look_through
+from sevenfold.data.loader import Aligned, Items, Windows, look_through
 from sevenfold.data.source import Source
 from sevenfold.data.view import View
 from sevenfold.exchange.origin import recall
@@ -88,7 +88,10 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         elif not modality.tokenizer.ready:
             note(f"fitting the {modality.tokenizer.kind} tokenizer of {name}")
             alike = [other for other in fields if modalities[other].tokenizer is modality.tokenizer]
-            modality.fit([raw for other in alike for raw in _raws(source, train, fields[other], modality)])
+            raws = [raw for other in alike for raw in _raws(source, train, fields[other], modality, name, note)]
+            modality.fit(raws)
+            for line in modality.remarks(raws):
+                note(f"{name}: {line}")
             if not modality.tokenizer.ready:
                 raise DataError(
                     f"{recipe.data.path}: no training sample has a {fields[alike[0]]!r} to learn a tokenizer from"
@@ -120,7 +123,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     items: list[Items] = []
     sets: list[Items | Windows] = []
     for part_of, views in ((train, True), (held_out, False)):
-        chosen = items_of(recipe, source, part_of, modalities, fields, views, objective.looks())
+        chosen = items_of(recipe, source, part_of, modalities, fields, views, objective.looks(), objective.aligned())
         look_through(chosen, recipe.data.bad_share if views else 1.0)
         items.append(chosen)
         sets.append(laid_out(recipe, chosen, bad, modalities))
@@ -141,6 +144,7 @@ def items_of(
     fields: dict[str, str],
     views: bool = False,
     looks: Mapping[str, Look] | None = None,
+    aligned: Mapping[str, str] | None = None,
 ) -> Items:
     """Samples of a source as tokens of the recipe's streams, and of what the objective looks at; whole ones in a stream that
     is packed."""
@@ -157,7 +161,17 @@ def items_of(
         )
         for name, look in (looks or {}).items()
     }
-    return Items(source, indices, encoders, recipe.seed, views, made)
+    pairs = [
+        Aligned(
+            name,
+            of,
+            sum(map(len, modalities[of].around())),
+            recipe.streams[name].length,
+            recipe.streams[of].length,
+        )
+        for name, of in (aligned or {}).items()
+    ]
+    return Items(source, indices, encoders, recipe.seed, views, made, pairs, source.lacking)
 
 
 def _views(look: Look, modality: Modality) -> list[View]:
@@ -247,13 +261,16 @@ def field_of(name: str, config: Modality.Config, fields: dict[str, str]) -> str:
     raise ConfigError(f"streams.{name}.field: say which of the data's fields {sorted(fields)} it reads")
 
 
-def _raws(source: Source, indices: Sequence[int], field: str, modality: Modality) -> list[Any]:
-    """Readable training items for a tokenizer to learn from; DataError if there are none."""
-    found, characters, first = [], 0, ""
+def _raws(
+    source: Source, indices: Sequence[int], field: str, modality: Modality, name: str, note: Callable[[str], None]
+) -> list[Any]:
+    """Readable training items for a tokenizer to learn from; `note` is told how many samples have none. DataError if all."""
+    found, characters, first, lost, lacking = [], 0, "", 0, source.lacking.get(field, frozenset())
     for index in indices[:FIT_ITEMS]:
         try:
-            raw = source[index].get(field)
+            raw = None if index in lacking else source[index].get(field)
             if raw is None:
+                lost += 1
                 continue
             found.append(modality.check(raw))
         except (BadSample, ValueError) as error:
@@ -263,6 +280,8 @@ def _raws(source: Source, indices: Sequence[int], field: str, modality: Modality
         characters += len(raw) if isinstance(raw, str) else 0
         if characters > FIT_CHARACTERS:
             break
+    if lost and found:
+        note(f"{name}: {lost:,} of {lost + len(found):,} training samples have none, and are no targets of it")
     if not found:
         raise DataError(
             f"{source.config.path}: no training sample has a {field!r} for the {modality.tokenizer.kind} tokenizer to "
