@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.model import Model
 from sevenfold.assembly.wiring import check_wiring
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
@@ -108,9 +108,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     recipe = _completed(recipe, modalities, source, train, fields)
     modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
     torch.manual_seed(seed_of(recipe.seed, "weights"))
-    model = Model(
-        ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init), modalities
-    )
+    model = Model(recipe.wiring, modalities)
     objective = recipe.objective.build(model)
     cached.check(objective, recipe.train.accumulate, note)
     if start is not None:
@@ -194,7 +192,7 @@ def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[
 
 def _check_early(recipe: Recipe) -> None:
     """What can be refused before any data is read."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    config = recipe.wiring
     check_wiring(config)
     recipe.objective.part.heads(recipe.objective, config, {})
     made = recipe.objective.part.makes(recipe.objective, config)
@@ -314,7 +312,7 @@ def _completed(
             changes["length"] = 256 if pack else min(longest, 1024) if free else None
         if changes:
             streams[name] = config.replace(**changes)
-    wiring = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    wiring = recipe.replace(streams=streams).wiring
     sizes = {name: (m.tokenizer.size or m.tokenizer.features or 0) for name, m in modalities.items()}
     heads = {**recipe.heads, **recipe.objective.part.heads(recipe.objective, wiring, sizes)}
     settings = recipe.train
