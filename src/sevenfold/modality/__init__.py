@@ -138,6 +138,11 @@ class Modality(part.Part):
         if not self.tokenizer.ready:
             self.tokenizer.fit([self.prepared(self.check(raw)) for raw in raws])
 
+    def remarks(self, raws: Sequence[Any]) -> list[str]:
+        """What a person should know about the training items that its tokenizer learned from, a line each: a class with one
+        of them, numbers that are all equal."""
+        return []
+
     def prepared(self, raw: Any) -> Any:
         """A checked item as the tokenizer gets it: as it is, unless all items are brought to one form (one size)."""
         return raw

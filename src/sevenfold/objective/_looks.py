@@ -117,6 +117,11 @@ class Looking(Objective):
         """The representation of a look, [b width], in float32 at least."""
         return wide(pool(self.hidden(batch, look, trunks), self.config.pool))
 
+    def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
+        """Look → the representation of the rows that every look has, [k width]."""
+        whole = self.whole(batch)
+        return None if whole is None else {name: self.pooled(whole, name) for name in self.names()}
+
     # What it costs
     def looked(self, lengths: Mapping[str, int]) -> list[int]:
         """Tokens of each look, by the tokens of the streams or of the looks."""
