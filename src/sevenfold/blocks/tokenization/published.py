@@ -157,7 +157,7 @@ class Published(TrainedText):
             if id is not None and id not in self.specials.values():
                 self.specials[role] = id
         pieces = takewhile(lambda piece: inner.token_to_id(piece) is not None, map(SENTINEL.format, count()))
-        self.sentinels = [inner.token_to_id(piece) for piece in pieces]
+        self.sentinels = [id for piece in pieces if (id := inner.token_to_id(piece)) is not None]
         place = self.config.place
         known = place is not None and place in inner.get_added_tokens_decoder()
         self.reader = _placing(inner, place) if known else inner
