@@ -109,7 +109,7 @@ def _there(device: str | None) -> bool:
 def _items(recipe: Recipe, source: Source, objective: Objective, indices: list[int]) -> Items:
     modalities = objective.model.modalities
     fields = fields_of(recipe, source.fields)
-    return items_of(recipe, source, indices, modalities, fields, looks=objective.looks())
+    return items_of(recipe, source, indices, modalities, fields, looks=objective.looks(), aligned=objective.aligned())
 
 
 def _baselines(folder: Path, recipe: Recipe, objective: Objective, items: Items, own: bool) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class Tokenizer(part.Part):
     coords_tell: ClassVar[bool] = False
     """Whether coordinates say what a token is (which gene, how strong), and not only where among the others it stands:
     two tokens are then the same only where their coordinates are, and coordinates count as content."""
+    binary: ClassVar[bool] = False
+    """Whether its vectors are of 0 and 1, each number the answer to a question of its own."""
     lossless: ClassVar[bool] = True
     """Whether decode(encode(raw)) == raw for every raw item written in its own alphabet, as `example` gives them."""
     idempotent: bool = True
