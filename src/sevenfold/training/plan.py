@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sevenfold.assembly.flops import full_lengths
-from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.model import Model
 from sevenfold.core.errors import ConfigError
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
@@ -187,7 +187,7 @@ def _taken(
 
 def on_meta(recipe: Recipe, modalities: Mapping[str, Modality]) -> Objective:
     """The objective of a complete recipe, its weights on the device "meta": shapes without numbers."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    config = recipe.wiring
     with torch.device("meta"):
         made: Objective = recipe.objective.build(Model(config, modalities))
     return made
