@@ -49,9 +49,9 @@ class HeadConfig(part.Config):
     """The stream whose ids (or vectors) it gives."""
     outputs: int | None = Field(None, ge=1)
     """How many outputs, where that is not given by a stream."""
-    pool: Literal["none", "mean", "class", "last", "class_mean"] = "none"
-    """One vector per row (the mean over tokens, the class token, the last token, the class token beside the mean), or
-    every token."""
+    pool: Literal["none", "mean", "class", "last", "class_mean", "quarters"] = "none"
+    """One vector per row (the mean over tokens, the class token, the last token, the class token beside the mean, the means
+    over a picture's quarters), or every token."""
     projection: Projection.Config = part.default("linear")
     """The last map; `tied` reads the stream's embedding table."""
     transform: bool = False

@@ -176,9 +176,10 @@ def _taken(
         found = estimate(objective, given, settings, precision, hardware)
         if found.peak <= limit:
             return batch, pieces, found
-        if objective.decomposable and pieces < batch:
+        splits = objective.decomposable or objective.cached
+        if splits and pieces < batch:
             pieces = min(2 * pieces, batch)
-        elif not objective.decomposable and batch > 2:
+        elif not splits and batch > 2:
             batch //= 2
         else:
             return None

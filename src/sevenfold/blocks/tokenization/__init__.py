@@ -45,6 +45,9 @@ class Tokenizer(part.Part):
     idempotent: bool = True
     """Whether a decoded item makes the same tokens again. Not so where decoding guesses (the phases of a sound, pixels from codes)."""
 
+    sentinels: Sequence[int] = ()
+    """Ids that stand for a hidden span each, in the order in which they are used: no raw item is made into them."""
+
     def __init__(self, config: Any):
         self.config = config
         self.size: int | None = None
