@@ -20,7 +20,7 @@ from sevenfold.data.view import View
 from sevenfold.exchange.origin import recall
 from sevenfold.modality import Modality
 from sevenfold.objective import Look, Objective
-from sevenfold.training.load import tokenizer_folder
+from sevenfold.training.load import objective_of, tokenizer_folder
 from sevenfold.training.precision import resolve
 from sevenfold.training.recipe import Recipe, device_of
 from sevenfold.training.start import begun_from, record_for
@@ -107,7 +107,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     model = Model(
         ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init), modalities
     )
-    objective = recipe.objective.build(model)
+    objective = objective_of(recipe.objective, model)
     if start is not None:
         start.give(model, objective, note)
     elif tokenizers is not None:
@@ -151,7 +151,7 @@ def items_of(
     made = {
         name: (
             fields[look.stream],
-            partial(modalities[look.stream].look, views=_views(look, modalities[look.stream])),
+            partial((look.modality or modalities[look.stream]).look, views=_views(look, modalities[look.stream])),
         )
         for name, look in (looks or {}).items()
     }
