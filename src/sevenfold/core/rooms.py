@@ -24,6 +24,7 @@ ROOMS: dict[str, str] = {
     "residual": "sevenfold.blocks.residual",
     "initialisation": "sevenfold.assembly.initialisation",
     "connector": "sevenfold.assembly.connector",
+    "adapter": "sevenfold.assembly.adapter",
     "source": "sevenfold.data.source",
     "view": "sevenfold.data.view",
     "modality": "sevenfold.modality",

@@ -18,7 +18,7 @@ from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
-from sevenfold.core.types import Batch, Loss, Stream, wide
+from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.data.view import View
 from sevenfold.modality import Modality
 from sevenfold.objective.masker import Masker
@@ -51,8 +51,15 @@ class Objective(part.Part, Ruled):
     class Config(part.Config):
         pass
 
-    decomposable: ClassVar[bool] = True
+    decomposable: bool = True
     """Whether the loss of a batch is the sum of what its rows give on their own, so that accumulation is exact."""
+
+    cached: ClassVar[bool] = False
+    """Whether its loss is made of vectors of each row (`embed`, then `compare`): then a batch in pieces (`accumulate`) gives the
+    loss and the gradients of the whole, though rows are compared (see sevenfold.training.cached)."""
+
+    squared: bool = False
+    """Whether its loss is a squared error, and not nats: what a learned weight of it makes of it differs (`multi_task`)."""
 
     whole_items: ClassVar[bool] = False
     """Whether it needs items one by one, never laid end to end (`pack`)."""
@@ -92,9 +99,20 @@ class Objective(part.Part, Ruled):
         """
         return {}
 
+    @classmethod
+    def makes(cls, config: Any, model: ModelConfig) -> Mapping[str, str]:
+        """Streams that it makes itself: stream → the stream of the data that it is made from. They are read from no field of a
+        sample, and have the tokenizer of the other (`table`)."""
+        return {}
+
     def looks(self) -> dict[str, Look]:
         """Name → Look, for objectives that see an item several times (two augmentations, small crops). A batch has a stream
         for each name; a stream that is looked at stands there itself only under a look of its own name."""
+        return {}
+
+    def aligned(self) -> dict[str, str]:
+        """Stream → the stream whose tokens it says something of, one by one: items whose numbers of tokens differ cannot be
+        read."""
         return {}
 
     def settle(self) -> None:
@@ -105,26 +123,51 @@ class Objective(part.Part, Ruled):
         return {}
 
     def __call__(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
-        """`forward`, and to it the penalties that parts of the model leave in training (the balance of experts): the mean
-        over tokens of each, times the count, in the term `balance`."""
-        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty")]
-        for module in parts:
-            module.penalty = None
+        """`forward`, and to it what is `asked` times the count, in the term `balance`."""
+        self.asked()
         loss: Loss = super().__call__(batch, drawn)
+        extra = self.asked()
+        return loss if extra is None else loss.with_balance(extra * loss.count)
+
+    def asked(self) -> Tensor | None:
+        """What parts of the model ask for in training (the balance of experts) since they were last asked: the mean over
+        tokens of each, added up; None where nothing does."""
+        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty")]
         left = [module.penalty for module in parts if module.penalty is not None]
         for module in parts:
             module.penalty = None
-        if not left:
-            return loss
-        extra = torch.stack([total / tokens.clamp(min=1) for total, tokens in left]).sum() * loss.count
-        return loss._replace(total=loss.total + extra, terms={**loss.terms, "balance": (extra.detach(), loss.count)})
+        return torch.stack([total / tokens.clamp(min=1) for total, tokens in left]).sum() if left else None
 
     def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
         """The loss of a batch, or of some rows of one with the same rows of what was drawn; by default it draws itself.
 
-        Padding, rows without some stream and batches without one are no targets: see `nothing`.
+        Padding, rows without some stream and batches without one are no targets: see `nothing`. One that is `cached` offers
+        `embed` and `compare` instead.
         """
+        found = self.embed(batch, drawn)
+        return self.nothing() if found is None else self.compare(found)
+
+    def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
+        """Of one that is `cached`: tensors [k …] of the k rows that have all that it needs, from which `compare` makes the loss;
+        None if there is no such row. No row's tensors depend on other rows."""
         raise NotImplementedError
+
+    def compare(self, vectors: Mapping[str, Tensor]) -> Loss:
+        """Of one that is `cached`: the loss of the rows of a whole batch, from what `embed` gave of them."""
+        raise NotImplementedError
+
+    def reads(self, batch: Batch) -> Batch | None:
+        """The streams that it passes through the whole model, where all that it needs is what comes out (`judge`): several
+        objectives on one model then share the pass. None: it has passes of its own."""
+        return None
+
+    def judge(self, done: Mapping[str, Hidden], batch: Batch) -> Loss:
+        """The loss of a batch, given the trunks' representations of what it `reads`."""
+        raise NotImplementedError
+
+    def targets(self, batch: Batch, drawn: Mapping[str, Tensor]) -> Tensor | None:
+        """The count of its loss on a batch, where that is known before the model is asked; else None."""
+        return None
 
     def nothing(self) -> Loss:
         """The loss where there is no target: 0 of 0, with a gradient of 0."""

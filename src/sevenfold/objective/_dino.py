@@ -68,10 +68,18 @@ class Head(Ruled):
     def rules(self) -> dict[str, Rule]:
         return {"prototypes": Normal(1.0)}
 
-    def forward(self, x: Tensor) -> Tensor:
+    def points(self, x: Tensor) -> Tensor:
+        """[b w] of length 1: what is compared with the prototypes."""
         if self.standardise:
             x = (x - x.mean(0)) * (x.var(0, unbiased=False) + 1e-6).rsqrt()
-        return F.normalize(self.perceptron(x), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
+        return F.normalize(self.perceptron(x), dim=-1)
+
+    def scores(self, points: Tensor) -> Tensor:
+        """Points [b w] → [b k]."""
+        return points @ F.normalize(self.prototypes, dim=-1).T
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scores(self.points(x))
 
     def flops(self, rows: int = 1) -> int:
         return self.perceptron.flops(rows) + 2 * rows * self.prototypes.numel()
@@ -228,7 +236,8 @@ class SelfDistillation(Looking):
 
     def _loss(self, seen: Mapping[str, Hidden], known: Mapping[str, Hidden], hides: Mapping[str, Tensor]) -> Loss:
         config, pools = self.config, {name: self.vector(hidden) for name, hidden in seen.items()}
-        scores = {name: self.behind["class"](pooled) for name, pooled in pools.items()}
+        points = {name: self.behind["class"].points(pooled) for name, pooled in pools.items()}
+        scores = {name: self.behind["class"].scores(point) for name, point in points.items()}
         with torch.no_grad():
             told = torch.cat([self.teacher["behind"]["class"](self.vector(hidden)) for hidden in known.values()])
             p = self.balances["class"](told, self.sharpness)
@@ -244,8 +253,8 @@ class SelfDistillation(Looking):
         terms |= prototypes(p)
         if patch is not None:
             terms |= prototypes(patch[1], "patch_")
-        first = pools[self.globals()[0]]
-        return Loss(total, b, {**terms, **health(first)}, {"z": first.detach()})
+        first = self.globals()[0]
+        return Loss(total, b, {**terms, **health(points[first])}, {"z": pools[first].detach()})
 
     def pairs(self, wanted: Mapping[str, Tensor], scores: Mapping[str, Tensor]) -> dict[str, tuple[float, Tensor]]:
         """Name → (weight, mean) of what the student's looks say of each other one of the teacher's."""

@@ -21,6 +21,7 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.modules import ModuleDict
 from sevenfold.core.types import Batch, Hidden, wide
 from sevenfold.data.view import View
+from sevenfold.modality import check_views
 from sevenfold.objective import Look, Objective, rows_with, the_stream, the_trunk
 from sevenfold.objective._teacher import through, trunks_for
 
@@ -65,6 +66,10 @@ class Looking(Objective):
             raise ConfigError(f"objective: {config.kind} needs a trunk that reads one stream, and {trunk!r} reads more")
         if config.pool in ("class", "class_mean") and not model.trunks[trunk].class_token:
             raise ConfigError(f"objective.pool: trunks.{trunk} has no class token: set class_token, or pool by mean")
+        for field in type(config).model_fields:
+            views = getattr(config, field)
+            if isinstance(views, tuple) and views and all(isinstance(view, View.Config) for view in views):
+                check_views([view.build() for view in views], model.streams[stream].build(), f"objective.{field}")
         return {}
 
     def __init__(self, config: Any, model: Model):
@@ -120,6 +125,11 @@ class Looking(Objective):
     def vector(self, hidden: Hidden) -> Tensor:
         """The representation of what came through the trunk, [b width], in float32 at least."""
         return wide(pool(hidden, self.config.pool))
+
+    def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
+        """Look → the representation of the rows that every look has, [k width]."""
+        whole = self.whole(batch)
+        return None if whole is None else {name: self.pooled(whole, name) for name in self.names()}
 
     # What it costs
     def looked(self, lengths: Mapping[str, int]) -> list[int]:

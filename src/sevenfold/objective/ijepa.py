@@ -45,7 +45,7 @@ class IJEPA(Objective):
         """The share of an item's tokens in a target."""
         context: float = Field(0.4, gt=0, lt=1)
         """The share that the encoder sees; fewer where targets that do not overlap would leave fewer."""
-        masker: Masker.Config = part.default("random")
+        masker: Masker.Config = part.default("block")
         """What a block is: tokens that stand near each other, a run, any tokens (`random`) …"""
         momentum: float = Field(0.996, ge=0, le=1)
         """The share of itself that the teacher keeps each step, at the beginning; in a straight line it becomes 1."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sevenfold.assembly.flops import full_lengths
-from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.model import Model
 from sevenfold.core.errors import ConfigError
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
@@ -177,9 +177,10 @@ def _taken(
         found = estimate(objective, given, settings, precision, hardware)
         if found.peak <= limit:
             return batch, pieces, found
-        if objective.decomposable and pieces < batch:
+        splits = objective.decomposable or objective.cached
+        if splits and pieces < batch:
             pieces = min(2 * pieces, batch)
-        elif not objective.decomposable and batch > 2:
+        elif not splits and batch > 2:
             batch //= 2
         else:
             return None
@@ -187,8 +188,7 @@ def _taken(
 
 def on_meta(recipe: Recipe, modalities: Mapping[str, Modality]) -> Objective:
     """The objective of a complete recipe, its weights on the device "meta": shapes without numbers."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
-    models = models_of(recipe.objective)
+    config, models = recipe.wiring, models_of(recipe.objective)
     with torch.device("meta"):
         return objective_of(recipe.objective, Model(config, modalities), models)
 
