@@ -195,7 +195,7 @@ def _check_early(recipe: Recipe) -> None:
     config = recipe.wiring
     check_wiring(config)
     recipe.objective.part.heads(recipe.objective, config, {})
-    made = recipe.objective.part.makes(recipe.objective, config)
+    made = recipe.objective.part.makes(recipe.objective, recipe.wiring)
     packed = [name for name, stream in recipe.streams.items() if stream.pack]
     for name in packed:
         if name in made:
@@ -238,8 +238,7 @@ def _again(config: Modality.Config, fitted: Modality) -> Modality:
 
 def fields_of(recipe: Recipe, fields: dict[str, str]) -> dict[str, str]:
     """Stream → the field of a sample that it reads; without those that the objective makes."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
-    made = recipe.objective.part.makes(recipe.objective, config)
+    made = recipe.objective.part.makes(recipe.objective, recipe.wiring)
     return {name: field_of(name, stream, fields) for name, stream in recipe.streams.items() if name not in made}
 
 
