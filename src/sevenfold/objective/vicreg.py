@@ -76,7 +76,9 @@ class VICReg(Looking):
         """Its vectors have no length of their own, so that their size tells first."""
         if terms.get("variance", 0.0) > SHRUNK:
             small = 1 - terms["variance"]
-            return [f"the representation has collapsed to a point: its standard deviation is {small:.3f} (1 is asked for)"]
+            return [
+                f"the representation has collapsed to a point: its standard deviation is {small:.3f} (1 is asked for)"
+            ]
         return collapsed(terms)
 
     def own_rows(self) -> list[Row]:

@@ -238,7 +238,7 @@ def _again(config: Modality.Config, fitted: Modality) -> Modality:
 
 def fields_of(recipe: Recipe, fields: dict[str, str]) -> dict[str, str]:
     """Stream → the field of a sample that it reads; without those that the objective makes."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    config = recipe.wiring
     made = recipe.objective.part.makes(recipe.objective, config)
     return {name: field_of(name, stream, fields) for name, stream in recipe.streams.items() if name not in made}
 
