@@ -8,12 +8,13 @@ say what is asked of each row are made in `draw`, for the whole batch: splitting
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row, model_rows, parameters, trained
+from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
@@ -38,6 +39,8 @@ class Look(NamedTuple):
 
     stream: str
     views: tuple[View.Config, ...] = ()
+    modality: Modality | None = None
+    """What makes tokens of the item, where that is not the stream's own (another model's tokenizer)."""
 
 
 class Objective(part.Part, Ruled):
@@ -82,6 +85,12 @@ class Objective(part.Part, Ruled):
     def cares(self) -> dict[str, Care]:
         """How an optimizer treats each parameter, the model's and its own."""
         return cares(self, {f"model.{name}": rate for name, rate in self.model.rates.items()})
+
+    @classmethod
+    def models(cls, config: Any) -> dict[str, str]:
+        """Name → run folder, published folder or id, of trained models that it reads and does not change (teachers). One that
+        names some is built with them: `__init__(config, model, models)`."""
+        return {}
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -153,6 +162,9 @@ class Objective(part.Part, Ruled):
         objectives on one model then share the pass. None: it has passes of its own."""
         return None
 
+    through: tuple[str, ...] = ()
+    """The trunks that such a pass goes through."""
+
     def judge(self, done: Mapping[str, Hidden], batch: Batch) -> Loss:
         """The loss of a batch, given the trunks' representations of what it `reads`."""
         raise NotImplementedError
@@ -163,7 +175,8 @@ class Objective(part.Part, Ruled):
 
     def nothing(self) -> Loss:
         """The loss where there is no target: 0 of 0, with a gradient of 0."""
-        zero = next(p for p in self.parameters() if p.requires_grad).flatten()[:0].sum()
+        every = chain(self.model.parameters(), self.parameters())
+        zero = next(p for p in every if p.requires_grad).flatten()[:0].sum()
         return Loss(zero, zero.detach(), {}, {})
 
     def initial(self, batch: Batch) -> float | None:
@@ -180,8 +193,10 @@ class Objective(part.Part, Ruled):
 
     def own_rows(self) -> list[Row]:
         """Its parameters outside of the model."""
-        count = parameters(self) - parameters(self.model)
-        return [Row("objective", str(self.kind), count, 0, trained(self) - trained(self.model))] if count else []
+        known = {id(p) for p in self.model.parameters()}
+        own = [p for p in self.parameters() if id(p) not in known]
+        count, learns = sum(p.numel() for p in own), sum(p.numel() for p in own if p.requires_grad)
+        return [Row("objective", str(self.kind), count, 0, learns)] if count else []
 
     def flops(self, batch: Batch) -> int:
         """FLOPs of one forward pass over the batch, by formula."""
@@ -191,6 +206,10 @@ class Objective(part.Part, Ruled):
     def after_step(self, step: int, steps: int) -> None:
         """Called after each optimizer step that is taken, the number of `step` counted from 0, of `steps` in all (teachers,
         queues, clamps). What schedules need later is kept in buffers."""
+
+    def product(self) -> None:
+        """Called once, when training ends, before the last look at held-out data: the model becomes what is to be kept (the
+        weights of a teacher, which are a mean over many steps). By default it stays what was trained."""
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         """What goes wrong in training, a line each, judged from the terms (and `loss`) of a look at held-out data, or of a

@@ -174,6 +174,7 @@ def fit(
                     how = f", saved; continue with: sevenfold train {folder} --resume" if folder is not None else ""
                     raise Preempted(f"stopped by {name} after step {step} of {config.steps}{how}", stop[0])
                 waiting = time.perf_counter()
+        objective.product()  # in no checkpoint: what is trained goes on from the weights that were trained
         found = look(step, None, final=True)
         told.say(_line(step, config.steps, {}, found, began, start))
         return Fitted(log.records, found, time.perf_counter() - began, skipped)

@@ -21,7 +21,7 @@ from sevenfold.exchange.origin import recall
 from sevenfold.modality import Modality, check_views
 from sevenfold.objective import Look, Objective
 from sevenfold.training import cached
-from sevenfold.training.load import tokenizer_folder
+from sevenfold.training.load import objective_of, tokenizer_folder
 from sevenfold.training.precision import resolve
 from sevenfold.training.recipe import Recipe, device_of
 from sevenfold.training.start import begun_from, record_for
@@ -109,7 +109,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
     torch.manual_seed(seed_of(recipe.seed, "weights"))
     model = Model(recipe.wiring, modalities)
-    objective = recipe.objective.build(model)
+    objective = objective_of(recipe.objective, model)
     cached.check(objective, recipe.train.accumulate, note)
     if start is not None:
         start.give(model, objective, note)
@@ -155,7 +155,7 @@ def items_of(
     made = {
         name: (
             fields[look.stream],
-            partial(modalities[look.stream].look, views=_views(look, modalities[look.stream])),
+            partial((look.modality or modalities[look.stream]).look, views=_views(look, modalities[look.stream])),
         )
         for name, look in (looks or {}).items()
     }
@@ -195,7 +195,7 @@ def _check_early(recipe: Recipe) -> None:
     config = recipe.wiring
     check_wiring(config)
     recipe.objective.part.heads(recipe.objective, config, {})
-    made = recipe.objective.part.makes(recipe.objective, config)
+    made = recipe.objective.part.makes(recipe.objective, recipe.wiring)
     packed = [name for name, stream in recipe.streams.items() if stream.pack]
     for name in packed:
         if name in made:
@@ -238,8 +238,7 @@ def _again(config: Modality.Config, fitted: Modality) -> Modality:
 
 def fields_of(recipe: Recipe, fields: dict[str, str]) -> dict[str, str]:
     """Stream → the field of a sample that it reads; without those that the objective makes."""
-    config = recipe.wiring
-    made = recipe.objective.part.makes(recipe.objective, config)
+    made = recipe.objective.part.makes(recipe.objective, recipe.wiring)
     return {name: field_of(name, stream, fields) for name, stream in recipe.streams.items() if name not in made}
 
 
