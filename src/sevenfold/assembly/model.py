@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.assembly import generation
+from sevenfold.assembly.adapter import Adapter, put_in
 from sevenfold.assembly.block import Block
 from sevenfold.assembly.initialisation import Initialisation
 from sevenfold.assembly.packing import pack
@@ -98,6 +99,8 @@ class ModelConfig(part.Config):
     """Name → head. The objective adds those that it needs."""
     init: Initialisation.Config = part.default("standard")
     """The scheme of the first weights."""
+    adapter: Adapter.Config | None = None
+    """A few new weights in a model that is frozen otherwise; null for none."""
 
 
 class Model(Ruled):
@@ -129,6 +132,7 @@ class Model(Ruled):
                 norm = part.find("normalization", "layer").Config()
             self.heads[name] = Head(head, trunk.width * WIDER.get(head.pool, 1), self._outputs(name, head), norm)
         self.rates: dict[str, float] = config.init.build().apply(self)
+        self.adapter, self.adapted = put_in(self, config.adapter)
         for _ in ruled(self):  # every parameter has a rule
             pass
 

@@ -39,6 +39,8 @@ class Look(NamedTuple):
 
     stream: str
     views: tuple[View.Config, ...] = ()
+    modality: Modality | None = None
+    """What makes tokens of the item, where that is not the stream's own (another model's tokenizer)."""
 
 
 class Objective(part.Part, Ruled):
@@ -65,6 +67,9 @@ class Objective(part.Part, Ruled):
     """Whether its loss is made of vectors of each row (`embed`, then `compare`): then a batch in pieces (`accumulate`) gives the
     loss and the gradients of the whole, though rows are compared (see sevenfold.training.cached)."""
 
+    squared: bool = False
+    """Whether its loss is a squared error, and not nats: what a learned weight of it makes of it differs (`multi_task`)."""
+
     whole_items: ClassVar[bool] = False
     """Whether it needs items one by one, never laid end to end (`pack`)."""
 
@@ -88,6 +93,12 @@ class Objective(part.Part, Ruled):
     def cares(self) -> dict[str, Care]:
         """How an optimizer treats each parameter, the model's and its own."""
         return cares(self, {f"model.{name}": rate for name, rate in self.model.rates.items()})
+
+    @classmethod
+    def models(cls, config: Any) -> dict[str, str]:
+        """Name → run folder, published folder or id, of trained models that it reads and does not change (teachers). One that
+        names some is built with them: `__init__(config, model, models)`."""
+        return {}
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -199,6 +210,10 @@ class Objective(part.Part, Ruled):
     def after_step(self, step: int, steps: int) -> None:
         """Called after each optimizer step that is taken, the number of `step` counted from 0, of `steps` in all (teachers,
         queues, clamps). What schedules need later is kept in buffers."""
+
+    def product(self) -> None:
+        """Called once, when training ends, before the last look at held-out data: the model becomes what is to be kept (the
+        weights of a teacher, which are a mean over many steps). By default it stays what was trained."""
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         """What goes wrong in training, a line each, judged from the terms (and `loss`) of a look at held-out data, or of a

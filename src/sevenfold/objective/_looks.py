@@ -7,7 +7,7 @@ arXiv:2104.08821).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,9 +77,7 @@ class Looking(Objective):
         self.trunk, self.stream = self._read(config, model.config)
         modality = model.modalities[self.stream]
         whole = modality.augmentation().whole
-        self.views: tuple[View.Config, ...] = (
-            tuple(part.decode(_View, {"view": view}).view for view in whole) if config.views is None else config.views
-        )
+        self.views: tuple[View.Config, ...] = decoded(whole) if config.views is None else config.views
         if not self.views and not noisy(model, self.trunk):
             raise ConfigError(
                 f"objective.views: {modality.kind} items have no views of their own, so that all looks at one would be equal: "
@@ -98,15 +96,22 @@ class Looking(Objective):
     def looks(self) -> dict[str, Look]:
         return {name: Look(self.stream, self.views) for name in self.names()}
 
-    def whole(self, batch: Batch) -> Batch | None:
-        """The rows that every look has, with the looks only; None if there are none, or a look is missing."""
+    def there(self, batch: Batch) -> Tensor | None:
+        """[b] bool: the rows that every look has; None if there are none, or a look is missing."""
         names = self.names()
         if any(name not in batch for name in names):
             return None
         there = torch.stack([rows_with(batch[name]) for name in names]).all(0)
+        return there if bool(there.any()) else None
+
+    def whole(self, batch: Batch) -> Batch | None:
+        """The rows that every look has, with the looks only; None if there are none, or a look is missing."""
+        names, there = self.names(), self.there(batch)
+        if there is None:
+            return None
         if bool(there.all()):
             return {name: batch[name] for name in names}
-        return {name: batch[name].rows(there) for name in names} if bool(there.any()) else None
+        return {name: batch[name].rows(there) for name in names}
 
     def hidden(self, batch: Batch, look: str, trunks: ModuleDict[Any] | None = None) -> Hidden:
         """A look through the trunk (of the model, or of a teacher)."""
@@ -115,7 +120,11 @@ class Looking(Objective):
 
     def pooled(self, batch: Batch, look: str, trunks: ModuleDict[Any] | None = None) -> Tensor:
         """The representation of a look, [b width], in float32 at least."""
-        return wide(pool(self.hidden(batch, look, trunks), self.config.pool))
+        return self.vector(self.hidden(batch, look, trunks))
+
+    def vector(self, hidden: Hidden) -> Tensor:
+        """The representation of what came through the trunk, [b width], in float32 at least."""
+        return wide(pool(hidden, self.config.pool))
 
     def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
         """Look → the representation of the rows that every look has, [k width]."""
@@ -144,6 +153,11 @@ class Looking(Objective):
 
 class _View(part.Config):
     view: View.Config
+
+
+def decoded(views: Sequence[Any]) -> tuple[View.Config, ...]:
+    """Views that a modality declares, as configs."""
+    return tuple(part.decode(_View, {"view": view}).view for view in views)
 
 
 def again(row: Row, place: int) -> Row:

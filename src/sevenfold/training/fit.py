@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sevenfold.assembly.adapter import need_gradients
 from sevenfold.assembly.model import to_device
 from sevenfold.core.errors import BadSample, CheckpointError
 from sevenfold.core.seeds import seed_of
@@ -173,6 +174,7 @@ def fit(
                     how = f", saved; continue with: sevenfold train {folder} --resume" if folder is not None else ""
                     raise Preempted(f"stopped by {name} after step {step} of {config.steps}{how}", stop[0])
                 waiting = time.perf_counter()
+        objective.product()  # in no checkpoint: what is trained goes on from the weights that were trained
         found = look(step, None, final=True)
         told.say(_line(step, config.steps, {}, found, began, start))
         return Fitted(log.records, found, time.perf_counter() - began, skipped)
@@ -209,6 +211,8 @@ def take_step(
             loss.total.backward()
         losses.append(_detached(loss))
     whole = _sum(losses)
+    if not step and float(whole.count):
+        need_gradients(objective.model, f"{objective.kind} in the first step")
     parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
     if parameters:
         torch._foreach_div_([p.grad for p in parameters], float(whole.count.clamp(min=1)))

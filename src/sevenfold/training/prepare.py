@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.model import Model
 from sevenfold.assembly.wiring import check_wiring
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
@@ -21,7 +21,7 @@ from sevenfold.exchange.origin import recall
 from sevenfold.modality import Modality, check_views
 from sevenfold.objective import Look, Objective
 from sevenfold.training import cached
-from sevenfold.training.load import tokenizer_folder
+from sevenfold.training.load import objective_of, tokenizer_folder
 from sevenfold.training.precision import resolve
 from sevenfold.training.recipe import Recipe, device_of
 from sevenfold.training.start import begun_from, record_for
@@ -108,10 +108,8 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     recipe = _completed(recipe, modalities, source, train, fields)
     modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
     torch.manual_seed(seed_of(recipe.seed, "weights"))
-    model = Model(
-        ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init), modalities
-    )
-    objective = recipe.objective.build(model)
+    model = Model(recipe.wiring, modalities)
+    objective = objective_of(recipe.objective, model)
     cached.check(objective, recipe.train.accumulate, note)
     if start is not None:
         start.give(model, objective, note)
@@ -157,7 +155,7 @@ def items_of(
     made = {
         name: (
             fields[look.stream],
-            partial(modalities[look.stream].look, views=_views(look, modalities[look.stream])),
+            partial((look.modality or modalities[look.stream]).look, views=_views(look, modalities[look.stream])),
         )
         for name, look in (looks or {}).items()
     }
@@ -194,10 +192,10 @@ def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[
 
 def _check_early(recipe: Recipe) -> None:
     """What can be refused before any data is read."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    config = recipe.wiring
     check_wiring(config)
     recipe.objective.part.heads(recipe.objective, config, {})
-    made = recipe.objective.part.makes(recipe.objective, config)
+    made = recipe.objective.part.makes(recipe.objective, recipe.wiring)
     packed = [name for name, stream in recipe.streams.items() if stream.pack]
     for name in packed:
         if name in made:
@@ -240,8 +238,7 @@ def _again(config: Modality.Config, fitted: Modality) -> Modality:
 
 def fields_of(recipe: Recipe, fields: dict[str, str]) -> dict[str, str]:
     """Stream → the field of a sample that it reads; without those that the objective makes."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
-    made = recipe.objective.part.makes(recipe.objective, config)
+    made = recipe.objective.part.makes(recipe.objective, recipe.wiring)
     return {name: field_of(name, stream, fields) for name, stream in recipe.streams.items() if name not in made}
 
 
@@ -314,7 +311,7 @@ def _completed(
             changes["length"] = 256 if pack else min(longest, 1024) if free else None
         if changes:
             streams[name] = config.replace(**changes)
-    wiring = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    wiring = recipe.replace(streams=streams).wiring
     sizes = {name: (m.tokenizer.size or m.tokenizer.features or 0) for name, m in modalities.items()}
     heads = {**recipe.heads, **recipe.objective.part.heads(recipe.objective, wiring, sizes)}
     settings = recipe.train

@@ -156,8 +156,8 @@ class Published(TrainedText):
             id = None if written is None else inner.token_to_id(written)
             if id is not None and id not in self.specials.values():
                 self.specials[role] = id
-        pieces = takewhile(lambda piece: inner.token_to_id(piece) is not None, map(SENTINEL.format, count()))
-        self.sentinels = [inner.token_to_id(piece) for piece in pieces]
+        ids = (inner.token_to_id(SENTINEL.format(place)) for place in count())
+        self.sentinels = [id for id in takewhile(lambda id: id is not None, ids) if id is not None]
         place = self.config.place
         known = place is not None and place in inner.get_added_tokens_decoder()
         self.reader = _placing(inner, place) if known else inner
