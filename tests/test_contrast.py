@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from contextlib import nullcontext
 
 import numpy as np
@@ -195,6 +196,20 @@ def test_statistics_of_a_batch_cannot_be_had_from_pieces():
     with pytest.raises(ConfigError, match="accumulate: byol compares whole batches, and the norm 'trunks.enc"):
         made(looks("byol", {**PLAIN, "block": {"norm": "batch"}}, train={"accumulate": 4}))
     made(looks("byol", train={"accumulate": 4}))  # those of the projector can
+
+
+def test_teacher_and_schedule_resume_exactly(tmp_path):
+    settings = {"steps": 6, "save_every": 3, "keep": 5, "batch": 8}
+    ready = [made(looks("byol", train=settings)) for _ in range(2)]
+    fit(ready[0].objective, ready[0].train, ready[0].held_out, ready[0].recipe.train, folder=tmp_path, bar=False)
+    shutil.rmtree(max((tmp_path / "checkpoints").glob("step-*")))
+    again = ready[1]
+    fit(again.objective, again.train, again.held_out, again.recipe.train, folder=tmp_path, resume=True, bar=False)
+    wanted, found = (part.objective.state_dict() for part in ready)
+    assert float(found["clock.done"]) == 1 and wanted.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    teacher, student = found["teacher.copies.trunks.enc.norm.weight"], found["model.trunks.enc.norm.weight"]
+    assert not torch.equal(teacher, student)
 
 
 # Collapse
