@@ -55,12 +55,17 @@ class Objective(part.Part, Ruled):
     decomposable: bool = True
     """Whether the loss of a batch is the sum of what its rows give on their own, so that accumulation is exact."""
 
-    cached: ClassVar[bool] = False
-    """Whether its loss is made of vectors of each row (`embed`, then `compare`): then a batch in pieces (`accumulate`) gives the
-    loss and the gradients of the whole, though rows are compared (see sevenfold.training.cached)."""
+    shares: ClassVar[bool] = False
+    """Whether all that it needs of the model is what comes out of the trunks `through` (`reads`, then `judge`): several
+    objectives on one model then share the pass."""
+    through: tuple[str, ...] = ()
 
     squared: bool = False
     """Whether its loss is a squared error, and not nats: what a learned weight of it makes of it differs (`multi_task`)."""
+
+    cached: ClassVar[bool] = False
+    """Whether its loss is made of vectors of each row (`embed`, then `compare`): then a batch in pieces (`accumulate`) gives the
+    loss and the gradients of the whole, though rows are compared (see sevenfold.training.cached)."""
 
     whole_items: ClassVar[bool] = False
     """Whether it needs items one by one, never laid end to end (`pack`)."""
@@ -157,13 +162,9 @@ class Objective(part.Part, Ruled):
         """Of one that is `cached`: the loss of the rows of a whole batch, from what `embed` gave of them."""
         raise NotImplementedError
 
-    def reads(self, batch: Batch) -> Batch | None:
-        """The streams that it passes through the whole model, where all that it needs is what comes out (`judge`): several
-        objectives on one model then share the pass. None: it has passes of its own."""
-        return None
-
-    through: tuple[str, ...] = ()
-    """The trunks that such a pass goes through."""
+    def reads(self, batch: Batch) -> Batch:
+        """The streams that it passes through the model, if it `shares`."""
+        return batch
 
     def judge(self, done: Mapping[str, Hidden], batch: Batch) -> Loss:
         """The loss of a batch, given the trunks' representations of what it `reads`."""

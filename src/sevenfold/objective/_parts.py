@@ -128,7 +128,7 @@ class Parts(Objective):
                 found[name] = share.to(next(iter(batch.values())).coords.device).expand(rows)
         return found
 
-    def shares(self, batch: Batch, drawn: Mapping[str, Tensor]) -> tuple[dict[str, Loss], dict[str, Tensor]]:
+    def apart(self, batch: Batch, drawn: Mapping[str, Tensor]) -> tuple[dict[str, Loss], dict[str, Tensor]]:
         """The loss of each part on some rows; and, of each that has targets in the batch, the sum over rows of which the mean is
         its own mean loss."""
         losses: dict[str, Loss] = {}
@@ -139,8 +139,8 @@ class Parts(Objective):
             if not given:
                 continue
             own = {key.partition("/")[2]: value for key, value in drawn.items() if key.startswith(f"{name}/")}
-            read = part.reads(given)
-            if read is None:
+            read = part.reads(given) if part.shares else {}
+            if not part.shares:
                 loss = part.forward(given, own)
             elif not read:
                 loss = self.nothing()
@@ -165,13 +165,13 @@ class Parts(Objective):
         return found
 
     def weighed(self, sums: Mapping[str, Tensor], rows: Tensor) -> Tensor:
-        """The loss, a sum over `rows` rows, from what `shares` gives."""
+        """The loss, a sum over `rows` rows, from what `apart` gives."""
         raise NotImplementedError
 
     def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
         if not batch:
             return self.nothing()
-        losses, sums = self.shares(batch, self.draw(batch) if drawn is None else drawn)
+        losses, sums = self.apart(batch, self.draw(batch) if drawn is None else drawn)
         rows = here(batch).sum().float()
         if not sums or not bool(rows > 0):
             return self.nothing()
@@ -187,7 +187,7 @@ class Parts(Objective):
             known = {own: lengths[g] for own, g in self.names[name].items() if g in lengths}
             inside = part.rows({**lengths, **known}, masked)
             inside = [r for r in inside if not r.place.startswith("heads.") or r.place[6:] in self.used[name]]
-            if part.reads({}) is not None:
+            if part.shares:
                 if part.through in shared:
                     inside = [r for r in inside if r.place.partition(".")[0] not in self.model.trunks]
                 shared.add(part.through)

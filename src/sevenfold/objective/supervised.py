@@ -52,6 +52,8 @@ class Supervised(Objective):
         weights: dict[str, float] = {}
         """Label → what its samples count, where that is not 1: more for classes that are rare."""
 
+    shares = True
+
     @classmethod
     def example(cls) -> dict[str, Any]:
         return {
