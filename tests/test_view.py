@@ -447,3 +447,12 @@ def test_amounts_that_cannot_be_are_refused(kind, settings):
     with pytest.raises(ConfigError, match=next(iter(settings))) as error:
         made(kind, **settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", kinds("view"))
+def test_what_is_no_item_at_all_is_refused(kind):
+    for raw in (None, 3, [], object()):
+        with pytest.raises(
+            ConfigError, match=f"^the {kind} view changes .*, not (NoneType|int|list|object): take it out of views$"
+        ):
+            made(kind)(raw, draw())

@@ -50,13 +50,6 @@ def check_others(config: Any) -> None:
             expect(message.startswith("streams.x.views: "), f"the refusal does not name the place: {message}")
 
 
-def check_whatever(config: Any) -> None:
-    """What is no item at all is refused in one line too."""
-    for raw in (None, 3, [], object()):
-        message = refusal(partial(config.build(), raw, numpy_generator(0)), ConfigError)
-        expect(message.endswith("take it out of views"), f"the refusal does not say what to do: {message}")
-
-
 def fits(view: Any, modality: Any) -> bool:
     """Whether a view can be made of items of a modality."""
     try:

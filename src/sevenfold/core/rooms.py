@@ -35,6 +35,7 @@ ROOMS: dict[str, str] = {
     "family": "sevenfold.family",
     "optimizer": "sevenfold.training.optimizer",
     "schedule": "sevenfold.training.schedule",
+    "method": "sevenfold.adaptation.method",
 }
 """Room name → the package whose files are its parts."""
 

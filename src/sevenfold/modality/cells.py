@@ -1,6 +1,7 @@
 """Cells: the genes that one expresses, with their counts, become tokens along one axis.
 
-By default ranks (`gene_rank`, as in Geneformer); `gene_bin` and `gene_value` are the two encodings of scGPT.
+By default ranks (`gene_rank`, as in Geneformer); `gene_bin` and `gene_value` are the two encodings of scGPT, `expression` is one
+vector of all genes (as principal components and scVI see a cell).
 """
 
 from __future__ import annotations

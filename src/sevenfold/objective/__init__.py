@@ -8,12 +8,13 @@ say what is asked of each row are made in `draw`, for the whole batch: splitting
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row, model_rows, parameters, trained
+from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
@@ -54,12 +55,17 @@ class Objective(part.Part, Ruled):
     decomposable: bool = True
     """Whether the loss of a batch is the sum of what its rows give on their own, so that accumulation is exact."""
 
-    cached: ClassVar[bool] = False
-    """Whether its loss is made of vectors of each row (`embed`, then `compare`): then a batch in pieces (`accumulate`) gives the
-    loss and the gradients of the whole, though rows are compared (see sevenfold.training.cached)."""
+    shares: ClassVar[bool] = False
+    """Whether all that it needs of the model is what comes out of the trunks `through` (`reads`, then `judge`): several
+    objectives on one model then share the pass."""
+    through: tuple[str, ...] = ()
 
     squared: bool = False
     """Whether its loss is a squared error, and not nats: what a learned weight of it makes of it differs (`multi_task`)."""
+
+    cached: ClassVar[bool] = False
+    """Whether its loss is made of vectors of each row (`embed`, then `compare`): then a batch in pieces (`accumulate`) gives the
+    loss and the gradients of the whole, though rows are compared (see sevenfold.training.cached)."""
 
     whole_items: ClassVar[bool] = False
     """Whether it needs items one by one, never laid end to end (`pack`)."""
@@ -156,10 +162,9 @@ class Objective(part.Part, Ruled):
         """Of one that is `cached`: the loss of the rows of a whole batch, from what `embed` gave of them."""
         raise NotImplementedError
 
-    def reads(self, batch: Batch) -> Batch | None:
-        """The streams that it passes through the whole model, where all that it needs is what comes out (`judge`): several
-        objectives on one model then share the pass. None: it has passes of its own."""
-        return None
+    def reads(self, batch: Batch) -> Batch:
+        """The streams that it passes through the model, if it `shares`."""
+        return batch
 
     def judge(self, done: Mapping[str, Hidden], batch: Batch) -> Loss:
         """The loss of a batch, given the trunks' representations of what it `reads`."""
@@ -171,7 +176,8 @@ class Objective(part.Part, Ruled):
 
     def nothing(self) -> Loss:
         """The loss where there is no target: 0 of 0, with a gradient of 0."""
-        zero = next(p for p in self.parameters() if p.requires_grad).flatten()[:0].sum()
+        every = chain(self.model.parameters(), self.parameters())
+        zero = next(p for p in every if p.requires_grad).flatten()[:0].sum()
         return Loss(zero, zero.detach(), {}, {})
 
     def initial(self, batch: Batch) -> float | None:
@@ -188,8 +194,10 @@ class Objective(part.Part, Ruled):
 
     def own_rows(self) -> list[Row]:
         """Its parameters outside of the model."""
-        count = parameters(self) - parameters(self.model)
-        return [Row("objective", str(self.kind), count, 0, trained(self) - trained(self.model))] if count else []
+        known = {id(p) for p in self.model.parameters()}
+        own = [p for p in self.parameters() if id(p) not in known]
+        count, learns = sum(p.numel() for p in own), sum(p.numel() for p in own if p.requires_grad)
+        return [Row("objective", str(self.kind), count, 0, learns)] if count else []
 
     def flops(self, batch: Batch) -> int:
         """FLOPs of one forward pass over the batch, by formula."""

@@ -81,8 +81,7 @@ class BYOL(Looking):
             guess = u if self.predictor is None else self.predictor(u)
             total = (2 - 2 * F.cosine_similarity(guess, wanted, dim=-1)).sum()
         count = torch.tensor(float(len(z) // 2), device=z.device)
-        cos = 2 - total.detach() / (2 * count)
-        terms = {"cosine": ((cos - 1) * count, count), **health(u)}
+        terms = {"cosine": (count - total.detach() / 4, count), **health(u)}
         return Loss(total, count, terms, {"z": z.detach()})
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:

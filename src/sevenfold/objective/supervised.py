@@ -11,19 +11,21 @@ known, are left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from sevenfold.assembly.flops import Row
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.assembly.pool import pool
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.objective import Exhibit, Objective, rows_with, the_stream, the_trunk
 from sevenfold.objective._raw import beside
+from sevenfold.objective._teacher import trunks_for
 
 
 class Names(NamedTuple):
@@ -42,13 +44,15 @@ class Supervised(Objective):
         """The trunk to predict it from; by default the last."""
         of: str | None = None
         """The stream whose tokens have the labels, where there is one for each; by default the only one that the trunk reads."""
-        pool: Literal["mean", "class", "last", "class_mean"] = "mean"
-        """How the trunk's tokens become one vector (class_mean: the class token and the mean, side by side). Where each token
-        has a label, each is read."""
+        pool: Literal["mean", "class", "last", "class_mean", "quarters"] = "mean"
+        """How the trunk's tokens become one vector (class_mean: the class token and the mean, side by side; quarters: the
+        means over a picture's quarters). Where each token has a label, each is read."""
         smoothing: float = Field(0.0, ge=0, lt=1)
         """Label smoothing of classes."""
         weights: dict[str, float] = {}
         """Label → what its samples count, where that is not 1: more for classes that are rare."""
+
+    shares = True
 
     @classmethod
     def example(cls) -> dict[str, Any]:
@@ -89,6 +93,7 @@ class Supervised(Objective):
         super().__init__(config, model)
         self.trunk, self.target, self.of = self._names(config, model.config)
         read = {given for trunk in model.config.trunks.values() for given in trunk.inputs}
+        self.through = tuple(trunks_for(model, self.trunk))
         self.inputs = [name for name in model.config.streams if name in read]
         tokenizer = model.modalities[self.target].tokenizer
         self.discrete, self.binary = tokenizer.size is not None, tokenizer.binary
@@ -161,11 +166,13 @@ class Supervised(Objective):
 
     def guess(self, batch: Batch) -> Tensor:
         """The same, of a batch."""
-        return self.answer(self.model(self.reads(batch)))
+        return self.answer(self.model.earlier(self.reads(batch), None, self.through))
 
     def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
         inputs = self.reads(batch)
-        return self.judge(self.model(inputs), batch) if inputs and self.target in batch else self.nothing()
+        if not inputs or self.target not in batch:
+            return self.nothing()
+        return self.judge(self.model.earlier(inputs, None, self.through), batch)
 
     def judge(self, done: Mapping[str, Hidden], batch: Batch) -> Loss:
         if self.target not in batch or self.trunk not in done or (self.of is not None and self.of not in batch):
@@ -196,6 +203,12 @@ class Supervised(Objective):
             count = weights[target].sum()
             terms = {"nats": (total.detach(), count), "accuracy": terms["accuracy"]}
         return Loss(total, count, terms, said)
+
+    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+        """Without the trunks and heads that it has no use for."""
+        used = {*self.through, "heads"}
+        found = [row for row in super().rows(lengths, masked) if row.place.partition(".")[0] in used or not row.flops]
+        return [row for row in found if not row.place.startswith("heads.") or row.place == f"heads.{self.target}"]
 
     # How it is shown
     @torch.no_grad()
