@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -50,9 +50,9 @@ class HeadConfig(part.Config):
     """The stream whose ids (or vectors) it gives."""
     outputs: int | None = Field(None, ge=1)
     """How many outputs, where that is not given by a stream."""
-    pool: Literal["none", "mean", "class", "last", "class_mean"] = "none"
-    """One vector per row (the mean over tokens, the class token, the last token, the class token beside the mean), or
-    every token."""
+    pool: Literal["none", "mean", "class", "last", "class_mean", "quarters"] = "none"
+    """One vector per row (the mean over tokens, the class token, the last token, the class token beside the mean, the means
+    over a picture's quarters), or every token."""
     projection: Projection.Config = part.default("linear")
     """The last map; `tied` reads the stream's embedding table."""
     transform: bool = False
@@ -161,12 +161,14 @@ class Model(Ruled):
         there, are left out."""
         return self.earlier(batch, None)
 
-    def earlier(self, batch: Batch, stop: str | None) -> dict[str, Hidden]:
-        """The representations of the trunks that stand before `stop`, as in forward."""
+    def earlier(self, batch: Batch, stop: str | None, only: Collection[str] | None = None) -> dict[str, Hidden]:
+        """The representations of the trunks that stand before `stop`, as in forward; `only` those that are named."""
         done: dict[str, Hidden] = {}
         for name, trunk in self.trunks.items():
             if name == stop:
                 break
+            if only is not None and name not in only:
+                continue
             memory = trunk.config.cross_attends
             inputs = trunk.config.inputs
             fed = not inputs or any(given in batch or given in done for given in inputs)

@@ -30,6 +30,7 @@ ROOMS: dict[str, str] = {
     "modality": "sevenfold.modality",
     "objective": "sevenfold.objective",
     "masker": "sevenfold.objective.masker",
+    "balance": "sevenfold.objective.balance",
     "quantizer": "sevenfold.objective.quantizer",
     "family": "sevenfold.family",
     "optimizer": "sevenfold.training.optimizer",

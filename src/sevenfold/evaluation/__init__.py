@@ -22,7 +22,7 @@ from sevenfold.objective import Objective
 from sevenfold.training.finish import BEGUN, RESULTS, baselines
 from sevenfold.training.fit import evaluate
 from sevenfold.training.load import load_objective, located
-from sevenfold.training.prepare import field_of, items_of, laid_out, prepare
+from sevenfold.training.prepare import fields_of, items_of, laid_out, prepare
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.run import data_hash
 from sevenfold.training.start import going_on
@@ -108,8 +108,8 @@ def _there(device: str | None) -> bool:
 
 def _items(recipe: Recipe, source: Source, objective: Objective, indices: list[int]) -> Items:
     modalities = objective.model.modalities
-    fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
-    return items_of(recipe, source, indices, modalities, fields, looks=objective.looks())
+    fields = fields_of(recipe, source.fields)
+    return items_of(recipe, source, indices, modalities, fields, looks=objective.looks(), aligned=objective.aligned())
 
 
 def _baselines(folder: Path, recipe: Recipe, objective: Objective, items: Items, own: bool) -> dict[str, Any]:

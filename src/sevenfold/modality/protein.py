@@ -12,8 +12,10 @@ import numpy as np
 
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
+
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
 
 class Protein(Modality):
@@ -37,13 +39,20 @@ class Protein(Modality):
 
     def edits(self, raw: str, draw: np.random.Generator) -> dict[str, str]:
         """One residue replaced, inserted, deleted."""
-        return letter_edits(raw.upper(), draw, "ACDEFGHIKLMNPQRSTVWY", "residue")
+        return letter_edits(raw.upper(), draw, AMINO_ACIDS, "residue")
 
     def error(self, raw: str, back: str) -> float:
         """The share of residues that differ."""
         return letters_lost(raw, back)
 
     error_unit = "share of residues"
+
+    def augmentation(self) -> Augmentation:
+        """A piece of most of it, a few residues exchanged; pieces are of a third or so."""
+        change = {"kind": "mutate", "rate": 0.05, "alphabet": AMINO_ACIDS}
+        return Augmentation(
+            ({"kind": "crop", "share": (0.7, 1.0)}, change), ({"kind": "crop", "share": (0.2, 0.5)}, change)
+        )
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:

@@ -34,8 +34,8 @@ class TrainConfig(part.Config):
     batch_tokens: int | None = Field(None, ge=1)
     """Tokens per step, instead of batch; for windows of one length."""
     accumulate: int = Field(1, ge=1)
-    """Split each step's batch into this many pieces, to save memory. The loss is that of the whole batch, unless the
-    objective compares items within a batch."""
+    """Split each step's batch into this many pieces, to save memory. The loss is that of the whole batch, also where the
+    objective compares the items of one (by gradient caching: one more forward pass); it is said where it is not."""
     optimizer: Optimizer.Config = part.default("adamw")
     """What makes the steps."""
     schedule: Schedule.Config = part.default("cosine")

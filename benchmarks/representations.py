@@ -1,0 +1,200 @@
+"""Are representations that were learned without labels worth it? Each beside simple baselines and its own random initialisation.
+
+    python benchmarks/representations.py --data DATA mnist simclr --seeds 3
+    python benchmarks/representations.py --data DATA --table
+
+DATA is a folder of public sets (see _sets.py). A row is (set, recipe): benchmarks/recipes/SET_NAME.yaml is trained once per seed, in
+steps, not seconds; runs and figures are kept in --cache and not made twice. --validate measures on a part of the training data
+instead of the test part: recipes are chosen with that. --table prints all figures that there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import _sets
+import sevenfold as sf
+from sevenfold.adaptation.readout import knn, probe
+from sevenfold.data.collate import collate
+from sevenfold.training.prepare import prepare
+from sevenfold.training.recipe import read_recipe
+
+HERE = Path(__file__).parent
+Figures = dict[str, float]
+
+
+def trained(recipe: Path, out: Path, data: Path, seed: int, overrides: Sequence[str] = ()) -> tuple[Any, float]:
+    """(the model of a recipe on some data, seconds), trained now or before."""
+    run = sf.train(
+        str(recipe), out=out, overrides=[f"data.path={data}", f"seed={seed}", *overrides], resume=(out / "recipe.yaml").is_file(),
+        say=lambda line: None, bar=False,
+    )  # fmt: skip
+    return sf.load(out), run.results["seconds"]
+
+
+def untrained(recipe: Path, data: Path, seed: int, overrides: Sequence[str] = ()) -> Any:
+    """The same model with its first weights."""
+    return prepare(read_recipe(str(recipe), [f"data.path={data}", f"seed={seed}", *overrides])).model.eval()
+
+
+def embedded(model: Any, stream: str, raws: Sequence[Any], pool: str, batch: int = 500) -> np.ndarray:
+    """Raw items → [n width]."""
+    tokens = model.modalities[stream].tokens
+    found: list[np.ndarray] = []
+    for start in range(0, len(raws), batch):
+        found += model.embed_batch(collate([{stream: tokens(raw)} for raw in raws[start : start + batch]]), pool)
+    return np.stack(found)
+
+
+# MNIST
+
+
+class Mnist:
+    """60,000 pictures to learn from, 10,000 labels to read out with, 10,000 test pictures (or, to choose by, 10,000 others of
+    the training part)."""
+
+    title = "MNIST: probe on 10,000 labels / 100 labels (mean of 3 draws) / 20 nearest neighbours"
+    columns = ("probe", "100 labels", "neighbours")
+
+    def __init__(self, data: Path, cache: Path, validate: bool):
+        self.paths = _sets.mnist(data, cache)
+        with np.load(self.paths["train"]) as train, np.load(self.paths["test"]) as test:
+            images, labels, shown, asked = train["image"], train["label"], test["image"], test["label"]
+        order = np.random.default_rng(0).permutation(len(images))
+        self.x, self.y = images[order[:10_000]], labels[order[:10_000]]
+        self.x_test, self.y_test = (images[order[-10_000:]], labels[order[-10_000:]]) if validate else (shown, asked)
+
+    def figures(self, x: np.ndarray, x_test: np.ndarray) -> Figures:
+        """What representations of the labelled and the test pictures reach."""
+        right = lambda readout: float((readout.predict(x_test) == self.y_test).mean())  # noqa: E731
+        few = []
+        for draw in range(3):
+            places = np.random.default_rng(draw + 1).permutation(len(x))
+            chosen = np.concatenate([places[self.y[places] == digit][:10] for digit in range(10)])
+            few.append(right(probe(x[chosen], self.y[chosen])))
+        return {
+            "probe": right(probe(x, self.y)),
+            "100 labels": float(np.mean(few)),
+            "neighbours": right(knn(x, self.y)),
+        }
+
+    def of_model(self, model: Any, pool: str) -> Figures:
+        return self.figures(
+            *(embedded(model, "image", list(images[..., None]), pool) for images in (self.x, self.x_test))
+        )
+
+    def baselines(self) -> dict[str, Figures]:
+        flat = [images.reshape(len(images), -1) / 255 for images in (self.x, self.x_test)]
+        return {"pixels": self.figures(*flat)}
+
+
+MNIST_POOLS = {
+    "mae": ("mean", "quarters"),
+    "dinov2": ("class", "mean"),
+    "ibot": ("class", "mean"),
+    "ijepa": ("mean", "quarters"),
+}
+SETS: dict[str, Callable[[Path, Path, bool], Any]] = {"mnist": Mnist}
+
+
+def pools(name: str) -> tuple[str, ...]:
+    return MNIST_POOLS.get(name, ("mean",))
+
+
+# Rows
+
+
+def row(args: argparse.Namespace, name: str, of: str) -> None:
+    """Train and measure one recipe with each seed; what there is already is not made again."""
+    recipe, cache = HERE / "recipes" / f"{of}_{name}.yaml", args.cache
+    task = SETS[of](args.data, cache, args.validate)
+    kind = "validation" if args.validate else "test"
+    record(cache, kind, of, "baselines", 0, lambda: task.baselines())
+    for seed in range(args.first, args.first + args.seeds):
+        out = cache / f"{of}_{name}_{seed}"
+
+        def measured(seed: int = seed, out: Path = out) -> dict[str, Figures]:
+            began = time.perf_counter()
+            model, seconds = trained(recipe, out, task.paths["train"], seed, args.set)
+            found = {pool: task.of_model(model, pool) for pool in pools(name)}
+            first = untrained(recipe, task.paths["train"], seed, args.set)
+            found |= {f"{pool}, random initialisation": task.of_model(first, pool) for pool in pools(name)}
+            print(f"{of} {name} seed {seed}: trained in {seconds:.0f} s, all in {time.perf_counter() - began:.0f} s")
+            return found
+
+        found = record(cache, kind, of, name, seed, measured)
+        for pool, figures in found.items():
+            print(f"  {pool}: " + " / ".join(f"{figures[column]:.4f}" for column in task.columns))
+
+
+def record(
+    cache: Path, kind: str, of: str, name: str, seed: int, make: Callable[[], dict[str, Figures]]
+) -> dict[str, Figures]:
+    """The figures of one seed, kept in a file."""
+    path = cache / "figures" / kind / f"{of}_{name}_{seed}.json"
+    if path.is_file():
+        return json.loads(path.read_text())
+    found = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
+def table(cache: Path, kind: str) -> None:
+    """All figures that there are: mean over seeds ± standard deviation, and how many seeds."""
+    for of, task in SETS.items():
+        rows: dict[str, dict[str, list[Figures]]] = {}
+        for path in sorted((cache / "figures" / kind).glob(f"{of}_*.json")):
+            name = path.stem.removeprefix(f"{of}_").rpartition("_")[0]
+            for way, figures in json.loads(path.read_text()).items():
+                rows.setdefault(name, {}).setdefault(way, []).append(figures)
+        if not rows:
+            continue
+        columns = getattr(task, "columns", ())
+        print(
+            f"\n{getattr(task, 'title', of)} ({kind})\n\n| | "
+            + " | ".join(columns)
+            + " | seeds |\n|---|"
+            + "---|" * (len(columns) + 1)
+        )
+        for name, ways in rows.items():
+            for way, several in ways.items():
+                cells = [spread([figures[column] for figures in several if column in figures]) for column in columns]
+                print(f"| {name}: {way} | " + " | ".join(cells) + f" | {len(several)} |")
+
+
+def spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    return f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("of", nargs="?", choices=list(SETS), metavar="SET")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes/SET_NAME.yaml")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path("runs/representations"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="an override of the recipe")
+    parser.add_argument("--validate", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    for name in args.names:
+        row(args, name, args.of)
+    if args.table:
+        table(args.cache, "validation" if args.validate else "test")
+
+
+if __name__ == "__main__":
+    main()
