@@ -33,6 +33,7 @@ ROOMS: dict[str, str] = {
     "family": "sevenfold.family",
     "optimizer": "sevenfold.training.optimizer",
     "schedule": "sevenfold.training.schedule",
+    "metric": "sevenfold.evaluation.metric",
 }
 """Room name → the package whose files are its parts."""
 
