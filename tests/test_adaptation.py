@@ -123,7 +123,7 @@ def test_a_probe_becomes_the_head(home, tmp_path):
     # the trunk is the run's own, and the figures are printed again
     first, last = sf.load(home / "mae").state_dict(), done.model.state_dict()
     assert all(torch.equal(value, first[name]) for name, value in last.items() if name.startswith("trunks."))
-    assert sf.evaluate(done.folder)["terms"]["accuracy"] == done.figures["this model"]["accuracy"]
+    assert sf.evaluate(done.folder).values()["accuracy"] == done.figures["this model"]["accuracy"]
     # tables of what it says
     for ending in ("csv", "jsonl", "parquet"):
         assert main(["predict", str(done.folder), "digits", "-o", str(tmp_path / f"said.{ending}")]) == 0
