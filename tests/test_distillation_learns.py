@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from sevenfold.adaptation.readout import probe
 from sevenfold.objective.ijepa import IJEPA, standardised
