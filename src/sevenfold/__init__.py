@@ -27,7 +27,7 @@ _HOME = {
     "adapt": "sevenfold.adaptation.adapt:adapt",
     "predict": "sevenfold.adaptation.predict:predict",
     "extend_vocabulary": "sevenfold.adaptation.vocabulary:extend_vocabulary",
-    "evaluate": "sevenfold.evaluation:evaluate_run",
+    "evaluate": "sevenfold.evaluation.evaluate:evaluate",
     "recognise": "sevenfold.data.recognise:recognise",
     "survey": "sevenfold.data.recognise:survey",
     "Run": "sevenfold.training.run:Run",
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from sevenfold.assembly.model import Model
     from sevenfold.core.errors import SevenfoldError
     from sevenfold.data.recognise import recognise, survey
-    from sevenfold.evaluation import evaluate_run as evaluate
+    from sevenfold.evaluation.evaluate import evaluate
     from sevenfold.exchange.load import load_published
     from sevenfold.exchange.publish import publish
     from sevenfold.explain.lab import tokens

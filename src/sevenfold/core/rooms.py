@@ -36,6 +36,7 @@ ROOMS: dict[str, str] = {
     "optimizer": "sevenfold.training.optimizer",
     "schedule": "sevenfold.training.schedule",
     "method": "sevenfold.adaptation.method",
+    "metric": "sevenfold.evaluation.metric",
 }
 """Room name → the package whose files are its parts."""
 
