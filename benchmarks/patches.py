@@ -66,8 +66,8 @@ def recipe(folder: Path, registers: int, steps: int) -> dict[str, Any]:
             }
         },
         "objective": {
-            "kind": "dinov2", "views": [{"kind": "shift", "pixels": 2}], "crops": 0, "masker": "block", "momentum": 0.97,
-            "masked": 0.75, "ratio": [0.2, 0.6], "head": {"prototypes": 64},
+            "kind": "dinov2", "views": [{"kind": "affine", "degrees": 5, "scale": 0.05, "slant": 0.05, "pixels": 0.7}], "crops": 0, "masker": "block", "momentum": 0.97,
+            "masked": 0.75, "ratio": [0.2, 0.6], "head": {"prototypes": 64}, "balance": "sinkhorn",
         },
         "train": {
             "steps": steps, "batch": 32, "evaluate_batches": 1, "evaluate_every": steps, "precision": "fp32",
