@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import _labelled
 import _sets
 import sevenfold as sf
 from sevenfold.adaptation.readout import knn, probe
@@ -102,7 +103,7 @@ MNIST_POOLS = {
     "ibot": ("class", "mean"),
     "ijepa": ("mean", "quarters"),
 }
-SETS: dict[str, Callable[[Path, Path, bool], Any]] = {"mnist": Mnist}
+SETS: dict[str, Callable[[Path, Path, bool], Any]] = {**_labelled.SETS, "mnist": Mnist}
 
 
 def pools(name: str) -> tuple[str, ...]:
@@ -123,6 +124,8 @@ def row(args: argparse.Namespace, name: str, of: str) -> None:
 
         def measured(seed: int = seed, out: Path = out) -> dict[str, Figures]:
             began = time.perf_counter()
+            if getattr(task, "labelled", False):
+                return supervised(task, recipe, out, seed, args)
             model, seconds = trained(recipe, out, task.paths["train"], seed, args.set)
             found = {pool: task.of_model(model, pool) for pool in pools(name)}
             first = untrained(recipe, task.paths["train"], seed, args.set)
@@ -133,6 +136,16 @@ def row(args: argparse.Namespace, name: str, of: str) -> None:
         found = record(cache, kind, of, name, seed, measured)
         for pool, figures in found.items():
             print(f"  {pool}: " + " / ".join(f"{figures[column]:.4f}" for column in task.columns))
+
+
+def supervised(task: Any, recipe: Path, out: Path, seed: int, args: argparse.Namespace) -> dict[str, Figures]:
+    """A set with labels: every training of it with one seed, and the figures."""
+    runs, spent = {}, 0.0
+    for name, data in task.trainings.items():
+        runs[name] = out.with_name(f"{out.name}{'_validate' * args.validate}{name and '_' + name}")
+        spent += trained(recipe, runs[name], data, seed, args.set)[1]
+    print(f"{recipe.stem} seed {seed}: trained in {spent:.0f} s")
+    return {"trained on its labels": task.of_runs(runs)}
 
 
 def record(

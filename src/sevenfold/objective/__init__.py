@@ -67,9 +67,6 @@ class Objective(part.Part, Ruled):
     """Whether its loss is made of vectors of each row (`embed`, then `compare`): then a batch in pieces (`accumulate`) gives the
     loss and the gradients of the whole, though rows are compared (see sevenfold.training.cached)."""
 
-    squared: bool = False
-    """Whether its loss is a squared error, and not nats: what a learned weight of it makes of it differs (`multi_task`)."""
-
     whole_items: ClassVar[bool] = False
     """Whether it needs items one by one, never laid end to end (`pack`)."""
 
