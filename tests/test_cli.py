@@ -261,8 +261,9 @@ def test_the_optimizer_state_is_counted(kind):
 def test_evaluating_gives_the_figures_of_training(said, runs, name):
     found = json.loads(said("evaluate", runs / name, "--json"))
     stored = json.loads((runs / name / "results.json").read_text())
-    assert found["terms"] == stored["held_out"]
-    assert found["baselines"] == stored["baselines"]
+    rows = {row: {term: figure["value"] for term, figure in terms.items()} for row, terms in found["rows"].items()}
+    assert stored["held_out"].items() <= rows["this model"].items()
+    assert all(terms.items() <= rows[row].items() for row, terms in stored["baselines"].items())
     text = said("evaluate", runs / name)
     assert f"{stored['held_out']['loss']:.4f}" in text and ": the held-out part of" in text
     assert all(baseline in text for baseline in stored["baselines"])
@@ -287,17 +288,17 @@ def test_evaluating_takes_what_only_the_objective_has(kind, tmp_path):
     if kind == "infonce":
         recipe["streams"]["caption"] = {"kind": "text"}
     run = sf.train(recipe, tmp_path / "run", say=lambda _: None)
-    assert sf.evaluate(run.folder)["terms"] == run.results["held_out"]
+    assert sf.evaluate(run.folder).values() == run.results["held_out"]
 
 
 def test_evaluating_other_data(said, runs, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("".join(LINES[:40]))
     found = sf.evaluate(runs / "gpt", other)
-    assert found["data"] == f"all of {other}" and found["samples"] == 2
-    assert found["baselines"].keys() == {"token frequencies (unigram)"}
-    same = sf.evaluate(runs / "gpt", runs / "song.txt")
-    assert same["terms"] == json.loads((runs / "gpt" / "results.json").read_text())["held_out"]
+    assert found.data == f"all of {other}" and found.samples["tested"] == 2
+    assert list(found.rows)[1:] == ["token frequencies (unigram)", "the same backbone at random initialisation"]
+    same = sf.evaluate(runs / "gpt", runs / "song.txt").values()
+    assert same.items() >= json.loads((runs / "gpt" / "results.json").read_text())["held_out"].items()
 
 
 def test_bits_per_byte(runs):
@@ -306,10 +307,10 @@ def test_bits_per_byte(runs):
     held_out = read_recipe(runs / "gpt").data.build()
     text = "".join(held_out[index]["text"] for index in held_out.split()[1])
     tokens = len(model.modalities["text"].tokenizer.encode(text).values)
-    nats = found["terms"]["nats"]
-    bits = found["bits_per_byte"]["this model"]["text"]
+    nats, bits = (found.values()[name] for name in ("nats", "text: bits per byte"))
+    assert found.values()["text: perplexity"] == pytest.approx(np.exp(nats))
     assert bits == pytest.approx(nats * tokens / len(text.encode()) / np.log(2), rel=0.01)
-    assert 0 < found["bits_per_byte"]["token frequencies (unigram)"]["text"] < 8
+    assert 0 < found.values("token frequencies (unigram)")["text: bits per byte"] < 8
 
 
 # embed

@@ -24,7 +24,10 @@ _HOME = {
     "load_published": "sevenfold.exchange.load:load_published",
     "publish": "sevenfold.exchange.publish:publish",
     "convert": "sevenfold.training.convert:convert",
-    "evaluate": "sevenfold.evaluation:evaluate_run",
+    "adapt": "sevenfold.adaptation.adapt:adapt",
+    "predict": "sevenfold.adaptation.predict:predict",
+    "extend_vocabulary": "sevenfold.adaptation.vocabulary:extend_vocabulary",
+    "evaluate": "sevenfold.evaluation.evaluate:evaluate",
     "recognise": "sevenfold.data.recognise:recognise",
     "survey": "sevenfold.data.recognise:survey",
     "Run": "sevenfold.training.run:Run",
@@ -41,10 +44,13 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from sevenfold.adaptation.adapt import adapt
+    from sevenfold.adaptation.predict import predict
+    from sevenfold.adaptation.vocabulary import extend_vocabulary
     from sevenfold.assembly.model import Model
     from sevenfold.core.errors import SevenfoldError
     from sevenfold.data.recognise import recognise, survey
-    from sevenfold.evaluation import evaluate_run as evaluate
+    from sevenfold.evaluation.evaluate import evaluate
     from sevenfold.exchange.load import load_published
     from sevenfold.exchange.publish import publish
     from sevenfold.explain.lab import tokens

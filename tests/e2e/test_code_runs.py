@@ -54,4 +54,4 @@ def test_codes_are_learned_and_pictures_are_drawn_with_them(name, most, tmp_path
     assert np.isfinite(picture).all()
     assert "learned tokenizer" in (drawn.folder / "report.html").read_text()
     again = sf.evaluate(drawn.folder)
-    assert again["terms"]["loss"] == pytest.approx(drawn.loss, abs=1e-6)
+    assert again.values()["loss"] == pytest.approx(drawn.loss, abs=1e-6)

@@ -64,7 +64,8 @@ def measure(done: Run, ready: Ready) -> tuple[str, str]:
     """(the table of figures, the page of drawings)."""
     import numpy as np
     from sklearn.linear_model import LogisticRegression
-    from sklearn.svm import SVC
+
+    from sevenfold.evaluation.agreement import judge
 
     train, held_out = (_arrays(ready, items.indices) for items in (ready.train_items, ready.held_out_items))
     samples = [ready.source[index] for index in ready.held_out_items.indices]
@@ -74,11 +75,11 @@ def measure(done: Run, ready: Ready) -> tuple[str, str]:
     )
     right = np.array([named(caption) == digit for caption, digit in zip(captions, true)])
     plain = LogisticRegression(max_iter=2000).fit(*train)
-    judge = SVC(C=10).fit(*train)
+    reader = judge(*train)
 
     asked = [sample["caption"] for sample in samples]
     drawn = model.generate(stream="image", given={"caption": asked}, guidance=GUIDANCE, temperature=TEMPERATURE, seed=1)
-    read = judge.predict(_pixels(drawn))
+    read = reader.predict(_pixels(drawn))
     unguided = model.generate(stream="image", given={"caption": asked}, temperature=TEMPERATURE, seed=1)
     majority = np.bincount(train[1]).argmax()
     rows = [
@@ -86,8 +87,8 @@ def measure(done: Run, ready: Ready) -> tuple[str, str]:
         ("  majority class", (true == majority).mean(), len(true)),
         ("  logistic regression on the pixels", plain.score(*held_out), len(true)),
         ("its drawing is read as asked", (read == true).mean(), len(true)),
-        ("  the same without guidance", (judge.predict(_pixels(unguided)) == true).mean(), len(true)),
-        ("  the reader itself, on real held-out digits", judge.score(*held_out), len(true)),
+        ("  the same without guidance", (reader.predict(_pixels(unguided)) == true).mean(), len(true)),
+        ("  the reader itself, on real held-out digits", reader.score(*held_out), len(true)),
     ]
     table = "\n".join(f"  {name:<46} {share:6.1%}  ± {_error(share, n):.1%}" for name, share, n in rows)
     spread = [("drawn", _spread(_pixels(drawn), true)), ("real", _spread(*held_out))]

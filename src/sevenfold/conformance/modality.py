@@ -90,6 +90,25 @@ def check_measured(config: Any) -> None:
         expect(modality.error(raw, raw) == 0, f"the error of an item against itself is {modality.error(raw, raw)}")
 
 
+def check_features(config: Any) -> None:
+    """Raw features are finite numbers, as many for each item, of which the training items alone decide; an item has the shingles
+    that its copy has."""
+    modality = made(config)
+    train, test = ([modality.check(raw) for raw in config.part.example(seed)] for seed in (0, 1))
+    for features in modality.features(train):
+        alone, all_of_it = features.of(test[:1]), features.of(test)
+        expect(all_of_it.ndim == 2 and len(all_of_it) == len(test), f"{features.name}: gives {all_of_it.shape}")
+        expect(bool(np.isfinite(all_of_it).all()), f"{features.name}: not finite")
+        expect(np.allclose(alone[0], all_of_it[0]), f"{features.name}: an item's depend on the others")
+        expect(features.of(train).shape[1] == all_of_it.shape[1], f"{features.name}: test items have other columns")
+    for raw in train[:3]:
+        one, again = modality.shingles(raw), modality.shingles(raw)
+        expect(one is None or same(one.hashes, again.hashes), "another time it has other shingles")
+        expect(
+            one is None or bool((np.diff(one.hashes.astype(object)) > 0).all()), "shingles are not each once, in order"
+        )
+
+
 def check_saves(config: Any) -> None:
     """Saved and restored it makes the same tokens."""
     modality = made(config)

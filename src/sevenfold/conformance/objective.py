@@ -85,6 +85,8 @@ def check_loss(config: Any) -> None:
     held = [name for name, value in loss.outputs.items() if value.requires_grad]
     expect(not held, f"outputs {held} hold on to gradients")
     expect(not any(total.requires_grad for total, _ in loss.terms.values()), "a term holds on to gradients")
+    missing = set(objective.watched) - loss.terms.keys()
+    expect(not missing, f"watches {sorted(missing)}, which the loss does not tell")
 
 
 def check_initial(config: Any) -> None:

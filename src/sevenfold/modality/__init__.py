@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,7 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.core.types import Tokens
 from sevenfold.data.view import View
+from sevenfold.modality._features import Features, Shingles, token_counts
 
 EXCERPT = 240
 """Characters of an excerpt: a multiple of 1 to 6 and 8, so that words of k letters come out even."""
@@ -96,6 +97,9 @@ class Modality(part.Part):
 
     axes: ClassVar[tuple[str, ...]] = ()
     """Default names of the coordinate axes, as many as the tokenizer's coordinates have columns."""
+    task: ClassVar[Literal["classes", "numbers", "labels"] | None] = None
+    """What it is to predict an item of this kind: one of some classes, numbers, or any of some labels (the item is a sequence of
+    them); None: it is no target."""
 
     def __init__(self, config: Any):
         self.config = config
@@ -229,6 +233,16 @@ class Modality(part.Part):
         return float(not np.array_equal(np.asarray(raw), np.asarray(back)))
 
     error_unit: ClassVar[str] = "share that differs"
+
+    # How models of it are measured (sevenfold evaluate)
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """Raw features of checked items for simple methods, each kind apart, with columns learned from training items: by default
+        how often each id of the tokenizer occurs, or mean and deviation of its vectors."""
+        return (token_counts(self, train),)
+
+    def shingles(self, raw: Any) -> Shingles | None:
+        """The pieces by which near duplicates of a checked item are found; None: by the distance of raw features."""
+        return None
 
     # How it is shown
     def summary(self, raws: Sequence[Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sevenfold.core.errors import DataError
 from sevenfold.data.source.series import read_table
 from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._drawn import curves, sparks
+from sevenfold.modality._features import Features, series_features
 from sevenfold.modality._strings import spread
 
 
@@ -47,6 +48,10 @@ class Actions(Modality):
             "steps, least / median / most": spread([len(rows) for rows in found]),
             "columns": "; ".join(told[:8]),
         }
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """Statistics of each column over time; and the values, where all items have one shape."""
+        return series_features(train)
 
     def html(self, raw: Any) -> str:
         rows = self._rows(raw)

@@ -20,6 +20,7 @@ from sevenfold.core.errors import DataError
 from sevenfold.data.source.audio import RATE, read_sound
 from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._drawn import curves, sparks
+from sevenfold.modality._features import Features
 from sevenfold.modality._strings import spread
 
 POINTS = 320
@@ -53,6 +54,10 @@ class Audio(Modality):
             "loudest sample, least / median / most": spread([round(float(np.abs(s).max()), 3) for s in found]),
             **({"silent": silent} if silent else {}),
         }
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """Mean and deviation over time of the log power in 32 bands of frequency, and the length."""
+        return (Features("spectrum", lambda raws: np.stack([_spectrum(raw) for raw in raws]), "each"),)
 
     def html(self, raw: Any) -> str:
         """The outline of the sound: the least and the largest sample of each moment."""
@@ -143,3 +148,12 @@ def _outline(samples: np.ndarray) -> np.ndarray:
     """[n 2]: the least and the largest sample of each of at most 320 equal parts."""
     parts = np.array_split(samples, min(POINTS, max(1, len(samples))))
     return np.array([(part.min(), part.max()) if len(part) else (0.0, 0.0) for part in parts])
+
+
+def _spectrum(samples: np.ndarray) -> np.ndarray:
+    """[65]: of windows of 256 samples, 32 bands of the same number of frequencies."""
+    padded = np.pad(samples.astype(np.float64), (0, max(256 - len(samples), 0)))
+    windows = padded[: len(padded) // 256 * 256].reshape(-1, 256) * np.hanning(256)
+    power = (np.abs(np.fft.rfft(windows)[:, 1:]) ** 2).reshape(len(windows), 32, 4).sum(2)
+    bands = np.log(power + 1e-8)
+    return np.concatenate([bands.mean(0), bands.std(0), [np.log(len(samples))]]).astype(np.float32)

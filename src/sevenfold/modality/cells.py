@@ -1,6 +1,7 @@
 """Cells: the genes that one expresses, with their counts, become tokens along one axis.
 
-By default ranks (`gene_rank`, as in Geneformer); `gene_bin` and `gene_value` are the two encodings of scGPT.
+By default ranks (`gene_rank`, as in Geneformer); `gene_bin` and `gene_value` are the two encodings of scGPT, `expression` is one
+vector of all genes (as principal components and scVI see a cell).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sevenfold.core import part
 from sevenfold.core.cell import Cell
 from sevenfold.core.errors import ConfigError
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features, chosen
 from sevenfold.modality._strings import spread
 
 SHOWN = 12
@@ -66,6 +68,21 @@ class Cells(Modality):
             kept = np.delete(np.arange(len(counts)), draw.integers(len(counts)))
             found["one gene not seen"] = Cell(cell.genes, np.asarray(cell.at)[kept], counts[kept])
         return found
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """log(1 + counts per 10,000) of the genes that vary the most among training cells."""
+        genes = sorted({gene for cell in train for gene in cell.named})
+        place = {gene: column for column, gene in enumerate(genes)}
+
+        def expression(cells: Sequence[Cell]) -> np.ndarray:
+            found = np.zeros((len(cells), len(genes)), np.float32)
+            for row, cell in enumerate(cells):
+                for gene, value in _normalised(cell).items():
+                    if gene in place:
+                        found[row, place[gene]] = value
+            return found
+
+        return (chosen("log-normalised expression", expression, train, "one"),)
 
     def content(self, raw: Any) -> bytes:
         return str(cell_of(raw)).encode()

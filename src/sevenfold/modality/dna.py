@@ -13,6 +13,7 @@ import numpy as np
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features, Shingles, both_strands, kmers
 from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
 
 COMPLEMENT = str.maketrans("ACGTRYSWKMBDHV", "TGCAYRSWMKVHDB")
@@ -48,6 +49,14 @@ class DNA(Modality):
         """Codons of frame 0: three bases each from the first on."""
         begins = np.arange(0, len(raw) - 2, 3, dtype=np.int64)
         return np.stack([begins, begins + 3], axis=1)
+
+    def features(self, train: Sequence[str]) -> tuple[Features, ...]:
+        """k-mers; and the base at each place, where all sequences have one length."""
+        return kmers(train, "ACGT", 4, "base")
+
+    def shingles(self, raw: str) -> Shingles:
+        """12-mers of either strand."""
+        return Shingles(both_strands(raw, raw.translate(COMPLEMENT)[::-1], 12), contained=True)
 
     def error(self, raw: str, back: str) -> float:
         """The share of bases that differ."""

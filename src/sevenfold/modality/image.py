@@ -19,6 +19,7 @@ from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization._picture import picture
 from sevenfold.core import part
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features, picture_features
 from sevenfold.modality._resize import Resize, resized
 from sevenfold.modality._strings import spread
 
@@ -104,6 +105,10 @@ class Image(Modality):
             "moved one pixel down": np.concatenate([pixels[:1], pixels[:-1]], axis=0),
         }
         return {**moved, "one pixel inverted": one}
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """Pixels."""
+        return picture_features(train)
 
     def content(self, raw: Any) -> bytes:
         """One byte a pixel and channel, by row, column, channel."""

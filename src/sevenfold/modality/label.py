@@ -20,6 +20,8 @@ class Label(Modality):
         tokenizer: Tokenizer.Config = part.default("category")
         """How raw items become tokens."""
 
+    task = "classes"
+
     def check(self, raw: Any) -> str | int:
         """A str that is not empty, or an int."""
         label = label_of(raw)

@@ -21,6 +21,7 @@ from sevenfold.blocks.tokenization.intensity import micrograph_of
 from sevenfold.core import part
 from sevenfold.core.cell import Micrograph
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features, areas, statistics
 from sevenfold.modality._strings import spread
 
 SHOWN = 8
@@ -52,6 +53,31 @@ class Microscopy(Modality):
             raise ValueError(f"a picture of {list(found.shape)} is none of {list(pixels.shape)}")
         spans = np.ptp(pixels, axis=(0, 1))
         return float((np.abs(pixels - found).mean((0, 1)) / np.where(spans > 0, spans, 1.0)).mean())
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """Statistics of each channel, and its mean in each of 4 x 4 fields; channels by their names, where they have some."""
+        found = [micrograph_of(raw) for raw in train]
+        names = sorted({marker for markers, _ in found for marker in markers or ()})
+        channels = len(names) or max((pixels.shape[2] for _, pixels in found), default=1)
+
+        def told(raws: Sequence[Any]) -> np.ndarray:
+            rows = np.zeros((len(raws), channels, 7 + 16), np.float32)
+            for row, raw in zip(rows, raws):
+                markers, pixels = micrograph_of(raw)
+                for place in range(pixels.shape[2]):
+                    at = (
+                        place
+                        if not names
+                        else names.index(markers[place])
+                        if markers and markers[place] in names
+                        else -1
+                    )
+                    if 0 <= at < channels:
+                        one = pixels[:, :, place]
+                        row[at] = np.concatenate([statistics(one.ravel()), areas(areas(one, 4, 0), 4, 1).ravel()])
+            return rows.reshape(len(raws), -1)
+
+        return (Features("intensities of the channels", told),)
 
     def edits(self, raw: Any, draw: np.random.Generator) -> dict[str, Any]:
         markers, pixels = micrograph_of(raw)

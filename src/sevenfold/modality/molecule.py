@@ -14,6 +14,7 @@ from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization.smiles import pieces
 from sevenfold.core import part
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features, Shingles, shingles, words
 from sevenfold.modality._strings import facts, mean_length, need_string, shown
 
 ORGANIC = ("C", "N", "O", "S", "F", "Cl", "Br", "c", "n", "o", "s")
@@ -46,6 +47,14 @@ class Molecule(Modality):
 
     def html(self, raw: str) -> str:
         return shown(raw)
+
+    def features(self, train: Sequence[str]) -> tuple[Features, ...]:
+        """Atoms, bonds and runs of up to three of them, by tf-idf."""
+        return (words(train, pieces, "bag of atoms and bonds", 4096, (1, 3)),)
+
+    def shingles(self, raw: str) -> Shingles:
+        """Runs of 5 characters."""
+        return Shingles(shingles(raw, 5), contained=False)
 
     def edits(self, raw: Any, draw: np.random.Generator) -> dict[str, Any]:
         """One atom exchanged for another of the same kind (aromatic or not), and one put at the end."""

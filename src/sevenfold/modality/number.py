@@ -14,6 +14,7 @@ from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization.number import number_of
 from sevenfold.core import part
 from sevenfold.modality import Modality
+from sevenfold.modality._features import Features
 from sevenfold.modality._strings import spread
 
 
@@ -21,6 +22,8 @@ class Number(Modality):
     class Config(Modality.Config):
         tokenizer: Tokenizer.Config = part.default("number")
         """How raw items become tokens."""
+
+    task = "numbers"
 
     def check(self, raw: Any) -> float:
         """A finite float, from anything that float() takes."""
@@ -44,6 +47,10 @@ class Number(Modality):
             "mean": round(float(np.mean(numbers)), 6),
             "standard deviation": round(float(np.std(numbers)), 6),
         }
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """The number."""
+        return (Features("the number", lambda raws: np.array([[self.check(raw)] for raw in raws], np.float32)),)
 
     def edits(self, raw: Any, draw: np.random.Generator) -> dict[str, float]:
         """One percent more."""

@@ -20,6 +20,7 @@ from sevenfold.core.errors import DataError
 from sevenfold.data.source.points import read_cloud
 from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._drawn import scatter, shades
+from sevenfold.modality._features import Features, statistics
 from sevenfold.modality._strings import spread
 
 CELLS = 24
@@ -52,6 +53,21 @@ class Points(Modality):
             "numbers a point": ", ".join(f"{count} in {times}" for count, times in sorted(channels.items())),
             "longest side, least / median / most": spread([round(size, 4) for size in sizes]),
         }
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """How many points there are, statistics of each of their numbers, and how x, y and z vary together."""
+        numbers = min((raw.shape[1] for raw in train), default=3)
+
+        def told(raws: Sequence[np.ndarray]) -> np.ndarray:
+            rows = []
+            for raw in raws:
+                around = (raw[:, :3] - raw[:, :3].mean(0)).astype(np.float64)
+                together = (around.T @ around / len(raw))[np.triu_indices(3)]
+                columns = [statistics(column) for column in raw[:, :numbers].T.astype(np.float64)]
+                rows.append(np.concatenate([[np.log(len(raw))], together, *columns]))
+            return np.stack(rows).astype(np.float32)
+
+        return (Features("statistics of the points", told),)
 
     def html(self, raw: Any) -> str:
         """The cloud from above (x, y) and from the front (x, z)."""

@@ -13,6 +13,7 @@ import numpy as np
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features, Shingles, kmers, shingles
 from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
@@ -40,6 +41,14 @@ class Protein(Modality):
     def edits(self, raw: str, draw: np.random.Generator) -> dict[str, str]:
         """One residue replaced, inserted, deleted."""
         return letter_edits(raw.upper(), draw, AMINO_ACIDS, "residue")
+
+    def features(self, train: Sequence[str]) -> tuple[Features, ...]:
+        """Residues and pairs of them; and the residue at each place, where all sequences have one length."""
+        return kmers(train, "ACDEFGHIKLMNPQRSTVWY", 2, "residue")
+
+    def shingles(self, raw: str) -> Shingles:
+        """5-mers."""
+        return Shingles(shingles(raw, 5), contained=True)
 
     def error(self, raw: str, back: str) -> float:
         """The share of residues that differ."""

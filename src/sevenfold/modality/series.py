@@ -18,6 +18,7 @@ from sevenfold.core.errors import DataError
 from sevenfold.data.source.series import read_table
 from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._drawn import curves, sparks
+from sevenfold.modality._features import Features, series_features
 from sevenfold.modality._strings import spread
 
 TOKENS = 32
@@ -79,6 +80,10 @@ class Series(Modality):
                 return self.check(read_table(text)[0])
             except DataError as error:
                 raise ValueError(str(error)) from None
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """Statistics, trend, echo and spectrum of each channel; and the values, where all items have one shape."""
+        return series_features(train)
 
     def edits(self, raw: Any, draw: np.random.Generator) -> dict[str, np.ndarray]:
         """One step repeated, one taken out, all scaled by 1.1, noise of 1 % of the spread."""

@@ -18,6 +18,7 @@ from sevenfold.core import part
 from sevenfold.core.backbone import bonded, frames_of, rmsd, torsions
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features
 from sevenfold.modality._strings import spread
 
 SHOWN = 60
@@ -89,6 +90,20 @@ class Structure(Modality):
             "chains in more than one piece": sum(len(list(pieces_of(atoms))) > 1 for atoms in chains),
             "helix / strand by phi and psi": f"{letters.count('H') / len(letters):.0%} / {letters.count('E') / len(letters):.0%}",
         }
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """The length, the radius of gyration, and how phi and psi are spread, in bins of 30 degrees."""
+
+        def told(raws: Sequence[np.ndarray]) -> np.ndarray:
+            rows = []
+            for atoms in raws:
+                angles = torsions(atoms)[:, :2]
+                bins = [np.histogram(a[np.isfinite(a)], 12, (-np.pi, np.pi))[0] / len(atoms) for a in angles.T]
+                ca = atoms[np.isfinite(atoms[:, 1]).all(1), 1]
+                rows.append(np.concatenate([[np.log(len(atoms)), np.sqrt(ca.var(0).sum()) if len(ca) else 0.0], *bins]))
+            return np.stack(rows).astype(np.float32)
+
+        return (Features("torsions of the backbone", told),)
 
     def html(self, raw: Any) -> str:
         """The trace of CA, seen along the axis in which it is thinnest; blue to red from begin to end."""

@@ -19,6 +19,7 @@ from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization.row import row_of
 from sevenfold.core import part
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features
 
 LISTED = 12
 """Columns that a summary names."""
@@ -40,6 +41,32 @@ class Table(Modality):
         if known and not known.keys() & row.keys():
             raise ValueError(f"the row has none of the columns {', '.join(list(known)[:LISTED])}")
         return row
+
+    def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
+        """Numbers as they are (the mean where one is missing), each frequent word of a column as 0 or 1, and what is missing."""
+        rows = [row_of(raw) for raw in train]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        told: list[tuple[str, str | float | None]] = []
+        for name in names:
+            values = [row.get(name) for row in rows]
+            counts = Counter(value for value in values if isinstance(value, str))
+            numbers = [value for value in values if isinstance(value, float)]
+            told += [(name, float(np.mean(numbers)))] if numbers else []
+            told += [(name, word) for word, _ in counts.most_common(64)]
+            told += [(name, None)] if None in values else []
+
+        def columns(raws: Sequence[Any]) -> np.ndarray:
+            found = np.zeros((len(raws), max(len(told), 1)), np.float32)
+            for place, row in enumerate(map(row_of, raws)):
+                for column, (name, what) in enumerate(told):
+                    value = row.get(name)
+                    if isinstance(what, float):
+                        found[place, column] = value if isinstance(value, float) else what
+                    else:
+                        found[place, column] = value == what
+            return found
+
+        return (Features("columns of the table", columns),)
 
     def summary(self, raws: Sequence[Any]) -> dict[str, Any]:
         """Per column: how much is missing, and the range or the most frequent words; words never trained on are listed."""

@@ -16,6 +16,7 @@ from pydantic import Field
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Tokens
 from sevenfold.modality import Augmentation, Modality, Suggestion
+from sevenfold.modality._features import Features, Shingles, shingles, words
 from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
 
 CHARACTERS_A_PIECE = 1000
@@ -66,6 +67,15 @@ class Text(Modality):
     def units(self, raw: str) -> np.ndarray:
         """Words, and signs of punctuation one by one; spaces belong to none."""
         return np.array([found.span() for found in WORDS.finditer(raw)], np.int64).reshape(-1, 2)
+
+    def features(self, train: Sequence[str]) -> tuple[Features, ...]:
+        """Words and pairs of them, and characters in threes, both by tf-idf."""
+        letters = words(train, list, "characters in threes", 2048, (1, 3))
+        return words(train, lambda raw: WORDS.findall(raw.lower()), "bag of words", 4096, (1, 2)), letters
+
+    def shingles(self, raw: str) -> Shingles:
+        """Runs of 5 characters, spaces and case aside."""
+        return Shingles(shingles(" ".join(raw.lower().split()), 5), contained=False)
 
     def error(self, raw: str, back: str) -> float:
         """The share of characters that differ."""

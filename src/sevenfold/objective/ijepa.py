@@ -144,17 +144,16 @@ class IJEPA(Objective):
         context = self.masker.choose(coords, eligible & ~torch.stack(targets).any(0), seen)
         return {"targets": torch.stack(targets, 1), "context": context}
 
-    def predict(self, stream: Stream, context: Tensor, targets: Tensor, there: Tensor) -> Tensor:
-        """What the predictor says of the targets, [b j k d]. `context` [b m] and `targets` [b j k]: places of tokens, with
-        `there` [b m] and False where a shorter row has none."""
+    def predict(self, stream: Stream, context: Tensor, targets: Tensor, seen: Tensor, asked: Tensor) -> Tensor:
+        """What the predictor says of the targets, [b j k d]. `context` [b m] and `targets` [b j k] are places of tokens; `seen`
+        and `asked`, of the same shapes, are False where a shorter row has fewer."""
         encoder, predictor = self.model.trunks[self.encoder], self.model.trunks[self.predictor]
         b, blocks, k = targets.shape
-        seen = stream.take(context)
-        latent = encoder({self.stream: seen._replace(valid=_some(there))})
+        latent = encoder({self.stream: stream.take(context)._replace(valid=_some(seen))})
         known = predictor.embed(self.encoder, latent).each(lambda one: one.repeat_interleave(blocks, 0))
-        asked = stream.each(lambda one: one.repeat_interleave(blocks, 0)).take(targets.flatten(0, 1))
+        coords = take(stream.coords, targets.flatten(1)).reshape(b * blocks, k, -1)
         x = self.mask_token.to(known.x.dtype).expand(b * blocks, k, -1)
-        placed = predictor.embed(self.encoder, Hidden(x, asked.coords, asked.valid), project=False)
+        placed = predictor.embed(self.encoder, Hidden(x, coords, _some(asked.flatten(0, 1))), project=False)
         done = predictor.mix(predictor.join([known, placed._replace(spans={"asked": (0, k)})]))
         return self.out(done.of("asked").x).unflatten(0, (b, blocks))
 
@@ -174,7 +173,7 @@ class IJEPA(Objective):
             raise ConfigError("objective: ijepa needs items of at least two tokens: choose a smaller patch")
         targets, context = (_places(drawn[name], number) for name, number in (("targets", size), ("context", seen)))
         asked, there = drawn["targets"].gather(2, targets), drawn["context"].gather(1, context)
-        said = self.predict(stream, context, targets, there)
+        said = self.predict(stream, context, targets, there, asked)
         wanted = self.teach(stream)
         goal = take(wanted, targets.flatten(1)).unflatten(1, targets.shape[1:])
         each = F.smooth_l1_loss(wide(said), goal, reduction="none").mean(-1)

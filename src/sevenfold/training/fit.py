@@ -144,7 +144,7 @@ def fit(
                         skipped += 1
                         record["skipped"] = "the loss or a gradient is not finite"
                     tokens = sum(_tokens(stream.values, stream.valid) for stream in batch.values())
-                    record |= _means(loss)
+                    record |= means([loss])
                     record["lr"] = config.optimizer.lr * factor
                     record["grad_norm"] = norm
                     seconds = time.perf_counter() - clock
@@ -237,13 +237,15 @@ def _sum(losses: list[Loss]) -> Loss:
     return Loss(torch.stack([x.total for x in losses]).sum(), torch.stack([x.count for x in losses]).sum(), terms, {})
 
 
-def _means(loss: Loss) -> dict[str, float]:
-    """The loss and its terms; those without any target (count 0) are left out."""
+def means(losses: list[Loss]) -> dict[str, float]:
+    """The loss of some batches and its terms; those without any target (count 0) are left out."""
+    if not losses:
+        return {}
+    loss = _sum(losses)
     sums = {"loss": (loss.total, loss.count), **loss.terms}
     return {name: float(total) / float(count) for name, (total, count) in sums.items() if float(count) > 0}
 
 
-@torch.no_grad()
 def evaluate(
     objective: Objective,
     data: Samples,
@@ -256,6 +258,19 @@ def evaluate(
 
     `bad` is told of those that cannot be read.
     """
+    return means(looked(objective, data, config, seed, batches, bad))
+
+
+@torch.no_grad()
+def looked(
+    objective: Objective,
+    data: Samples,
+    config: TrainConfig,
+    seed: int = 0,
+    batches: int | None = None,
+    bad: BadSamples | None = None,
+) -> list[Loss]:
+    """The loss of each batch of held-out items, as in `evaluate`; none of a batch of which nothing can be read."""
     device = next(objective.parameters()).device
     size = len(data)
     batch_size = min(config.batch or 32, size)
@@ -277,7 +292,7 @@ def evaluate(
                 losses.append(_detached(objective(to_device(batch, device))))
     finally:
         objective.train(was)
-    return _means(_sum(losses)) if losses else {}
+    return losses
 
 
 def _tokens(values: Tensor, valid: Tensor | None) -> int:

@@ -104,7 +104,7 @@ def going_on(start: str, data: Source.Config, reasons: list[str] | None = None) 
     ConfigError for a model that does not say by which.
     """
     reasons = reasons if reasons is not None else []
-    wiring, objective = wiring_of(start), _objective_of(start)
+    wiring, objective = wiring_of(start), objective_of(start)
     reasons.append(f"continues {start} by {objective['kind']}, with a small learning rate ({RATE:g})")
     streams = {}
     for name, stream in wiring.streams.items():
@@ -115,7 +115,7 @@ def going_on(start: str, data: Source.Config, reasons: list[str] | None = None) 
     return {"data": part.encode(data), "start": start, "streams": streams, "objective": objective, "train": train}
 
 
-def _objective_of(start: str) -> dict[str, Any]:
+def objective_of(start: str) -> dict[str, Any]:
     """How a model learned: as its recipe says, or its family."""
     folder = folder_of(start)
     if (folder / "recipe.yaml").is_file():

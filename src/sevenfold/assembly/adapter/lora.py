@@ -84,8 +84,8 @@ class LoRA(Adapter):
             )
         for name in names:
             place = known[name]
-            outputs, inputs = place.weight.shape
-            low = Low(inputs, outputs, config.rank, self.scale, config.dropout, place.weight)
+            height, width = place.weight.shape
+            low = Low(width, height, config.rank, self.scale, config.dropout, place.weight)
             place.add_module("lora", low)
             place.register_forward_hook(low.beside)
 

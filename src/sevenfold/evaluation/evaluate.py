@@ -1,0 +1,46 @@
+"""`sf.evaluate`: one card for one run, for several seeds of one recipe, or for a published model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.part import decode
+from sevenfold.evaluation import agreement, losses, readouts
+from sevenfold.evaluation.asked import Asked
+from sevenfold.evaluation.card import FOLDER, Card
+from sevenfold.training.load import located
+
+
+def evaluate(
+    runs: str | Path | Sequence[str | Path],
+    data: str | Path | None = None,
+    *,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Card:
+    """Measure a model, and write the card.
+
+    runs      a run folder, several (seeds of one recipe), a published folder, or the id of one
+    data      a file or folder; by default the run's own data
+    out       where NAME.json and NAME.html go; by default the folder `evaluation` of the (first) run, whose report gets the table
+              too. Nothing is written for a published model unless it is said
+    settings  see `sevenfold.evaluation.asked.Asked`: target="label" tells a field from the representation
+
+    Raises ConfigError, DataError, CheckpointError, one line each.
+    """
+    names = [str(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    if not names:
+        raise ConfigError("name a run, a published folder, or the id of one")
+    asked = decode(Asked, settings, "evaluate")
+    if asked.by is not None and asked.target is None:
+        raise ConfigError(f"by: {asked.by} tells a target: name its field (--target)")
+    made = losses if asked.target is None else agreement if asked.by == "drawn" else readouts
+    card = made.card(names, data, asked)
+    folder = located(names[0])
+    ours = (folder / "recipe.yaml").is_file()
+    if out is not None:
+        return card.written(out)
+    return card.written(folder / FOLDER, folder / "report.html") if ours else card
