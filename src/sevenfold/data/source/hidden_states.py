@@ -23,7 +23,7 @@ STATES = {"dna": {"I": "intron", "X": "exon"}, "protein": {"C": "coil", "E": "st
 
 class HiddenStates(Source):
     """Samples are {"protein": str, "states": str of C, E and H} or {"dna": str, "states": str of I and X}; `-` for the letters at
-    the ends whose state is not told. "contains" are the names of the states that occur, and "longest" is the longest run."""
+    the ends whose state is not told. "contains" are the names of the states that occur, "share" is that of letters in the last state."""
 
     class Config(Source.Config):
         path: str | None = None
@@ -58,7 +58,7 @@ class HiddenStates(Source):
         self.moves = np.full((count, count), 1 / config.run / (count - 1))
         """[states states]: p(next | state)."""
         np.fill_diagonal(self.moves, 1 - 1 / config.run)
-        self._fields = {config.letters: config.letters, "states": "text", "contains": "text", "longest": "number"}
+        self._fields = {config.letters: config.letters, "states": "text", "contains": "text", "share": "number"}
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -71,13 +71,10 @@ class HiddenStates(Source):
         draw, config = numpy_generator("states", self.config.seed, index), self.config
         size = int(draw.integers(max(4, config.size // 2), config.size * 3 // 2 + 1))
         names, dice = list(self.states), draw.random((size, 2))
-        state, found, run, longest = int(draw.integers(len(names))), [], 0, 0
+        state, found = int(draw.integers(len(names))), []
         for place, (move, emit) in enumerate(dice):
-            before = state
             if place:
                 state = min(int(np.searchsorted(self.moves[state].cumsum(), move)), len(names) - 1)
-            run = run + 1 if state == before and place else 1
-            longest = max(longest, run)
             letter = min(int(np.searchsorted(self.emits[state].cumsum(), emit)), len(self.alphabet) - 1)
             found.append((names[state], self.alphabet[letter]))
         said = "".join(name for name, _ in found)
@@ -86,7 +83,7 @@ class HiddenStates(Source):
             config.letters: "".join(letter for _, letter in found),
             "states": "-" * told + said[told : size - told] + "-" * told,
             "contains": ";".join(self.states[name] for name in sorted(set(said))),
-            "longest": float(longest),
+            "share": said.count(names[-1]) / size,
         }
 
     def where(self, index: int) -> str:
