@@ -229,3 +229,33 @@ def test_bins_and_values_train_with_the_positions_they_are_meant_for(tmp_path) -
         batch = ready.model.tokenize([{"cells": sample["cells"]} for sample in ready.samples(4)])
         assert np.isfinite(float(ready.objective(batch).mean.detach()))
         assert ready.recipe.streams["cells"].length == 32
+
+
+def test_expression_is_what_scikit_learn_would_make_of_the_counts() -> None:
+    from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+
+    counts, cells = cells_of()
+    logged = FunctionTransformer(np.log1p).transform(1e4 * Normalizer("l1").transform(counts.astype(float)))
+    plain, scaled = made("expression", cells), made("expression", cells, scaled=True)
+    found = np.concatenate([plain.encode(cell).values for cell in cells])
+    np.testing.assert_allclose(found, logged, rtol=1e-6)
+    found = np.concatenate([scaled.encode(cell).values for cell in cells])
+    np.testing.assert_allclose(found, StandardScaler().fit_transform(logged).clip(-10, 10), atol=1e-5)
+    for tokenizer in (plain, scaled):
+        back = [tokenizer.decode(tokenizer.encode(cell).values) for cell in cells]
+        for row, cell in zip(counts, back):
+            wanted = {f"G{gene:02}": 1e4 * row[gene] / row.sum() for gene in np.flatnonzero(row)}
+            assert cell.named == pytest.approx(wanted, rel=1e-3)
+
+
+def test_expression_of_a_cell_with_genes_in_another_order_and_unknown_ones() -> None:
+    _, cells = cells_of()
+    tokenizer, cell = made("expression", cells, scaled=True, genes=20), cells[3]
+    assert tokenizer.features == 20
+    turned = Genes([*reversed(cell.genes.names), "OTHER"])
+    other = Cell(turned, np.array([turned.places[name] for name in cell.named]), np.array(list(cell.named.values())))
+    np.testing.assert_allclose(tokenizer.encode(other).values, tokenizer.encode(cell).values, rtol=1e-6)
+    more = Cell(turned, np.append(other.at, turned.places["OTHER"]), np.append(other.counts, other.counts.sum()))
+    halved = made("expression", cells, genes=20)
+    whole, half = (np.expm1(halved.encode(one).values) for one in (cell, more))
+    np.testing.assert_allclose(whole, 2 * half, rtol=1e-4)  # the sum is over all genes, known or not

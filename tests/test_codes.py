@@ -121,6 +121,9 @@ def test_the_bar_shows_the_perplexity(monkeypatch):
     told = bar.progress.tasks[0].fields["told"]
     bar.close()
     assert told == "loss 1.0000 · perplexity 12.3 · 5 tokens/s"
+    bar.step({"loss": 1.0, "perplexity": 0.042, "tokens_per_s": 5.0})
+    told = bar.progress.tasks[0].fields["told"]
+    assert told == "loss 1.0000 · perplexity 0.04 · 5 tokens/s"
 
 
 def test_the_decoder_sees_the_codes_alone(run):

@@ -24,7 +24,7 @@ from sevenfold.training.recipe import read_recipe, shipped, shipped_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-PAGES += [page for page in sorted((ROOT / "docs").glob("*.md")) if page.name != "catalogue.md"]
+PAGES += [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.name != "catalogue.md"]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 PART = re.compile(r"# mylab/(\w+)\.py  \((\w+)\)\n")
 OF_MYLAB = ("token_shift", "mylab")

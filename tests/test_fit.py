@@ -64,7 +64,7 @@ def exact_case(kind, folder):
     return ready, [uneven(gather([ready.train_items[key] for key in some])[0], draw) for some in keys]
 
 
-@pytest.mark.parametrize("kind", ["next_token", "any_to_any", "masked_token", "mae", "supervised"])
+@pytest.mark.parametrize("kind", ["next_token", "any_to_any", "masked_token", "mae", "supervised", "infonce"])
 def test_pieces_of_a_batch_are_the_batch(kind, tmp_path):
     """Losses and weights after three steps, for 1, 2, 3 (uneven), 5 and 8 pieces, to rounding in float64."""
     found = []

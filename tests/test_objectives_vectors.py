@@ -220,7 +220,9 @@ def test_rows_that_differ_in_padding_alone_are_not_equal(tmp_path):
     ready, batch = pairs(tmp_path)
     values = torch.zeros_like(batch["image"].values)
     valid = torch.arange(values.shape[1])[None] < torch.tensor([16, 16, 15, 15, 14, 13])[:, None]
-    same = ready.objective._equal({"image": Stream(values, batch["image"].coords, valid)}, 0)
+    stream = Stream(values, batch["image"].coords, valid)
+    captions = batch["caption"]._replace(values=torch.arange(6)[:, None] + 0 * batch["caption"].values)
+    same = ready.objective.matches(ready.objective.embed({"image": stream, "caption": captions}))
     assert same.long().tolist() == [[int(a == b) for b in (16, 16, 15, 15, 14, 13)] for a in (16, 16, 15, 15, 14, 13)]
 
 
@@ -257,5 +259,5 @@ def test_similarities_are_not_rounded_to_bf16(tmp_path):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         loss = ready.objective(batch)
         u, v = ready.objective.vectors(batch)
-        matches = ready.objective._matches(batch).tolist()
+        matches = ready.objective.matches(ready.objective.embed(batch)).tolist()
     assert float(loss.total) == pytest.approx(contrast(u.double(), v.double(), 1 / 0.07, matches), rel=1e-5)

@@ -24,6 +24,9 @@ _HOME = {
     "load_published": "sevenfold.exchange.load:load_published",
     "publish": "sevenfold.exchange.publish:publish",
     "convert": "sevenfold.training.convert:convert",
+    "adapt": "sevenfold.adaptation.adapt:adapt",
+    "predict": "sevenfold.adaptation.predict:predict",
+    "extend_vocabulary": "sevenfold.adaptation.vocabulary:extend_vocabulary",
     "evaluate": "sevenfold.evaluation.evaluate:evaluate",
     "recognise": "sevenfold.data.recognise:recognise",
     "survey": "sevenfold.data.recognise:survey",
@@ -41,6 +44,9 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
+    from sevenfold.adaptation.adapt import adapt
+    from sevenfold.adaptation.predict import predict
+    from sevenfold.adaptation.vocabulary import extend_vocabulary
     from sevenfold.assembly.model import Model
     from sevenfold.core.errors import SevenfoldError
     from sevenfold.data.recognise import recognise, survey

@@ -19,9 +19,12 @@ from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPi
 from twins import comes_back, family_of, files, layers, patches, published, same, same_gradients, stirred, twin
 
 import sevenfold as sf
+from sevenfold.assembly.model import Model
 from sevenfold.assembly.pool import pool
-from sevenfold.core.part import find
+from sevenfold.core.part import Config, decode, find
 from sevenfold.core.types import Stream
+from sevenfold.family import state_of
+from sevenfold.objective import Objective
 
 PLAIN = (Dinov2Config, Dinov2Model, Dinov2ForImageClassification)
 REGISTERED = (Dinov2WithRegistersConfig, Dinov2WithRegistersModel, Dinov2WithRegistersForImageClassification)
@@ -167,9 +170,24 @@ def test_the_rounding_of_the_gated_width():
         assert config.intermediate_size == inner
 
 
-def test_a_model_that_began_here_has_a_mask_token():
-    """It is 0, as transformers begins it."""
+def test_the_mask_token_is_that_of_self_distillation():
+    """A run that begins from published weights takes it over, and its own is published; without one it is 0."""
     reference = made(SHAPES[3], headed=False)
     family = family_of(reference)
-    state = {k: v for k, v in family.from_published(files(reference)[1]).items() if not k.startswith("luggage.")}
-    assert torch.equal(family.to_published(state)["embeddings.mask_token"], torch.zeros(1, 32))
+    state = family.from_published(files(reference)[1])
+    model = Model(family.model(), {name: config.build() for name, config in family.model().streams.items()})
+    head = {"prototypes": 4, "hidden": 4, "width": 4}
+    settings = {"kind": "ibot", "head": head, "views": [{"kind": "affine"}]}
+    objective = decode(Asked, {"objective": settings}).objective.build(model)
+    family.place(state, model)
+    theirs = reference.embeddings.mask_token
+    assert torch.equal(model.luggage["objective.mask_token"], theirs[0])  # where `start` looks for it
+    objective.mask_token.data.copy_(theirs[0] + 1)
+    own = state_of(model, objective)
+    assert torch.equal(family.to_published(own)["embeddings.mask_token"], theirs + 1)
+    del own["objective.mask_token"]
+    assert torch.equal(family.to_published(own)["embeddings.mask_token"], torch.zeros(1, 32))
+
+
+class Asked(Config):
+    objective: Objective.Config

@@ -112,18 +112,21 @@ def test_towers_and_vectors(shape, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_loss_and_gradients(shape, dtype):
-    """Through the loss of its paper: - mean_i sum_j log sigmoid(+-(s u_i w_j + b))."""
+    """Through the objective of its family; those of scale and bias too, and both are written back."""
     reference = made(shape, dtype)
-    family, model, _ = twin(reference)
+    kind, settings = find("family", "siglip").objective["kind"], dict(find("family", "siglip").objective)
+    assert settings.pop("kind") == kind == "sigmoid"
+    family, model, objective = twin(reference, kind, **settings)
+    assert not model.luggage
+    assert objective.scale.item() == pytest.approx(1.3) and objective.bias.item() == pytest.approx(-2.1)
     pixels, ids = inputs(reference)
     theirs = reference(ids, pixels, return_loss=True)
-    u, w = (F.normalize(x, dim=-1) for x in vectors(model, {"image": patches(whole(pixels), 4), "text": words(ids)}))
-    logits = model.luggage["objective.scale"].exp() * w @ u.T + model.luggage["objective.bias"]
-    ours = -F.logsigmoid(logits * (2 * torch.eye(4, dtype=dtype) - 1)).sum(-1).mean()
-    same(ours, theirs.loss)
+    ours = objective({"image": patches(whole(pixels), 4), "text": words(ids)})
+    same(ours.mean, theirs.loss)
+    comes_back(reference, family, model, objective)
     theirs.loss.backward()
-    ours.backward()
-    same_gradients(reference, family, model)
+    ours.mean.backward()
+    same_gradients(reference, family, model, objective)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -134,8 +137,8 @@ def test_the_way_back(shape):
     assert torch.equal(again(ids, pixels).logits_per_image, reference(ids, pixels).logits_per_image)
 
 
-def test_going_on_by_contrast():
-    """Its towers learn by infonce, which holds the scale; the bias is kept, and both are written back."""
+def test_going_on_by_another_contrast():
+    """Its towers can learn by infonce, which holds the scale; the bias is kept, and both are written back."""
     reference = made(SHAPES[0])
     settings = {key: value for key, value in find("family", "siglip").objective.items() if key != "kind"}
     family, model, objective = twin(reference, "infonce", **settings)

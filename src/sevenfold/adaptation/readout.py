@@ -11,6 +11,7 @@ k and T of DINO (arXiv:2104.14294 section 4.1).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -139,7 +140,7 @@ def _fitted(
     z: np.ndarray, y: np.ndarray, task: Task, strength: float, classes: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(weight [outputs d], bias [outputs]) in the scaled features."""
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import Ridge
 
     if task == "numbers":
         model = Ridge(alpha=1 / strength).fit(z, y)
@@ -150,16 +151,26 @@ def _fitted(
             if len(np.unique(y[:, place])) < 2:
                 bias[place] = 20.0 if y[0, place] else -20.0
                 continue
-            model = LogisticRegression(C=strength, max_iter=300).fit(z, y[:, place])
+            model = _logistic(strength, z, y[:, place])
             weight[place], bias[place] = model.coef_[0], model.intercept_[0]
         return weight, bias
-    model = LogisticRegression(C=strength, max_iter=300).fit(z, y)
+    model = _logistic(strength, z, y)
     assert classes is not None
     if len(classes) == 2:
         return np.concatenate([-model.coef_, model.coef_]) / 2, np.concatenate(
             [-model.intercept_, model.intercept_]
         ) / 2
     return model.coef_, model.intercept_
+
+
+def _logistic(strength: float, z: np.ndarray, y: np.ndarray) -> Any:
+    """A logistic regression; 300 steps are near enough where a weak strength has not settled by then."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return LogisticRegression(C=strength, max_iter=300).fit(z, y)
 
 
 class Neighbours(NamedTuple):

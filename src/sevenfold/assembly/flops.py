@@ -122,7 +122,7 @@ def trunk_rows(
         told = trunk.conditioner
         flops = told.embed.flops(lengths.get(told.name, 1))
         rows.append(_row(f"{name}.condition", str(told.embed.kind), [told], flops, False, learns))
-    beside += [] if trunk.tokens is None else [trunk.tokens]
+    beside += [given for given in (trunk.tokens, trunk.prompts) if given is not None]
     if beside:
         numbers = sum(p.numel() for p in beside)
         own = sum(p.numel() for p in beside if p.requires_grad)
@@ -239,8 +239,8 @@ def _pair(block: Block, place: str, told: Told, side: int) -> list[Row]:
 
 
 def trunk_tokens(trunk: Trunk, lengths: Mapping[str, int]) -> int:
-    """Tokens inside a trunk, class and register tokens included."""
-    own = 0 if trunk.tokens is None else len(trunk.tokens)
+    """Tokens inside a trunk, class and register tokens and prompts included."""
+    own = sum(len(given) for given in (trunk.tokens, trunk.prompts) if given is not None)
     return own + sum(entering(trunk, name, lengths) for name in trunk.embeds)
 
 

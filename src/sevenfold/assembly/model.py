@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.assembly import generation
+from sevenfold.assembly.adapter import Adapter, put_in
 from sevenfold.assembly.block import Block
 from sevenfold.assembly.initialisation import Initialisation
 from sevenfold.assembly.packing import pack
@@ -49,9 +50,9 @@ class HeadConfig(part.Config):
     """The stream whose ids (or vectors) it gives."""
     outputs: int | None = Field(None, ge=1)
     """How many outputs, where that is not given by a stream."""
-    pool: Literal["none", "mean", "class", "last", "class_mean"] = "none"
-    """One vector per row (the mean over tokens, the class token, the last token, the class token beside the mean), or
-    every token."""
+    pool: Literal["none", "mean", "class", "last", "class_mean", "quarters"] = "none"
+    """One vector per row (the mean over tokens, the class token, the last token, the class token beside the mean, the means
+    over a picture's quarters), or every token."""
     projection: Projection.Config = part.default("linear")
     """The last map; `tied` reads the stream's embedding table."""
     transform: bool = False
@@ -98,6 +99,8 @@ class ModelConfig(part.Config):
     """Name → head. The objective adds those that it needs."""
     init: Initialisation.Config = part.default("standard")
     """The scheme of the first weights."""
+    adapter: Adapter.Config | None = None
+    """A few new weights in a model that is frozen otherwise; null for none."""
 
 
 class Model(Ruled):
@@ -129,6 +132,7 @@ class Model(Ruled):
                 norm = part.find("normalization", "layer").Config()
             self.heads[name] = Head(head, trunk.width * WIDER.get(head.pool, 1), self._outputs(name, head), norm)
         self.rates: dict[str, float] = config.init.build().apply(self)
+        self.adapter, self.adapted = put_in(self, config.adapter)
         for _ in ruled(self):  # every parameter has a rule
             pass
 
@@ -157,12 +161,14 @@ class Model(Ruled):
         there, are left out."""
         return self.earlier(batch, None)
 
-    def earlier(self, batch: Batch, stop: str | None) -> dict[str, Hidden]:
-        """The representations of the trunks that stand before `stop`, as in forward."""
+    def earlier(self, batch: Batch, stop: str | None, only: Collection[str] | None = None) -> dict[str, Hidden]:
+        """The representations of the trunks that stand before `stop`, as in forward; `only` those that are named."""
         done: dict[str, Hidden] = {}
         for name, trunk in self.trunks.items():
             if name == stop:
                 break
+            if only is not None and name not in only:
+                continue
             memory = trunk.config.cross_attends
             inputs = trunk.config.inputs
             fed = not inputs or any(given in batch or given in done for given in inputs)

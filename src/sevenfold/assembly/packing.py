@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sevenfold.assembly.adapter import fold
 from sevenfold.assembly.prompt import drawable
 from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.packing import Packing
@@ -38,6 +39,7 @@ def pack(model: Model, kind: Packing.Config | str, heads: Packing.Config | str |
     blocks: Packing.Config = part.decode(Packing.Config, kind, "packing")
     ends: Packing.Config = blocks if heads is None else part.decode(Packing.Config, heads, "packing of heads")
     model.eval().requires_grad_(False)
+    fold(model)
     done: dict[int, nn.Module] = {}
     for name, head in model.heads.items():
         given = head.projection.matrix(model.table(name))

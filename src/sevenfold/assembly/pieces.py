@@ -60,6 +60,15 @@ def body(hidden: Hidden) -> Hidden:
     return hidden.each(lambda part: part[:, start:])._replace(spans=None) if start else hidden
 
 
+def unprompted(hidden: Hidden) -> Hidden:
+    """The tokens of a trunk without an adapter's prompts in front, if it has any."""
+    count = (hidden.spans or {}).get("prompts", (0, 0))[1]
+    if not count:
+        return hidden
+    spans = {name: (a - count, b - count) for name, (a, b) in (hidden.spans or {}).items() if name != "prompts"}
+    return hidden.each(lambda part: part[:, count:])._replace(spans=spans)
+
+
 def reading_order(hidden: Hidden, padding_first: bool = False) -> Tensor:
     """[b n]: each row's tokens in the order in which they are read, padding behind (or before) them."""
     x, valid = hidden.x, hidden.valid
@@ -120,7 +129,7 @@ def placed(coords: Tensor, columns: Sequence[int], axes: int) -> Tensor:
 
 def streams_in(hidden: Hidden) -> list[str]:
     """The streams (and earlier trunks) that a Hidden is made of, in their order."""
-    return [name for name in hidden.spans or {} if name not in ("class", "registers")]
+    return [name for name in hidden.spans or {} if name not in ("class", "registers", "prompts")]
 
 
 def extent(modality: Modality) -> int | None:

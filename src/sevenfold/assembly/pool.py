@@ -49,13 +49,35 @@ def class_mean(hidden: Hidden) -> Tensor:
     return torch.cat([class_token(hidden), mean(hidden)], -1)
 
 
+def quarters(hidden: Hidden) -> Tensor:
+    """The means over the tokens of each quarter of a picture, side by side: upper left, upper right, lower left, lower right.
+
+    Its middle is that of the coordinates of valid tokens; tokens on the middle line are in both halves. 0 for an empty quarter.
+    """
+    start, coords = extras_of(hidden), hidden.coords
+    if coords is None or coords.shape[-1] != 2:
+        raise ConfigError("pool: quarters are those of a picture: tokens with two coordinate axes")
+    x, place = hidden.x[:, start:], coords[:, start:]
+    here = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    here = here if hidden.valid is None else hidden.valid[:, start:]
+    wide = place.double()
+    low = wide.masked_fill(~here[..., None], torch.inf).amin(1, keepdim=True)
+    high = wide.masked_fill(~here[..., None], -torch.inf).amax(1, keepdim=True)
+    middle = (low + high) / 2
+    halves = torch.stack([wide <= middle, wide >= middle])
+    weight = (halves[:, None, ..., 0] & halves[None, :, ..., 1] & here).flatten(0, 1).to(x.dtype)
+    sums = torch.einsum("qbn,bnd->bqd", weight, x)
+    return (sums / weight.sum(-1).T[..., None].clamp(min=1)).flatten(1)
+
+
 POOLS: dict[str, Callable[[Hidden], Tensor]] = {
     "mean": mean,
     "class": class_token,
     "last": last,
     "class_mean": class_mean,
+    "quarters": quarters,
 }
-WIDER = {"class_mean": 2}
+WIDER = {"class_mean": 2, "quarters": 4}
 """How many times the trunk's width a pooled vector has, where not once."""
 
 

@@ -55,6 +55,7 @@ class Stepping(Ruled):
     config: Any
     blocks: ModuleList[Block]
     norm: Norm | None
+    prompts: Any
 
     def condition(self, batch: Batch, rows: int) -> Tensor | None:
         raise NotImplementedError
@@ -91,6 +92,8 @@ class Stepping(Ruled):
         """
         mask = Mask(self.config.mask.causal, self.config.mask.window, prefix)
         seen = hidden.x.shape[1] if hidden.valid is None else hidden.valid.long().sum(1, keepdim=True)
+        if self.prompts is not None and isinstance(state.used, int) and not state.used:
+            seen = seen - len(self.prompts)
         hidden = self._around(self._finish(hidden._replace(condition=state.condition), state.used), memory)
         after = []
         x = hidden.x

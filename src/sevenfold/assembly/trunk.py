@@ -36,6 +36,7 @@ from sevenfold.assembly.pieces import (
     reading_order,
     streams_in,
     trunk_axes,
+    unprompted,
 )
 from sevenfold.assembly.pool import extras_of
 from sevenfold.assembly.splice import splice_of
@@ -133,6 +134,7 @@ class Trunk(Stepping):
         self.splice = splice_of(config, streams)
         extra = int(config.class_token) + config.registers
         self.tokens = nn.Parameter(torch.empty(extra, width)) if extra else None
+        self.prompts: nn.Parameter | None = None  # put there by an adapter (sevenfold.assembly.adapter.prompt)
         self.marks = (
             nn.ParameterDict({name: nn.Parameter(torch.empty(width)) for name in config.inputs})
             if config.stream_embedding
@@ -169,7 +171,7 @@ class Trunk(Stepping):
 
     def rules(self) -> dict[str, Rule]:
         """Of the class and register tokens, and the marks of streams. Latents begin as large as vectors are."""
-        own = [name for name in self.own_parameters() if name.partition(".")[0] in ("tokens", "marks")]
+        own = [name for name in self.own_parameters() if name.partition(".")[0] in ("tokens", "marks", "prompts")]
         return {name: Normal(0.02 if self.config.inputs else 1.0) for name in own}
 
     def train(self, mode: bool = True) -> Trunk:
@@ -209,16 +211,24 @@ class Trunk(Stepping):
         return piece._replace(x=x, spans={name: (front, x.shape[1])}, streams=streams)
 
     def extras(self, rows: int, like: Hidden) -> list[Hidden]:
-        """The class and register tokens, for `rows` rows."""
+        """The prompts of an adapter, the class and register tokens, for `rows` rows."""
+        front = [] if self.prompts is None else [self._placeless(self.prompts, rows, like)]
+        front = [piece._replace(spans={"prompts": (0, piece.x.shape[1])}) for piece in front]
         if self.tokens is None:
-            return []
+            return front
         x: Tensor = self.tokens
         first, row = int(self.config.class_token), self.position.class_row()
         if row is not None and first:
             x = x + F.pad(row[None], (0, 0, 0, len(x) - 1))
+        spans = {"class": (0, first), "registers": (first, len(x))}
+        return [*front, self._placeless(x, rows, like)._replace(spans=spans)]
+
+    @staticmethod
+    def _placeless(x: Tensor, rows: int, like: Hidden) -> Hidden:
+        """Tokens [k d] that stand nowhere, in front of each row."""
         x = x.to(like.x.dtype).expand(rows, -1, -1)
         coords = None if like.coords is None else like.coords.new_zeros(rows, x.shape[1], like.coords.shape[-1])
-        return [Hidden(x, coords, spans={"class": (0, first), "registers": (first, x.shape[1])})]
+        return Hidden(x, coords)
 
     def latents(self, memory: Hidden) -> Hidden:
         """The tokens of a trunk without inputs, as many rows as what it reads; they stand nowhere."""
@@ -235,7 +245,10 @@ class Trunk(Stepping):
         """Positions of numbered tokens, the input norm and dropout."""
         x = hidden.x
         if self.config.index:
-            coords = (numbered(hidden) + before).unsqueeze(-1)
+            numbers = numbered(hidden)
+            if self.prompts is not None and isinstance(before, int) and not before:
+                numbers = (numbers - len(self.prompts)).clamp(min=0)  # prompts stand at 0, and count for nothing
+            coords = (numbers + before).unsqueeze(-1)
             hidden = hidden._replace(coords=coords)
             added = self.position.embed(coords)
             x = x if added is None else x + added.to(x.dtype)
@@ -284,9 +297,9 @@ class Trunk(Stepping):
         if self.norm is not None:
             x = self.norm(x, inner.condition, inner.valid)
         if order is None:
-            return hidden._replace(x=x, pair=inner.pair, grid=inner.grid)
+            return unprompted(hidden._replace(x=x, pair=inner.pair, grid=inner.grid))
         back = order.argsort(1)
-        return hidden._replace(x=take(x, back), pair=pair_in_order(inner.pair, back))
+        return unprompted(hidden._replace(x=take(x, back), pair=pair_in_order(inner.pair, back)))
 
     def _around(self, hidden: Hidden, memory: Hidden | None) -> Hidden:
         """What mixers need beside the tokens: rotations, the bias of the position, the memory (padding if it is absent)."""

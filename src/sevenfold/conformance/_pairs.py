@@ -61,7 +61,8 @@ def check_without_frames(config: Any) -> None:
 
 
 def check_lines(config: Any) -> None:
-    """Of a grid: a token depends on whole lines that it is in and nothing else, and on nothing that is padding."""
+    """Of a grid: a token depends on whole lines that it is in, or the square around it, and nothing else, and on nothing that
+    is padding."""
     mixer = made(config)
     if "grid" not in mixer.needs or mixer.pairs:
         raise Skipped("does not mix a grid")
@@ -71,8 +72,13 @@ def check_lines(config: Any) -> None:
     reach = _reach(mixer, hidden, mask)
     where = torch.arange(TOKENS)
     line = {"row": where // columns, "column": where % columns}
-    same = {name: number[:, None] == number[None] for name, number in line.items()}
-    expect(any(torch.equal(reach, seen) for seen in same.values()), "a token does not depend on just its row or column")
+    same = [number[:, None] == number[None] for number in line.values()]
+    away = torch.stack([(number[:, None] - number[None]).abs() for number in line.values()]).amax(0)
+    squares = [away <= side for side in range(max(rows, columns))]
+    expect(
+        any(torch.equal(reach, seen) for seen in (*same, *squares)),
+        "a token does not depend on just its row, its column or the square around it",
+    )
     valid = torch.rand(ROWS, TOKENS) < 0.7
     whole = given(mixer, noise(), valid=valid)
     other = whole._replace(x=torch.where(valid[..., None], whole.x, torch.randn_like(whole.x)))

@@ -52,7 +52,7 @@ def check_check(config: Any) -> None:
         once = modality.check(raw)
         expect(same(modality.check(once), once), "check changes an item that is checked already")
     wrong: Any
-    for wrong in (None, {"a": 1}, []):
+    for wrong in (None, {"a": 1}, [[]]):
         refusal(partial(modality.check, wrong), ValueError)
 
 

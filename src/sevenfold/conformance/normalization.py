@@ -64,6 +64,14 @@ def check_repeatable(config: Any) -> None:
     near(norm(x[1:2], told[1:2]), norm(x, told)[1:2], "a row on its own")
 
 
+def check_across(config: Any) -> None:
+    """In training too, unless it says that a row sees the statistics of others."""
+    norm = made(config).double().train()
+    x = torch.randn(ROWS, TOKENS, WIDTH, dtype=torch.float64)
+    told = condition(dtype=x.dtype)
+    expect(torch.equal(norm(x[1:2], told[1:2]), norm(x, told)[1:2]) != norm.across, "says `across` wrongly")
+
+
 def check_gradients(config: Any) -> None:
     """Every trainable parameter gets a gradient, and so does the input."""
     norm = lively(made(config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from sevenfold.conformance._kit import RowNoise, Skipped, counted, expect, finit
 from sevenfold.core.part import decode, find
 from sevenfold.core.types import Batch, Loss, Stream
 from sevenfold.data.loader import gather
+from sevenfold.training.cached import through_pieces
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe
 
@@ -83,6 +85,8 @@ def check_loss(config: Any) -> None:
     held = [name for name, value in loss.outputs.items() if value.requires_grad]
     expect(not held, f"outputs {held} hold on to gradients")
     expect(not any(total.requires_grad for total, _ in loss.terms.values()), "a term holds on to gradients")
+    missing = set(objective.watched) - loss.terms.keys()
+    expect(not missing, f"watches {sorted(missing)}, which the loss does not tell")
 
 
 def check_initial(config: Any) -> None:
@@ -128,8 +132,7 @@ def check_accumulation(config: Any) -> None:
     objective, batch = made(config)
     if not objective.decomposable:
         raise Skipped("compares the rows of a batch")
-    objective.double()
-    batch = {name: s if s.discrete else s._replace(values=s.values.double()) for name, s in batch.items()}
+    batch = in_double(objective, batch)
     rows, drawn = len(next(iter(batch.values())).values), objective.draw(batch)
     whole = objective(batch, drawn)
     total, count = torch.zeros((), dtype=torch.float64), 0.0
@@ -138,6 +141,35 @@ def check_accumulation(config: Any) -> None:
         total, count = total + piece.total, count + float(piece.count)
     near(total, whole.total.double(), "the sum of two pieces", 1e-10 if whole.total.dtype == torch.float64 else 1e-6)
     expect(count == float(whole.count), "the counts of two pieces do not add up")
+
+
+def check_cached(config: Any) -> None:
+    """In training, a batch in pieces gives the loss and the gradients of the whole, if it says that it is cached; what it
+    embeds of a row does not depend on the others."""
+    objective, batch = made(config)
+    if not objective.cached:
+        raise Skipped("is not made of vectors of rows")
+    expect(not objective.decomposable, "adds up over rows as it is: it need not be cached")
+    batch = in_double(objective.train(), batch)
+    drawn = objective.draw(batch)
+    loss = objective(batch, drawn)
+    loss.total.backward()
+    wanted = {name: p.grad for name, p in objective.named_parameters()}
+    objective.zero_grad()
+    pieces = [(slice(0, 3), 1), (slice(3, 4), 2), (slice(4, ROWS), 3)]
+    found = through_pieces(objective, batch, drawn, pieces, 4, nullcontext)
+    expect(float(found.count) == float(loss.count), "the count of a batch in pieces is another")
+    near(found.total, loss.total, "the loss of a batch in pieces", 1e-12)
+    for name, parameter in objective.named_parameters():
+        if wanted[name] is not None:
+            expect(parameter.grad is not None, f"{name} gets no gradient from pieces")
+            near(parameter.grad, wanted[name], f"the gradient of {name}, of a batch in pieces", 1e-11)
+
+
+def in_double(objective: Any, batch: Batch) -> Batch:
+    """The batch in float64, and the objective made so."""
+    objective.double()
+    return {name: s if s.discrete else s._replace(values=s.values.double()) for name, s in batch.items()}
 
 
 def check_padding(config: Any) -> None:

@@ -24,16 +24,19 @@ ROOMS: dict[str, str] = {
     "residual": "sevenfold.blocks.residual",
     "initialisation": "sevenfold.assembly.initialisation",
     "connector": "sevenfold.assembly.connector",
+    "adapter": "sevenfold.assembly.adapter",
     "source": "sevenfold.data.source",
     "view": "sevenfold.data.view",
     "modality": "sevenfold.modality",
     "objective": "sevenfold.objective",
     "masker": "sevenfold.objective.masker",
+    "balance": "sevenfold.objective.balance",
     "quantizer": "sevenfold.objective.quantizer",
     "family": "sevenfold.family",
     "optimizer": "sevenfold.training.optimizer",
     "schedule": "sevenfold.training.schedule",
     "metric": "sevenfold.evaluation.metric",
+    "method": "sevenfold.adaptation.method",
 }
 """Room name → the package whose files are its parts."""
 

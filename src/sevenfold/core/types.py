@@ -179,6 +179,11 @@ class Loss(NamedTuple):
     def mean(self) -> Tensor:
         return self.total / self.count.clamp(min=1)
 
+    def with_balance(self, extra: Tensor) -> Loss:
+        """With `extra`, what parts of the model ask for, added to the total and told in the term `balance`."""
+        terms = {**self.terms, "balance": (extra.detach(), self.count)}
+        return self._replace(total=self.total + extra, terms=terms)
+
 
 def wide(x: Tensor) -> Tensor:
     """x in float32, or in float64 if it is that already: for sums and recurrences that bf16 cannot hold."""

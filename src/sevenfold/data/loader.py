@@ -5,9 +5,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,29 @@ Look = Callable[[Any, np.random.Generator | None, np.random.Generator], Tokens]
 Item = dict[str, Tokens]
 Key = tuple[int, int]
 """(epoch, index)"""
+
+
+class Aligned(NamedTuple):
+    """A stream that says something of every token of another one, of which `around` are begin and end tokens; items are cut to
+    so many tokens."""
+
+    stream: str
+    of: str
+    around: int
+    length: int | None
+    of_length: int | None
+
+    def check(self, item: Item) -> None:
+        """ValueError, one line, if an item has not one for each, unless it was cut."""
+        if self.stream not in item or self.of not in item:
+            return
+        said, there = len(item[self.stream].values), len(item[self.of].values)
+        tokens = there - self.around
+        if (said > tokens and there != self.of_length) or (said < tokens and said != self.length):
+            raise ValueError(
+                f"{self.stream} has {said} labels, and {self.of} {tokens} tokens: there must be one for each "
+                "(tokenizers with a token a letter: residue, kmer with k: 1, characters)"
+            )
 
 
 class Samples(Dataset[Item | BadSample]):
@@ -48,12 +71,16 @@ class Items(Samples):
         seed: int,
         views: bool,
         looks: Mapping[str, tuple[str, Look]] | None = None,
+        aligned: Sequence[Aligned] = (),
+        lacking: Mapping[str, Collection[int]] | None = None,
     ):
         """`encoders`: stream → (the sample's field, what makes tokens of it). `views`: make random changes (training).
         `looks`: the same for streams whose items are changed always; what makes tokens is given two generators, of which the
-        first is None unless `views`."""
+        first is None unless `views`. `aligned`: streams that say something of another one's tokens.
+        `lacking`: field → the samples whose value is taken away."""
         self.source, self.indices, self.encoders = source, list(indices), dict(encoders)
         self.seed, self.views, self.looks = seed, views, dict(looks or {})
+        self.lacking, self.aligned = dict(lacking or {}), tuple(aligned)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -63,6 +90,8 @@ class Items(Samples):
         index = self.indices[place]
         try:
             sample = self.source[index]
+            if self.lacking:
+                sample = {field: raw for field, raw in sample.items() if index not in self.lacking.get(field, ())}
             item = {}
             for stream, (field, encode) in self.encoders.items():
                 raw = sample.get(field)
@@ -76,6 +105,8 @@ class Items(Samples):
                     item[name] = look(raw, generator, numpy_generator(self.seed, "look", name, epoch, index))
             if not item:
                 return BadSample(self.source.where(index), "holds none of the streams")
+            for pair in self.aligned:
+                pair.check(item)
             return item
         except BadSample as error:
             return error

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sevenfold.assembly.adapter import merged
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError, ConfigError
@@ -78,6 +79,7 @@ def put(final: Path, fill: Callable[[Path], Iterable[str]]) -> None:
 
 def written(model: Model, objective: nn.Module | None = None) -> tuple[Family, dict[str, Any], dict[str, Tensor]]:
     """(its family, the published record as it is now, published tensors) of a model. ConfigError as in `publish`."""
+    model = merged(model)
     record = model.published
     if not record:
         raise ConfigError(

@@ -210,7 +210,7 @@ class Family(part.Part):
 
     def to_published(self, state: State) -> dict[str, Tensor]:
         """Published tensors from ours (see `state_of`), which they may share memory with. CheckpointError as in
-        `from_published`."""
+        `from_published`; what an objective has besides (teachers, projectors) is not published."""
         given = dict(state)
         found: dict[str, Tensor] = {}
         for rule in self.rules():
@@ -219,7 +219,7 @@ class Family(part.Part):
         for name in list(given):
             if name.startswith(LUGGAGE) and matches(self.carried, name.removeprefix(LUGGAGE)):
                 found[name.removeprefix(LUGGAGE)] = given.pop(name).detach()
-        self._nothing_left(given, "the model has")
+        self._nothing_left({k: v for k, v in given.items() if not k.startswith(OBJECTIVE)}, "the model has")
         return found
 
     def load(self, state: State, model: Model, objective: nn.Module | None = None) -> None:

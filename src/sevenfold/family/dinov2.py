@@ -5,7 +5,7 @@
 Oquab 2023, arXiv:2304.07193, sizes from its table 17; registers r Darcet 2023, arXiv:2309.16588. Weights:
 huggingface.co/facebook/dinov2-base. Objective: supervised with pool: class_mean, where there is a classifier. The table T
 is learned on pictures of 518 pixels, and stretched to those of 224 that the preprocessor makes (with registers: blurred
-first). The mask token is carried along.
+first). The mask token is that of the objectives ibot and dinov2; without one of these it is carried along.
 """
 
 from __future__ import annotations
@@ -165,12 +165,14 @@ class DINOv2(Pictures):
         return Rule("trunks.enc.tokens", tuple(names), Op(lambda theirs: [torch.cat(theirs, 1)[0]], give))
 
     def _mask(self, embeddings: str) -> list[Rule]:
-        """The mask token; of a model that began here it is 0, as it is where pretraining begins."""
+        """The mask token, which is the objective's; of a model that learned without one it is 0, as it is where pretraining begins."""
         if not (self.config.use_mask_token or REGISTERS[self.config.model_type]):
             return []
         width = self.config.hidden_size
 
         def give(ours: list[Any]) -> list[Tensor]:
-            return [torch.zeros(1, width) if ours[0] is None else ours[0]]
+            fits = ours[0] is not None and ours[0].shape == (width,)
+            return [ours[0][None] if fits else torch.zeros(1, width)]
 
-        return [Rule("luggage.mask_token", f"{embeddings}.mask_token", Op(lambda theirs: theirs, give))]
+        op = Op(lambda theirs: [theirs[0][0]], give, True)
+        return [Rule("objective.mask_token", f"{embeddings}.mask_token", op)]

@@ -4,8 +4,8 @@
 
 Zhai 2023, arXiv:2303.15343 section 3; the probe that pools a picture is that of Zhai 2021, arXiv:2106.04560 section 3. GELU
 is the tanh approximation. Weights: huggingface.co/google/siglip-base-patch16-224. Captions are filled up to `length`, and what
-fills them is read as well. Objective: {kind: infonce, trunks: [map, t], multi_positive: false}; the scale s and the bias b of
-the sigmoid are kept with the weights for an objective that holds them.
+fills them is read as well. Objective: {kind: sigmoid, trunks: [map, t], multi_positive: false}, which holds the scale s and the
+bias b; they are kept with the weights for it.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class SigLIP(Pictures):
     }
     processor = "Siglip"
     states = {"v": "vision_model_output.hidden_states", "t": "text_model_output.hidden_states"}
-    objective = {"kind": "infonce", "trunks": ("map", "t"), "multi_positive": False}
+    objective = {"kind": "sigmoid", "trunks": ("map", "t"), "multi_positive": False}
     unused = [r"(text|vision)_model\.embeddings\.position_ids"]
 
     def model(self) -> ModelConfig:

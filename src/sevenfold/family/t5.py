@@ -5,7 +5,8 @@
 
 Raffel 2019, arXiv:1910.10683, sizes from section 3.7. f is relu; T5 v1.1, Flan-T5, UL2 and mT5 (arXiv:2010.11934) gate it,
 and have a head of its own without the factor. Weights: huggingface.co/google-t5, google/t5-v1_1-base, google/flan-t5-base,
-google/mt5-small. Objective: next_token on what is written. Dropout within the feed-forward part is not taken over.
+google/mt5-small. Objective: span_corruption of plain text; next_token on what is written, where there are pairs. Dropout
+within the feed-forward part is not taken over.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class T5(Family):
         scaled = config.tie_word_embeddings if config.scale_decoder_outputs is None else config.scale_decoder_outputs
         self.tied = scaled and config.model_type == "t5"
         self.states = {"enc": "encoder_hidden_states", "dec": "decoder_hidden_states"}
-        self.objective = {"kind": "next_token", "trunk": "dec", "stream": "target"}
+        self.objective = {"kind": "span_corruption"}
         if not self.writes:
             self.states, self.objective = {"enc": "hidden_states"}, {"kind": "masked_token"}
         self.copies = {r"(en|de)coder\.embed_tokens\.weight": "shared.weight"}

@@ -21,6 +21,7 @@ from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.tokenization import Tokenizer, check_ready
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.seeds import numpy_generator
 from sevenfold.core.types import Tokens
 from sevenfold.data.view import View
 from sevenfold.modality._features import Features, Shingles, token_counts
@@ -96,9 +97,9 @@ class Modality(part.Part):
 
     axes: ClassVar[tuple[str, ...]] = ()
     """Default names of the coordinate axes, as many as the tokenizer's coordinates have columns."""
-    task: ClassVar[Literal["classes", "numbers", "labels"] | None] = None
-    """What it is to predict an item of this kind: one of some classes, numbers, or any of some labels (the item is a sequence of
-    them); None: it is no target."""
+    task: ClassVar[Literal["classes", "numbers", "labels", "tokens"] | None] = None
+    """What it is to predict an item of this kind: one of some classes, numbers, or any of some labels, a class for each token of
+    another stream; None: it is no target."""
 
     def __init__(self, config: Any):
         self.config = config
@@ -127,16 +128,24 @@ class Modality(part.Part):
         not from this modality alone (a label, a number)."""
         return None
 
-    @classmethod
-    def augmentation(cls) -> Augmentation:
+    def augmentation(self) -> Augmentation:
         """The changes that keep what an item of this kind is, for objectives that compare several looks at one."""
         return Augmentation()
+
+    def within(self, raw: Any) -> Any:
+        """A checked item that views have changed, brought back into the range that its kind has (a sound is in -1…1)."""
+        return raw
 
     # What it does
     def fit(self, raws: Iterable[Any]) -> None:
         """Let the tokenizer learn from training items, unless it is ready."""
         if not self.tokenizer.ready:
             self.tokenizer.fit([self.prepared(self.check(raw)) for raw in raws])
+
+    def remarks(self, raws: Sequence[Any]) -> list[str]:
+        """What a person should know about the training items that its tokenizer learned from, a line each: a class with one
+        of them, numbers that are all equal."""
+        return []
 
     def prepared(self, raw: Any) -> Any:
         """A checked item as the tokenizer gets it: as it is, unless all items are brought to one form (one size)."""
@@ -151,18 +160,17 @@ class Modality(part.Part):
         self, raw: Any, generator: np.random.Generator | None, draw: np.random.Generator, views: Sequence[View] = ()
     ) -> Tokens:
         """One raw item as Tokens, changed by `views` too, after its own: those with `draw`, its own as in `tokens`."""
-        raw = self._viewed(raw, generator)
-        for view in views:
-            raw = view(raw, draw)
-        return self._encoded(raw, True)
+        return self._encoded(self._changed(self._viewed(raw, generator), views, draw), True)
 
     def _viewed(self, raw: Any, generator: np.random.Generator | None) -> Any:
         check_ready(self.tokenizer)
         raw = self.check(raw)
-        if generator is not None:
-            for view in self.views:
-                raw = view(raw, generator)
-        return raw
+        return raw if generator is None else self._changed(raw, self.views, generator)
+
+    def _changed(self, raw: Any, views: Sequence[View], draw: np.random.Generator) -> Any:
+        for view in views:
+            raw = view(raw, draw)
+        return self.within(raw) if views else raw
 
     def _encoded(self, raw: Any, cut: bool) -> Tokens:
         tokens = self.tokenizer.encode(self.prepared(raw))
@@ -266,3 +274,22 @@ class Modality(part.Part):
     def restore(self, folder: str | Path) -> None:
         """Read the tokenizer's files."""
         self.tokenizer.restore(Path(folder))
+
+
+def check_views(views: Sequence[View], modality: Modality, where: str) -> None:
+    """ConfigError, before any data is read, for a view that cannot be made of items of the modality."""
+    kinds = {getattr(base, "kind", None) for base in type(modality).__mro__}
+    for view in views:
+        if view.modalities and not kinds.intersection(view.modalities):
+            told = ", ".join(view.modalities[:-2] + (" and ".join(view.modalities[-2:]),))
+            raise ConfigError(
+                f"{where}: {view.kind} changes items of {told}, not of {modality.kind}: take it out of views"
+            )
+    raw = modality.check(modality.example()[0])
+    for view in views:
+        try:
+            raw = modality.check(modality.within(view(raw, numpy_generator("views"))))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+        except ValueError:  # an example may be too small for it, items of the data need not be
+            return

@@ -16,7 +16,7 @@ from sevenfold.blocks.tokenization.action_bin import actions
 from sevenfold.core import part
 from sevenfold.core.errors import DataError
 from sevenfold.data.source.series import read_table
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._drawn import curves, sparks
 from sevenfold.modality._features import Features, series_features
 from sevenfold.modality._strings import spread
@@ -104,6 +104,10 @@ class Actions(Modality):
         return float(np.sqrt(np.nanmean(away**2)))
 
     error_unit = "root mean square, standard deviations of the column"
+
+    def augmentation(self) -> Augmentation:
+        """A piece of the steps."""
+        return Augmentation(({"kind": "crop", "share": (0.5, 1.0)},), ({"kind": "crop", "share": (0.2, 0.5)},))
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:

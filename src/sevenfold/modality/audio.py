@@ -18,7 +18,7 @@ from sevenfold.blocks.tokenization.mu_law import sound
 from sevenfold.core import part
 from sevenfold.core.errors import DataError
 from sevenfold.data.source.audio import RATE, read_sound
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._drawn import curves, sparks
 from sevenfold.modality._features import Features
 from sevenfold.modality._strings import spread
@@ -107,6 +107,17 @@ class Audio(Modality):
         return float(np.sqrt(np.mean(away**2)) / (np.sqrt(np.mean(samples**2)) or 1.0))
 
     error_unit = "root mean square, of the sound's"
+
+    def augmentation(self) -> Augmentation:
+        """A piece of most of it, louder or quieter, with noise; pieces are shorter."""
+        change = {"kind": "gain", "factor": (0.5, 1.5)}, {"kind": "noise", "deviation": 0.05}
+        return Augmentation(
+            ({"kind": "crop", "share": (0.7, 1.0)}, *change), ({"kind": "crop", "share": (0.2, 0.5)}, *change)
+        )
+
+    def within(self, raw: Any) -> np.ndarray:
+        """Samples in -1…1: what is louder is cut off."""
+        return raw.clip(-1, 1)
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:

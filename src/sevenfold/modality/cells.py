@@ -1,6 +1,7 @@
 """Cells: the genes that one expresses, with their counts, become tokens along one axis.
 
-By default ranks (`gene_rank`, as in Geneformer); `gene_bin` and `gene_value` are the two encodings of scGPT.
+By default ranks (`gene_rank`, as in Geneformer); `gene_bin` and `gene_value` are the two encodings of scGPT, `expression` is one
+vector of all genes (as principal components and scVI see a cell).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sevenfold.blocks.tokenization._genes import PER, GeneTokenizer, cell_of
 from sevenfold.core import part
 from sevenfold.core.cell import Cell
 from sevenfold.core.errors import ConfigError
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._features import Features, chosen
 from sevenfold.modality._strings import spread
 
@@ -149,6 +150,13 @@ class Cells(Modality):
         """(".csv", a gene and its count on each line)."""
         lines = [f"{gene},{count:.9g}" for gene, count in raw.named.items()]
         return ".csv", ("\n".join(lines) + "\n").encode()
+
+    def augmentation(self) -> Augmentation:
+        """Sequenced less deeply, some genes not seen; in pieces more of them."""
+        return Augmentation(
+            ({"kind": "thin", "share": (0.5, 0.9)}, {"kind": "drop_genes", "rate": 0.2}),
+            ({"kind": "thin", "share": (0.2, 0.5)}, {"kind": "drop_genes", "rate": 0.5}),
+        )
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:

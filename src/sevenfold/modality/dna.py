@@ -12,7 +12,7 @@ import numpy as np
 
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._features import Features, Shingles, both_strands, kmers
 from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
 
@@ -64,6 +64,13 @@ class DNA(Modality):
 
     unit = "codons of frame 0"
     error_unit = "share of bases"
+
+    def augmentation(self) -> Augmentation:
+        """Either strand, a piece of most of it, a few bases exchanged; pieces are of a third or so."""
+        change = {"kind": "reverse_complement"}, {"kind": "mutate", "rate": 0.05, "alphabet": "ACGT"}
+        return Augmentation(
+            ({"kind": "crop", "share": (0.7, 1.0)}, *change), ({"kind": "crop", "share": (0.2, 0.5)}, *change)
+        )
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:

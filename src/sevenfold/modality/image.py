@@ -52,10 +52,20 @@ class Image(Modality):
             raw = np.asarray(raw.convert("RGBA" if seen_through else MODES[raw.mode]))
         return picture(raw)
 
-    @classmethod
-    def augmentation(cls) -> Augmentation:
-        """Moved, turned and scaled a little."""
-        return Augmentation(whole=({"kind": "affine", "degrees": 15, "scale": 0.15, "slant": 0.15, "pixels": 2},))
+    def augmentation(self) -> Augmentation:
+        """Moved, turned and scaled a little, coloured ones in other light; pieces are about half as high and wide."""
+        whole = [{"kind": "affine", "degrees": 15, "scale": 0.15, "slant": 0.15, "pixels": 2}]
+        if getattr(self.tokenizer, "channels", None) in (3, 4):
+            whole.append({"kind": "colour"})
+        cells, patch = getattr(self.tokenizer, "cells", None), getattr(self.tokenizer.config, "patch", 1)
+        size = (
+            [patch * max(1, round(0.45 * count)) for count in cells] if cells and self.config.resize is None else None
+        )
+        return Augmentation(tuple(whole), ({"kind": "resized_crop", "scale": (0.15, 0.4), "size": size}, *whole))
+
+    def within(self, raw: Any) -> np.ndarray:
+        """Floats in 0…1."""
+        return raw.clip(0, 1) if raw.dtype.kind == "f" else raw
 
     def prepared(self, raw: Any) -> np.ndarray:
         """The picture in the size that `resize` says."""

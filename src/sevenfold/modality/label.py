@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sevenfold.blocks.tokenization import Tokenizer
-from sevenfold.blocks.tokenization.category import label_of
+from sevenfold.blocks.tokenization._labelled import label_of
 from sevenfold.core import part
 from sevenfold.modality import Modality
 
@@ -28,6 +28,14 @@ class Label(Modality):
         if label == "":
             raise ValueError("the label is empty")
         return label
+
+    def remarks(self, raws: Sequence[Any]) -> list[str]:
+        counts = Counter(label_of(raw) for raw in raws)
+        if len(counts) == 1:
+            return [f"all {len(raws)} training items are {next(iter(counts))!r}: there is nothing to tell apart"]
+        once = [f"{label!r}" for label, count in counts.items() if count == 1]
+        more = f" and {len(once) - 5} more" if len(once) > 5 else ""
+        return [f"one training item alone is {', '.join(once[:5])}{more}"] if once else []
 
     def summary(self, raws: Sequence[Any]) -> dict[str, Any]:
         counts = Counter(label_of(raw) for raw in raws)

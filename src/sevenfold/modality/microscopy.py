@@ -20,7 +20,7 @@ from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization.intensity import micrograph_of
 from sevenfold.core import part
 from sevenfold.core.cell import Micrograph
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._features import Features, areas, statistics
 from sevenfold.modality._strings import spread
 
@@ -146,6 +146,18 @@ class Microscopy(Modality):
         file = io.BytesIO()
         np.save(file, raw.pixels if isinstance(raw, Micrograph) else raw, allow_pickle=False)
         return ".npy", file.getvalue()
+
+    def augmentation(self) -> Augmentation:
+        """Mirrored, each marker brighter or darker, with noise; pieces are enlarged."""
+        light = {"kind": "gain"}, {"kind": "noise", "deviation": 0.05}
+        flip = {"kind": "flip", "horizontal": 0.5, "vertical": 0.5}
+        return Augmentation((flip, *light), ({"kind": "resized_crop", "scale": (0.15, 0.4)}, flip, *light))
+
+    def within(self, raw: Any) -> Any:
+        """Intensities not below 0."""
+        if isinstance(raw, Micrograph):
+            return Micrograph(raw.markers, self.within(raw.pixels))
+        return raw.clip(0) if raw.dtype.kind == "f" else raw
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:

@@ -13,7 +13,7 @@ import numpy as np
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization.smiles import pieces
 from sevenfold.core import part
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._features import Features, Shingles, shingles, words
 from sevenfold.modality._strings import facts, mean_length, need_string, shown
 
@@ -72,6 +72,10 @@ class Molecule(Modality):
         found = pieces(self.check(raw))
         ends = np.cumsum([len(piece) for piece in found])
         return np.array([(end - len(piece), end) for end, piece in zip(ends, found) if _is_atom(piece)]).reshape(-1, 2)
+
+    def augmentation(self) -> Augmentation:
+        """A quarter of the atoms hidden, as MolCLR; half of them in pieces."""
+        return Augmentation(({"kind": "mask_atoms", "rate": 0.25},), ({"kind": "mask_atoms", "rate": 0.5},))
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:

@@ -29,6 +29,14 @@ class Number(Modality):
         """A finite float, from anything that float() takes."""
         return number_of(raw)
 
+    def remarks(self, raws: Sequence[Any]) -> list[str]:
+        numbers = [self.check(raw) for raw in raws]
+        return (
+            [f"all {len(raws)} training items are {numbers[0]:g}: there is nothing to predict"]
+            if len(set(numbers)) == 1
+            else []
+        )
+
     def summary(self, raws: Sequence[Any]) -> dict[str, Any]:
         if not raws:
             return {"items": 0}

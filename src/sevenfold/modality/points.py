@@ -18,7 +18,7 @@ from sevenfold.blocks.tokenization.point_group import cloud
 from sevenfold.core import part
 from sevenfold.core.errors import DataError
 from sevenfold.data.source.points import read_cloud
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._drawn import scatter, shades
 from sevenfold.modality._features import Features, statistics
 from sevenfold.modality._strings import spread
@@ -124,6 +124,14 @@ class Points(Modality):
         return float((cKDTree(other).query(one)[0].mean() + cKDTree(one).query(other)[0].mean()) / 2)
 
     error_unit = "Chamfer distance, in the cloud's unit"
+
+    def augmentation(self) -> Augmentation:
+        """Turned about z, a little larger or smaller, points moved and left out; pieces are what is near a point."""
+        change = ({"kind": "rotate"}, {"kind": "rescale"}, {"kind": "jitter"})
+        return Augmentation(
+            ({"kind": "drop_points", "share": (0.6, 1.0)}, *change),
+            ({"kind": "crop_points", "share": (0.2, 0.5)}, *change),
+        )
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:

@@ -12,9 +12,11 @@ import numpy as np
 
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core import part
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._features import Features, Shingles, kmers, shingles
 from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
+
+AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
 
 
 class Protein(Modality):
@@ -38,11 +40,11 @@ class Protein(Modality):
 
     def edits(self, raw: str, draw: np.random.Generator) -> dict[str, str]:
         """One residue replaced, inserted, deleted."""
-        return letter_edits(raw.upper(), draw, "ACDEFGHIKLMNPQRSTVWY", "residue")
+        return letter_edits(raw.upper(), draw, AMINO_ACIDS, "residue")
 
     def features(self, train: Sequence[str]) -> tuple[Features, ...]:
         """Residues and pairs of them; and the residue at each place, where all sequences have one length."""
-        return kmers(train, "ACDEFGHIKLMNPQRSTVWY", 2, "residue")
+        return kmers(train, AMINO_ACIDS, 2, "residue")
 
     def shingles(self, raw: str) -> Shingles:
         """5-mers."""
@@ -53,6 +55,13 @@ class Protein(Modality):
         return letters_lost(raw, back)
 
     error_unit = "share of residues"
+
+    def augmentation(self) -> Augmentation:
+        """A piece of most of it, a few residues exchanged; pieces are of a third or so."""
+        change = {"kind": "mutate", "rate": 0.05, "alphabet": AMINO_ACIDS}
+        return Augmentation(
+            ({"kind": "crop", "share": (0.7, 1.0)}, change), ({"kind": "crop", "share": (0.2, 0.5)}, change)
+        )
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:

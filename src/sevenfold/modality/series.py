@@ -16,7 +16,7 @@ from sevenfold.blocks.tokenization._series import series
 from sevenfold.core import part
 from sevenfold.core.errors import DataError
 from sevenfold.data.source.series import read_table
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._drawn import curves, sparks
 from sevenfold.modality._features import Features, series_features
 from sevenfold.modality._strings import spread
@@ -112,6 +112,13 @@ class Series(Modality):
         )
 
     error_unit = "root mean square, standard deviations of the item"
+
+    def augmentation(self) -> Augmentation:
+        """A piece of most of it, each channel larger or smaller, with noise, some channels missing; pieces are shorter."""
+        change = {"kind": "gain"}, {"kind": "noise", "deviation": 0.1}, {"kind": "drop_channels"}
+        return Augmentation(
+            ({"kind": "crop", "share": (0.7, 1.0)}, *change), ({"kind": "crop", "share": (0.2, 0.5)}, *change)
+        )
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:

@@ -17,7 +17,7 @@ from sevenfold.blocks.tokenization.backbone import backbone_of
 from sevenfold.core import part
 from sevenfold.core.backbone import bonded, frames_of, rmsd, torsions
 from sevenfold.core.errors import ConfigError, DataError
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._features import Features
 from sevenfold.modality._strings import spread
 
@@ -152,6 +152,13 @@ class Structure(Modality):
                         f"ATOM  {serial % 100000:5d}  {name:<3} GLY A{number % 10000:4d}    {xyz}  1.00  0.00           {name[0]}"
                     )
         return ".pdb", ("\n".join([*lines, "END"]) + "\n").encode()
+
+    def augmentation(self) -> Augmentation:
+        """A piece of the chain, atoms moved by a little more than they are measured to."""
+        change = {"kind": "jitter", "deviation": 0.01}
+        return Augmentation(
+            ({"kind": "crop", "share": (0.7, 1.0)}, change), ({"kind": "crop", "share": (0.2, 0.5)}, change)
+        )
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:

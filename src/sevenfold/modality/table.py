@@ -18,7 +18,7 @@ import numpy as np
 from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.blocks.tokenization.row import row_of
 from sevenfold.core import part
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._features import Features
 
 LISTED = 12
@@ -165,6 +165,10 @@ class Table(Modality):
         return sum(not _alike(value, back.get(name)) for name, value in row.items()) / len(row)
 
     error_unit = "share of cells, numbers within 1 %"
+
+    def augmentation(self) -> Augmentation:
+        """Some cells missing; in pieces most."""
+        return Augmentation(({"kind": "drop_columns", "rate": 0.3},), ({"kind": "drop_columns", "rate": 0.6},))
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[Any], items: int) -> Suggestion | None:

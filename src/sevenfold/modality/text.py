@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Tokens
-from sevenfold.modality import Modality, Suggestion
+from sevenfold.modality import Augmentation, Modality, Suggestion
 from sevenfold.modality._features import Features, Shingles, shingles, words
 from sevenfold.modality._strings import facts, letter_edits, letters_lost, mean_length, need_string, shown
 
@@ -41,8 +41,8 @@ class Text(Modality):
         if config.fill is not None and config.length is None:
             raise ConfigError("text: fill needs a length to fill up to")
 
-    def tokens(self, raw: Any, generator: np.random.Generator | None = None, cut: bool = True) -> Tokens:
-        tokens = super().tokens(raw, generator, cut)
+    def _encoded(self, raw: Any, cut: bool) -> Tokens:
+        tokens = super()._encoded(raw, cut)
         if self.config.fill is None or not cut:
             return tokens
         filling = self.tokenizer.specials.get("pad", self.config.fill)
@@ -83,6 +83,10 @@ class Text(Modality):
 
     unit = "words and signs"
     error_unit = "share of characters"
+
+    def augmentation(self) -> Augmentation:
+        """Independent pieces of it, as Contriever (arXiv:2112.09118); with `views: []` dropout alone, as SimCSE."""
+        return Augmentation(({"kind": "crop", "share": (0.5, 1.0)},), ({"kind": "crop", "share": (0.2, 0.5)},))
 
     @classmethod
     def suggest(cls, name: str, raws: Sequence[str], items: int) -> Suggestion:

@@ -8,17 +8,18 @@ say what is asked of each row are made in `draw`, for the whole batch: splitting
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row, model_rows, parameters, trained
+from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
-from sevenfold.core.types import Batch, Loss, Stream, wide
+from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.data.view import View
 from sevenfold.modality import Modality
 from sevenfold.objective.masker import Masker
@@ -38,6 +39,8 @@ class Look(NamedTuple):
 
     stream: str
     views: tuple[View.Config, ...] = ()
+    modality: Modality | None = None
+    """What makes tokens of the item, where that is not the stream's own (another model's tokenizer)."""
 
 
 class Objective(part.Part, Ruled):
@@ -49,8 +52,20 @@ class Objective(part.Part, Ruled):
     class Config(part.Config):
         pass
 
-    decomposable: ClassVar[bool] = True
+    decomposable: bool = True
     """Whether the loss of a batch is the sum of what its rows give on their own, so that accumulation is exact."""
+
+    shares: ClassVar[bool] = False
+    """Whether all that it needs of the model is what comes out of the trunks `through` (`reads`, then `judge`): several
+    objectives on one model then share the pass."""
+    through: tuple[str, ...] = ()
+
+    squared: bool = False
+    """Whether its loss is a squared error, and not nats: what a learned weight of it makes of it differs (`multi_task`)."""
+
+    cached: ClassVar[bool] = False
+    """Whether its loss is made of vectors of each row (`embed`, then `compare`): then a batch in pieces (`accumulate`) gives the
+    loss and the gradients of the whole, though rows are compared (see sevenfold.training.cached)."""
 
     whole_items: ClassVar[bool] = False
     """Whether it needs items one by one, never laid end to end (`pack`)."""
@@ -77,6 +92,12 @@ class Objective(part.Part, Ruled):
         return cares(self, {f"model.{name}": rate for name, rate in self.model.rates.items()})
 
     @classmethod
+    def models(cls, config: Any) -> dict[str, str]:
+        """Name → run folder, published folder or id, of trained models that it reads and does not change (teachers). One that
+        names some is built with them: `__init__(config, model, models)`."""
+        return {}
+
+    @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
         """Heads that it needs on the model, besides those that the recipe names. `sizes`: stream → ids or features.
 
@@ -84,9 +105,20 @@ class Objective(part.Part, Ruled):
         """
         return {}
 
+    @classmethod
+    def makes(cls, config: Any, model: ModelConfig) -> Mapping[str, str]:
+        """Streams that it makes itself: stream → the stream of the data that it is made from. They are read from no field of a
+        sample, and have the tokenizer of the other (`table`)."""
+        return {}
+
     def looks(self) -> dict[str, Look]:
         """Name → Look, for objectives that see an item several times (two augmentations, small crops). A batch has a stream
         for each name; a stream that is looked at stands there itself only under a look of its own name."""
+        return {}
+
+    def aligned(self) -> dict[str, str]:
+        """Stream → the stream whose tokens it says something of, one by one: items whose numbers of tokens differ cannot be
+        read."""
         return {}
 
     def settle(self) -> None:
@@ -97,30 +129,55 @@ class Objective(part.Part, Ruled):
         return {}
 
     def __call__(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
-        """`forward`, and to it the penalties that parts of the model leave in training (the balance of experts): the mean
-        over tokens of each, times the count, in the term `balance`."""
-        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty")]
-        for module in parts:
-            module.penalty = None
+        """`forward`, and to it what is `asked` times the count, in the term `balance`."""
+        self.asked()
         loss: Loss = super().__call__(batch, drawn)
+        extra = self.asked()
+        return loss if extra is None else loss.with_balance(extra * loss.count)
+
+    def asked(self) -> Tensor | None:
+        """What parts of the model ask for in training (the balance of experts) since they were last asked: the mean over
+        tokens of each, added up; None where nothing does."""
+        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty")]
         left = [module.penalty for module in parts if module.penalty is not None]
         for module in parts:
             module.penalty = None
-        if not left:
-            return loss
-        extra = torch.stack([total / tokens.clamp(min=1) for total, tokens in left]).sum() * loss.count
-        return loss._replace(total=loss.total + extra, terms={**loss.terms, "balance": (extra.detach(), loss.count)})
+        return torch.stack([total / tokens.clamp(min=1) for total, tokens in left]).sum() if left else None
 
     def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
         """The loss of a batch, or of some rows of one with the same rows of what was drawn; by default it draws itself.
 
-        Padding, rows without some stream and batches without one are no targets: see `nothing`.
+        Padding, rows without some stream and batches without one are no targets: see `nothing`. One that is `cached` offers
+        `embed` and `compare` instead.
         """
+        found = self.embed(batch, drawn)
+        return self.nothing() if found is None else self.compare(found)
+
+    def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
+        """Of one that is `cached`: tensors [k …] of the k rows that have all that it needs, from which `compare` makes the loss;
+        None if there is no such row. No row's tensors depend on other rows."""
         raise NotImplementedError
+
+    def compare(self, vectors: Mapping[str, Tensor]) -> Loss:
+        """Of one that is `cached`: the loss of the rows of a whole batch, from what `embed` gave of them."""
+        raise NotImplementedError
+
+    def reads(self, batch: Batch) -> Batch:
+        """The streams that it passes through the model, if it `shares`."""
+        return batch
+
+    def judge(self, done: Mapping[str, Hidden], batch: Batch) -> Loss:
+        """The loss of a batch, given the trunks' representations of what it `reads`."""
+        raise NotImplementedError
+
+    def targets(self, batch: Batch, drawn: Mapping[str, Tensor]) -> Tensor | None:
+        """The count of its loss on a batch, where that is known before the model is asked; else None."""
+        return None
 
     def nothing(self) -> Loss:
         """The loss where there is no target: 0 of 0, with a gradient of 0."""
-        zero = next(p for p in self.parameters() if p.requires_grad).flatten()[:0].sum()
+        every = chain(self.model.parameters(), self.parameters())
+        zero = next(p for p in every if p.requires_grad).flatten()[:0].sum()
         return Loss(zero, zero.detach(), {}, {})
 
     def initial(self, batch: Batch) -> float | None:
@@ -137,8 +194,10 @@ class Objective(part.Part, Ruled):
 
     def own_rows(self) -> list[Row]:
         """Its parameters outside of the model."""
-        count = parameters(self) - parameters(self.model)
-        return [Row("objective", str(self.kind), count, 0, trained(self) - trained(self.model))] if count else []
+        known = {id(p) for p in self.model.parameters()}
+        own = [p for p in self.parameters() if id(p) not in known]
+        count, learns = sum(p.numel() for p in own), sum(p.numel() for p in own if p.requires_grad)
+        return [Row("objective", str(self.kind), count, 0, learns)] if count else []
 
     def flops(self, batch: Batch) -> int:
         """FLOPs of one forward pass over the batch, by formula."""
@@ -148,6 +207,10 @@ class Objective(part.Part, Ruled):
     def after_step(self, step: int, steps: int) -> None:
         """Called after each optimizer step that is taken, the number of `step` counted from 0, of `steps` in all (teachers,
         queues, clamps). What schedules need later is kept in buffers."""
+
+    def product(self) -> None:
+        """Called once, when training ends, before the last look at held-out data: the model becomes what is to be kept (the
+        weights of a teacher, which are a mean over many steps). By default it stays what was trained."""
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         """What goes wrong in training, a line each, judged from the terms (and `loss`) of a look at held-out data, or of a

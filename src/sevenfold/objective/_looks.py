@@ -7,7 +7,7 @@ arXiv:2104.08821).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.modules import ModuleDict
 from sevenfold.core.types import Batch, Hidden, wide
 from sevenfold.data.view import View
+from sevenfold.modality import check_views
 from sevenfold.objective import Look, Objective, rows_with, the_stream, the_trunk
 from sevenfold.objective._teacher import through, trunks_for
 
@@ -65,6 +66,10 @@ class Looking(Objective):
             raise ConfigError(f"objective: {config.kind} needs a trunk that reads one stream, and {trunk!r} reads more")
         if config.pool in ("class", "class_mean") and not model.trunks[trunk].class_token:
             raise ConfigError(f"objective.pool: trunks.{trunk} has no class token: set class_token, or pool by mean")
+        for field in type(config).model_fields:
+            views = getattr(config, field)
+            if isinstance(views, tuple) and views and all(isinstance(view, View.Config) for view in views):
+                check_views([view.build() for view in views], model.streams[stream].build(), f"objective.{field}")
         return {}
 
     def __init__(self, config: Any, model: Model):
@@ -72,9 +77,7 @@ class Looking(Objective):
         self.trunk, self.stream = self._read(config, model.config)
         modality = model.modalities[self.stream]
         whole = modality.augmentation().whole
-        self.views: tuple[View.Config, ...] = (
-            tuple(part.decode(_View, {"view": view}).view for view in whole) if config.views is None else config.views
-        )
+        self.views: tuple[View.Config, ...] = decoded(whole) if config.views is None else config.views
         if not self.views and not noisy(model, self.trunk):
             raise ConfigError(
                 f"objective.views: {modality.kind} items have no views of their own, so that all looks at one would be equal: "
@@ -93,15 +96,22 @@ class Looking(Objective):
     def looks(self) -> dict[str, Look]:
         return {name: Look(self.stream, self.views) for name in self.names()}
 
-    def whole(self, batch: Batch) -> Batch | None:
-        """The rows that every look has, with the looks only; None if there are none, or a look is missing."""
+    def there(self, batch: Batch) -> Tensor | None:
+        """[b] bool: the rows that every look has; None if there are none, or a look is missing."""
         names = self.names()
         if any(name not in batch for name in names):
             return None
         there = torch.stack([rows_with(batch[name]) for name in names]).all(0)
+        return there if bool(there.any()) else None
+
+    def whole(self, batch: Batch) -> Batch | None:
+        """The rows that every look has, with the looks only; None if there are none, or a look is missing."""
+        names, there = self.names(), self.there(batch)
+        if there is None:
+            return None
         if bool(there.all()):
             return {name: batch[name] for name in names}
-        return {name: batch[name].rows(there) for name in names} if bool(there.any()) else None
+        return {name: batch[name].rows(there) for name in names}
 
     def hidden(self, batch: Batch, look: str, trunks: ModuleDict[Any] | None = None) -> Hidden:
         """A look through the trunk (of the model, or of a teacher)."""
@@ -110,7 +120,16 @@ class Looking(Objective):
 
     def pooled(self, batch: Batch, look: str, trunks: ModuleDict[Any] | None = None) -> Tensor:
         """The representation of a look, [b width], in float32 at least."""
-        return wide(pool(self.hidden(batch, look, trunks), self.config.pool))
+        return self.vector(self.hidden(batch, look, trunks))
+
+    def vector(self, hidden: Hidden) -> Tensor:
+        """The representation of what came through the trunk, [b width], in float32 at least."""
+        return wide(pool(hidden, self.config.pool))
+
+    def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
+        """Look → the representation of the rows that every look has, [k width]."""
+        whole = self.whole(batch)
+        return None if whole is None else {name: self.pooled(whole, name) for name in self.names()}
 
     # What it costs
     def looked(self, lengths: Mapping[str, int]) -> list[int]:
@@ -134,6 +153,11 @@ class Looking(Objective):
 
 class _View(part.Config):
     view: View.Config
+
+
+def decoded(views: Sequence[Any]) -> tuple[View.Config, ...]:
+    """Views that a modality declares, as configs."""
+    return tuple(part.decode(_View, {"view": view}).view for view in views)
 
 
 def again(row: Row, place: int) -> Row:

@@ -7,6 +7,9 @@ Chen 2020 (SimCLR), arXiv:2002.05709 section 2.1; Grill 2020 (BYOL), arXiv:2006.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.core.modules import ModuleList
@@ -17,9 +20,17 @@ class Projector(nn.Module):
     """x [b d] → [b out]."""
 
     def __init__(
-        self, width: int, hidden: int, out: int, layers: int = 2, norm: str | None = "batch", last_norm: bool = False
+        self,
+        width: int,
+        hidden: int,
+        out: int,
+        layers: int = 2,
+        norm: str | None = "batch",
+        last_norm: bool = False,
+        act: Callable[[Tensor], Tensor] = F.relu,
     ):
-        """`norm`: the kind of norm between layers (batch, layer), or None; `last_norm`: one after the last layer too."""
+        """`norm`: the kind of norm between layers (batch, layer), or None; `last_norm`: one after the last layer too;
+        `act`: what stands between layers."""
         super().__init__()
         widths = [width, *[hidden] * (layers - 1), out]
         linear, kind = find("projection", "linear"), None if norm is None else find("normalization", norm)
@@ -30,7 +41,7 @@ class Projector(nn.Module):
         self.norms: ModuleList[nn.Module] = ModuleList(
             kind.Config().build(b) for b in widths[1 : layers + bool(last_norm)] if kind is not None
         )
-        self.widths = widths
+        self.widths, self.act = widths, act
 
     def forward(self, x: Tensor) -> Tensor:
         last = len(self.linears) - 1
@@ -39,7 +50,7 @@ class Projector(nn.Module):
             if place < len(self.norms):
                 x = self.norms[place](x)
             if place < last:
-                x = nn.functional.relu(x)
+                x = self.act(x)
         return x
 
     def flops(self, rows: int = 1) -> int:

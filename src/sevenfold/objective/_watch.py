@@ -16,6 +16,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+POINT, LINE = 0.1, 2.0
+"""A spread below which all rows are one direction, and an effective rank below which they lie along a line."""
 LARGEST = 512
 """The smaller side of a matrix up to which its rank is worth its time in every step."""
 
@@ -71,9 +73,9 @@ def collapsed(terms: Mapping[str, float], name: str = "") -> list[str]:
     """What `health` says that is wrong, a line each."""
     found = []
     flat, low = terms.get(f"{name}spread"), terms.get(f"{name}rank")
-    if flat is not None and flat < 0.1:
+    if flat is not None and flat < POINT:
         found.append(f"the representation has collapsed to a point: its spread is {flat:.3f} (1 is healthy, 0 dead)")
-    elif low is not None and low < 1.5:
+    elif low is not None and low < LINE:
         found.append(f"the representation has collapsed to a line: its effective rank is {low:.2f}")
     return found
 

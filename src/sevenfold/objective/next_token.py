@@ -22,11 +22,11 @@ from torch import Tensor
 
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
-from sevenfold.assembly.pieces import preceding
 from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
+from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_trunk, unigram
+from sevenfold.objective._following import following
 
 BEGUN = 60
 """Letters of a held-out item that are given where nothing can be drawn without a beginning."""
@@ -169,28 +169,14 @@ class NextToken(Objective):
         return {name: done[name] for name in wanted if name in done}
 
     def _predict(self, hidden: Hidden, name: str, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of one stream's tokens, each predicted from the token that is read before it: padding and placeholders
-        are neither."""
-        start, stop = (hidden.spans or {})[name]
-        first = max(start - 1, 0)
-        targets = stream.values if start > 0 else stream.values[:, 1:]
-        x = hidden.x[:, first : stop - 1]
-        before = hidden.segments[:, first : stop - 1] if hidden.segments is not None else None
-        keep = torch.ones_like(targets, dtype=torch.bool)
-        if hidden.valid is not None:
-            place, known = preceding(hidden)
-            place, keep = place[:, first + 1 : stop], (known & hidden.valid)[:, first + 1 : stop]
-            x = take(hidden.x, place)
-            before = None if hidden.segments is None else take(hidden.segments, place)
-        if hidden.segments is not None:
-            keep = keep & (hidden.segments[:, first + 1 : stop] == before)
-        targets = torch.where(keep, targets, -100)
+        """The loss of one stream's tokens, each predicted from the token that is read before it."""
+        x, targets = following(hidden, name, stream.values)
         head = self.head_of[name]
         assert head is not None
         logits = self.model.head(head, x)
         loss, count, right = cross_entropy(logits.flatten(0, 1), targets.flatten())
         if self.training and self.config.smoothing:
-            even = -(wide(logits).log_softmax(-1).mean(-1) * keep).sum()
+            even = -(wide(logits).log_softmax(-1).mean(-1) * (targets != -100)).sum()
             loss = (1 - self.config.smoothing) * loss + self.config.smoothing * even
         return loss, count, right
 

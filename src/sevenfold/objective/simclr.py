@@ -33,17 +33,15 @@ class SimCLR(Looking):
         width: int = Field(64, ge=1)
         """Channels that are compared."""
 
-    watched = ("spread",)
+    cached = True
+    watched = ("spread", "rank")
 
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
         self.projector = Projector(self.width, config.hidden, config.width)
 
-    def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
-        whole = self.whole(batch)
-        if whole is None:
-            return self.nothing()
-        z = torch.cat([self.pooled(whole, name) for name in self.names()])
+    def compare(self, vectors: Mapping[str, Tensor]) -> Loss:
+        z = torch.cat([vectors[name] for name in self.names()])
         with torch.autocast(z.device.type, enabled=False):
             u = F.normalize(self.projector(z), dim=-1)
             logits = (u @ u.T / self.config.temperature).fill_diagonal_(-math.inf)
@@ -52,11 +50,8 @@ class SimCLR(Looking):
         total = F.cross_entropy(logits, other, reduction="sum")
         count = torch.tensor(float(2 * b), device=u.device)
         right = (logits.argmax(1) == other).sum()
-        terms = {"nats": (total.detach(), count), "recall@1": (right, count), **health(z)}
+        terms = {"nats": (total.detach(), count), "recall@1": (right, count), **health(u)}
         return Loss(total, count, terms, {"z": z.detach()})
-
-    def initial(self, batch: Batch) -> float | None:
-        return None
 
     def own_rows(self) -> list[Row]:
         return [row._replace(flops=2 * self.projector.flops()) for row in super().own_rows()]

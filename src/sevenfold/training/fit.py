@@ -13,12 +13,14 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sevenfold.assembly.adapter import need_gradients
 from sevenfold.assembly.model import to_device
 from sevenfold.core.errors import BadSample, CheckpointError
 from sevenfold.core.seeds import seed_of
@@ -27,6 +29,7 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, gather, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
+from sevenfold.training.cached import through_pieces
 from sevenfold.training.log import Bar, Log
 from sevenfold.training.precision import autocast, peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
@@ -171,6 +174,7 @@ def fit(
                     how = f", saved; continue with: sevenfold train {folder} --resume" if folder is not None else ""
                     raise Preempted(f"stopped by {name} after step {step} of {config.steps}{how}", stop[0])
                 waiting = time.perf_counter()
+        objective.product()  # in no checkpoint: what is trained goes on from the weights that were trained
         found = look(step, None, final=True)
         told.say(_line(step, config.steps, {}, found, began, start))
         return Fitted(log.records, found, time.perf_counter() - began, skipped)
@@ -192,9 +196,12 @@ def take_step(
     torch.manual_seed(seed_of(seed, "draw", step))
     drawn = objective.draw(batch)
     losses = []
-    for begin in range(0, len(first), size):
-        rows = slice(begin, begin + size)
-        torch.manual_seed(seed_of(seed, "step", step, begin))
+    pieces = [(slice(begin, begin + size), seed_of(seed, "step", step, begin)) for begin in range(0, len(first), size)]
+    if objective.cached and len(pieces) > 1:
+        context, own = partial(autocast, precision, first.device), seed_of(seed, "compare", step)
+        losses, pieces = [_detached(through_pieces(objective, batch, drawn, pieces, own, context))], []
+    for rows, own in pieces:
+        torch.manual_seed(own)
         with autocast(precision, first.device):
             loss = objective(
                 {name: stream.rows(rows) for name, stream in batch.items()},
@@ -204,6 +211,8 @@ def take_step(
             loss.total.backward()
         losses.append(_detached(loss))
     whole = _sum(losses)
+    if not step and float(whole.count):
+        need_gradients(objective.model, f"{objective.kind} in the first step")
     parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
     if parameters:
         torch._foreach_div_([p.grad for p in parameters], float(whole.count.clamp(min=1)))

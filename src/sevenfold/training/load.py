@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
-from sevenfold.core.errors import CheckpointError
+from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest
 from sevenfold.exchange.hub import folder_of, is_id
 from sevenfold.exchange.load import load_published
@@ -77,11 +77,29 @@ def load(folder: str | Path) -> Model:
     return model.eval()
 
 
+def models_of(config: Objective.Config) -> dict[str, Model]:
+    """The trained models that an objective names, by their names there."""
+    found = {}
+    for name, place in config.part.models(config).items():
+        try:
+            found[name] = load(place)
+        except CheckpointError as error:
+            raise ConfigError(f"objective.{name}: {error}") from None
+    return found
+
+
+def objective_of(config: Objective.Config, model: Model, models: dict[str, Model] | None = None) -> Objective:
+    """An objective on a model, with the trained models that it names (loaded unless given)."""
+    models = models_of(config) if models is None else models
+    made: Objective = config.build(model, models) if models else config.build(model)
+    return made
+
+
 def load_objective(folder: str | Path) -> Objective:
     """The objective of a run, with its model, as they were when it ended (or at its newest whole checkpoint)."""
     folder = Path(folder)
     model, recipe = load(folder), read_recipe(folder)
-    objective = recipe.objective.build(model)
+    objective = objective_of(recipe.objective, model)
     path = verified(folder).parent / "objective.safetensors"
     own = {f"model.{name}": value for name, value in model.state_dict().items()}
     checkpoint.load_into(objective, {**own, **checkpoint.tensors(path)}, path)

@@ -82,6 +82,10 @@ class Log:
                 self.events.close()
 
 
+def _short(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(_plain(record), ensure_ascii=False) + "\n"
 
@@ -121,7 +125,7 @@ class Bar:
     def step(self, record: dict[str, Any]) -> None:
         if self.progress is not None:
             loss = f"loss {record['loss']:.4f} · " if "loss" in record else ""
-            loss += "".join(f"{name} {record[name]:,.1f} · " for name in self.watched if name in record)
+            loss += "".join(f"{name} {_short(record[name])} · " for name in self.watched if name in record)
             speed = f"{record['tokens_per_s']:,.0f} tokens/s" if "tokens_per_s" in record else ""
             self.progress.update(self.task, advance=1, told=loss + speed)
 

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import torch
 
 from sevenfold.assembly.flops import full_lengths
-from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.model import Model
 from sevenfold.core.errors import ConfigError
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.estimate import Estimate, Shape, estimate, shape, table
 from sevenfold.training.hardware import Hardware
+from sevenfold.training.load import models_of, objective_of
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, read_recipe
 from sevenfold.training.units import bytes_of, seconds_of
@@ -176,9 +177,10 @@ def _taken(
         found = estimate(objective, given, settings, precision, hardware)
         if found.peak <= limit:
             return batch, pieces, found
-        if objective.decomposable and pieces < batch:
+        splits = objective.decomposable or objective.cached
+        if splits and pieces < batch:
             pieces = min(2 * pieces, batch)
-        elif not objective.decomposable and batch > 2:
+        elif not splits and batch > 2:
             batch //= 2
         else:
             return None
@@ -186,10 +188,9 @@ def _taken(
 
 def on_meta(recipe: Recipe, modalities: Mapping[str, Modality]) -> Objective:
     """The objective of a complete recipe, its weights on the device "meta": shapes without numbers."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    config, models = recipe.wiring, models_of(recipe.objective)
     with torch.device("meta"):
-        made: Objective = recipe.objective.build(Model(config, modalities))
-    return made
+        return objective_of(recipe.objective, Model(config, modalities), models)
 
 
 def resized(recipe: Recipe, width: int, depth: int) -> Recipe:

@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sevenfold.assembly.model import Model, ModelConfig
+from sevenfold.assembly.model import Model
 from sevenfold.assembly.wiring import check_wiring
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
-from sevenfold.core.seeds import numpy_generator, seed_of
+from sevenfold.core.seeds import seed_of
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Items, Windows, look_through
+from sevenfold.data.loader import Aligned, Items, Windows, look_through
 from sevenfold.data.source import Source
 from sevenfold.data.view import View
 from sevenfold.exchange.origin import recall
-from sevenfold.modality import Modality
+from sevenfold.modality import Modality, check_views
 from sevenfold.objective import Look, Objective
-from sevenfold.training.load import tokenizer_folder
+from sevenfold.training import cached
+from sevenfold.training.load import objective_of, tokenizer_folder
 from sevenfold.training.precision import resolve
 from sevenfold.training.recipe import Recipe, device_of
 from sevenfold.training.start import begun_from, record_for
@@ -69,14 +70,14 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     """
     _check_early(recipe)
     start = None if recipe.start is None or tokenizers is not None else begun_from(recipe.start)
+    modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
+    for name, modality in modalities.items():
+        check_views(modality.views, modality, f"streams.{name}.views")
     source = recipe.data.build()
     if len(source) == 0:
         raise DataError(f"{recipe.data.path}: holds no samples")
     train, held_out = source.split()
-    modalities = {name: _modality(name, config) for name, config in recipe.streams.items()}
-    for name, modality in modalities.items():
-        check_views(modality.views, modality, f"streams.{name}.views")
-    fields = {name: field_of(name, config, source.fields) for name, config in recipe.streams.items()}
+    fields = fields_of(recipe, source.fields)
     bad = BadSamples(recipe.data.bad_share, len(train))
     _share_tokenizers(modalities)
     for name, modality in modalities.items():
@@ -86,11 +87,14 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
             modality.tokenizer = start.model.modalities[name].tokenizer
         elif not modality.tokenizer.ready:
             note(f"fitting the {modality.tokenizer.kind} tokenizer of {name}")
-            alike = [other for other, mate in modalities.items() if mate.tokenizer is modality.tokenizer]
-            modality.fit([raw for other in alike for raw in _raws(source, train, fields[other], modality)])
+            alike = [other for other in fields if modalities[other].tokenizer is modality.tokenizer]
+            raws = [raw for other in alike for raw in _raws(source, train, fields[other], modality, name, note)]
+            modality.fit(raws)
+            for line in modality.remarks(raws):
+                note(f"{name}: {line}")
             if not modality.tokenizer.ready:
                 raise DataError(
-                    f"{recipe.data.path}: no training sample has a {fields[name]!r} to learn a tokenizer from"
+                    f"{recipe.data.path}: no training sample has a {fields[alike[0]]!r} to learn a tokenizer from"
                 )
         if not modality.tokenizer.spells:
             raise ConfigError(
@@ -104,10 +108,9 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     recipe = _completed(recipe, modalities, source, train, fields)
     modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
     torch.manual_seed(seed_of(recipe.seed, "weights"))
-    model = Model(
-        ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init), modalities
-    )
-    objective = recipe.objective.build(model)
+    model = Model(recipe.wiring, modalities)
+    objective = objective_of(recipe.objective, model)
+    cached.check(objective, recipe.train.accumulate, note)
     if start is not None:
         start.give(model, objective, note)
     elif tokenizers is not None:
@@ -118,7 +121,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     items: list[Items] = []
     sets: list[Items | Windows] = []
     for part_of, views in ((train, True), (held_out, False)):
-        chosen = items_of(recipe, source, part_of, modalities, fields, views, objective.looks())
+        chosen = items_of(recipe, source, part_of, modalities, fields, views, objective.looks(), objective.aligned())
         look_through(chosen, recipe.data.bad_share if views else 1.0)
         items.append(chosen)
         sets.append(laid_out(recipe, chosen, bad, modalities))
@@ -139,6 +142,7 @@ def items_of(
     fields: dict[str, str],
     views: bool = False,
     looks: Mapping[str, Look] | None = None,
+    aligned: Mapping[str, str] | None = None,
 ) -> Items:
     """Samples of a source as tokens of the recipe's streams, and of what the objective looks at; whole ones in a stream that
     is packed."""
@@ -146,16 +150,26 @@ def items_of(
     encoders = {
         name: (fields[name], partial(modality.tokens, cut=not recipe.streams[name].pack))
         for name, modality in modalities.items()
-        if name not in looked
+        if name in fields and name not in looked
     }
     made = {
         name: (
             fields[look.stream],
-            partial(modalities[look.stream].look, views=_views(look, modalities[look.stream])),
+            partial((look.modality or modalities[look.stream]).look, views=_views(look, modalities[look.stream])),
         )
         for name, look in (looks or {}).items()
     }
-    return Items(source, indices, encoders, recipe.seed, views, made)
+    pairs = [
+        Aligned(
+            name,
+            of,
+            sum(map(len, modalities[of].around())),
+            recipe.streams[name].length,
+            recipe.streams[of].length,
+        )
+        for name, of in (aligned or {}).items()
+    ]
+    return Items(source, indices, encoders, recipe.seed, views, made, pairs, source.lacking)
 
 
 def _views(look: Look, modality: Modality) -> list[View]:
@@ -163,18 +177,6 @@ def _views(look: Look, modality: Modality) -> list[View]:
     views = [view.build() for view in look.views]
     check_views(views, modality, "objective.views")
     return views
-
-
-def check_views(views: Sequence[View], modality: Modality, where: str) -> None:
-    """ConfigError, before any data is read, for a view that cannot be made of items of the modality."""
-    raw = modality.check(modality.example()[0])
-    for view in views:
-        try:
-            raw = modality.check(view(raw, numpy_generator("views")))
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
-        except ValueError:  # an example may be too small for it, items of the data need not be
-            return
 
 
 def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[str, Modality]) -> Items | Windows:
@@ -190,11 +192,15 @@ def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[
 
 def _check_early(recipe: Recipe) -> None:
     """What can be refused before any data is read."""
-    config = ModelConfig(streams=recipe.streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    config = recipe.wiring
     check_wiring(config)
     recipe.objective.part.heads(recipe.objective, config, {})
+    made = recipe.objective.part.makes(recipe.objective, recipe.wiring)
     packed = [name for name, stream in recipe.streams.items() if stream.pack]
-    if packed and len(recipe.streams) > 1:
+    for name in packed:
+        if name in made:
+            raise ConfigError(f"streams.{name}.pack: it is made of {made[name]!r} by the objective: leave it out")
+    if packed and len(recipe.streams) - len(made) > 1:
         raise ConfigError(f"streams.{packed[0]}.pack: only a recipe with one stream can lay its items end to end")
     if recipe.train.batch is not None and recipe.train.batch_tokens is not None:
         raise ConfigError("train: give batch or batch_tokens, not both")
@@ -230,6 +236,12 @@ def _again(config: Modality.Config, fitted: Modality) -> Modality:
     return modality
 
 
+def fields_of(recipe: Recipe, fields: dict[str, str]) -> dict[str, str]:
+    """Stream → the field of a sample that it reads; without those that the objective makes."""
+    made = recipe.objective.part.makes(recipe.objective, recipe.wiring)
+    return {name: field_of(name, stream, fields) for name, stream in recipe.streams.items() if name not in made}
+
+
 def field_of(name: str, config: Modality.Config, fields: dict[str, str]) -> str:
     """The field of a sample that a stream reads."""
     if config.field is not None:
@@ -246,13 +258,16 @@ def field_of(name: str, config: Modality.Config, fields: dict[str, str]) -> str:
     raise ConfigError(f"streams.{name}.field: say which of the data's fields {sorted(fields)} it reads")
 
 
-def _raws(source: Source, indices: Sequence[int], field: str, modality: Modality) -> list[Any]:
-    """Readable training items for a tokenizer to learn from; DataError if there are none."""
-    found, characters, first = [], 0, ""
+def _raws(
+    source: Source, indices: Sequence[int], field: str, modality: Modality, name: str, note: Callable[[str], None]
+) -> list[Any]:
+    """Readable training items for a tokenizer to learn from; `note` is told how many samples have none. DataError if all."""
+    found, characters, first, lost, lacking = [], 0, "", 0, source.lacking.get(field, frozenset())
     for index in indices[:FIT_ITEMS]:
         try:
-            raw = source[index].get(field)
+            raw = None if index in lacking else source[index].get(field)
             if raw is None:
+                lost += 1
                 continue
             found.append(modality.check(raw))
         except (BadSample, ValueError) as error:
@@ -262,6 +277,8 @@ def _raws(source: Source, indices: Sequence[int], field: str, modality: Modality
         characters += len(raw) if isinstance(raw, str) else 0
         if characters > FIT_CHARACTERS:
             break
+    if lost and found:
+        note(f"{name}: {lost:,} of {lost + len(found):,} training samples have none, and are no targets of it")
     if not found:
         raise DataError(
             f"{source.config.path}: no training sample has a {field!r} for the {modality.tokenizer.kind} tokenizer to "
@@ -281,19 +298,20 @@ def _completed(
         read = any(name in trunk.inputs for trunk in recipe.trunks.values())
         if config.pack is None:
             free = modality.tokenizer.size is not None and modality.tokenizer.axes == 1
-            changes["pack"] = free and read and len(streams) == 1 and not recipe.objective.part.whole_items
+            alone = name in fields and len(fields) == 1
+            changes["pack"] = free and read and alone and not recipe.objective.part.whole_items
         pack = changes.get("pack", config.pack)
         if pack and recipe.objective.part.whole_items:
             raise ConfigError(f"streams.{name}.pack: {recipe.objective.kind} needs items one by one: set it to false")
         if pack and not (modality.tokenizer.size is not None and modality.tokenizer.axes == 1):
             raise ConfigError(f"streams.{name}.pack: only ids in a line can be laid end to end")
-        if config.length is None:
+        if config.length is None and name in fields:
             longest = _longest(modality, source, train, fields[name])
             free = modality.tokenizer.axes < 2 and modality.tokenizer.layout() is None
             changes["length"] = 256 if pack else min(longest, 1024) if free else None
         if changes:
             streams[name] = config.replace(**changes)
-    wiring = ModelConfig(streams=streams, trunks=recipe.trunks, heads=recipe.heads, init=recipe.init)
+    wiring = recipe.replace(streams=streams).wiring
     sizes = {name: (m.tokenizer.size or m.tokenizer.features or 0) for name, m in modalities.items()}
     heads = {**recipe.heads, **recipe.objective.part.heads(recipe.objective, wiring, sizes)}
     settings = recipe.train

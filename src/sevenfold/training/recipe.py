@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
+from sevenfold.assembly.adapter import Adapter
 from sevenfold.assembly.initialisation import Initialisation
-from sevenfold.assembly.model import HeadConfig
+from sevenfold.assembly.model import HeadConfig, ModelConfig
 from sevenfold.assembly.trunk import Trunk
 from sevenfold.core import notation, part
 from sevenfold.core.errors import ConfigError
@@ -33,8 +34,8 @@ class TrainConfig(part.Config):
     batch_tokens: int | None = Field(None, ge=1)
     """Tokens per step, instead of batch; for windows of one length."""
     accumulate: int = Field(1, ge=1)
-    """Split each step's batch into this many pieces, to save memory. The loss is that of the whole batch, unless the
-    objective compares items within a batch."""
+    """Split each step's batch into this many pieces, to save memory. The loss is that of the whole batch, also where the
+    objective compares the items of one (by gradient caching: one more forward pass); it is said where it is not."""
     optimizer: Optimizer.Config = part.default("adamw")
     """What makes the steps."""
     schedule: Schedule.Config = part.default("cosine")
@@ -78,12 +79,22 @@ class Recipe(part.Config):
     """Name → head, besides those that the objective adds."""
     init: Initialisation.Config = part.default("standard")
     """The scheme of the first weights."""
+    adapter: Adapter.Config | None = None
+    """A few new weights, which are trained instead of the model's own; null for none. Of a `start` that has another one, it is
+    merged first."""
     objective: Objective.Config
     """What is learned."""
     train: TrainConfig = TrainConfig()
     """How."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Of everything random."""
+
+    @property
+    def wiring(self) -> ModelConfig:
+        """The model that it describes."""
+        return ModelConfig(
+            streams=self.streams, trunks=self.trunks, heads=self.heads, init=self.init, adapter=self.adapter
+        )
 
 
 def read_recipe(source: str | Path | dict | Recipe, overrides: Sequence[str] = ()) -> Recipe:

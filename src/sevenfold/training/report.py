@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -36,7 +37,7 @@ def report(ready: Ready, log: list[dict[str, Any]], results: dict[str, Any], exh
         "<h2>Figures on held-out data</h2>",
         figures(results),
         "<h2>Curves</h2>",
-        curves(log),
+        curves(log, ready.objective.watched),
         "<h2>What it does</h2>" + exhibits if exhibits else "",
         f"<details><summary>On the way</summary>{way}</details>" if way else "",
         "<h2>Data</h2>",
@@ -83,8 +84,9 @@ def _number(value: Any) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def curves(log: list[dict[str, Any]]) -> str:
-    """Training and held-out loss, learning rate and gradient norm against the step, as SVG."""
+def curves(log: list[dict[str, Any]], watched: Sequence[str] = ()) -> str:
+    """Training and held-out loss, learning rate and gradient norm against the step, and below them the terms that are
+    watched, as SVG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -95,8 +97,12 @@ def curves(log: list[dict[str, Any]]) -> str:
     if not steps:
         return "<p>No steps were made.</p>"
     with pyplot.rc_context({"svg.hashsalt": "sevenfold", "font.size": 9, "svg.fonttype": "none"}):
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained")
+        below = [name for name in watched if any(name in record for record in steps)]
+        lines = 1 + -(-len(below) // 2)
+        figure, axes = pyplot.subplots(lines, 2, figsize=(9, 3 * lines), layout="constrained", squeeze=False)
+        left, right = axes[0]
         thin = max(1, len(steps) // 1000)
+        seen = [{"step": record["step"], **record["held_out"]} for record in looks]
         left.plot(
             [r["step"] for r in steps[::thin]], [r["loss"] for r in steps[::thin]], lw=0.8, alpha=0.6, label="training"
         )
@@ -108,6 +114,13 @@ def curves(log: list[dict[str, Any]]) -> str:
         rate = right.twinx()
         rate.plot([r["step"] for r in steps[::thin]], [r["lr"] for r in steps[::thin]], color="tab:orange", lw=1)
         rate.set_ylabel("learning rate", color="tab:orange")
+        for panel in axes.flat[2 + len(below) :]:
+            panel.set_axis_off()
+        for panel, name in zip(axes.flat[2:], below):
+            for records, style in ((steps[::thin], {"lw": 0.8, "alpha": 0.6}), (seen, {"marker": "o", "ms": 3})):
+                told = [(r["step"], r[name]) for r in records if name in r]
+                panel.plot(*zip(*told), **style)
+            panel.set(xlabel="step", ylabel=name)
         written = io.StringIO()
         figure.savefig(written, format="svg", metadata={"Date": None})
         pyplot.close(figure)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_ato
 from sevenfold.data.source import Source, content_key
 from sevenfold.exchange.origin import save_luggage
 from sevenfold.training.finish import BEGUN, RESULTS, exhibits_of, finish
-from sevenfold.training.fit import fit
+from sevenfold.training.fit import Fitted, evaluate, fit
 from sevenfold.training.load import config_json, load, tokenizer_folder
 from sevenfold.training.log import read_log
 from sevenfold.training.prepare import Ready, prepare
@@ -59,12 +60,14 @@ def train(
     say: Say = print,
     bar: bool | None = None,
     name: str | None = None,
+    on_look: Callable[[Ready, int], None] | None = None,
 ) -> Run:
     """Train a recipe (a YAML file, the name of one that comes with the package, plain data, or a run folder).
 
     out        the run folder; by default runs/NAME. It must not hold a run, unless it is to be resumed
     overrides  `dotted.field=value`, in order
     name       NAME, where the recipe has none
+    on_look    is called with the run and the step after each look at the held-out loss, and at the end
     resume     continue the run in `out` (or in `recipe`, if that is a run folder) exactly where it stopped
 
     Raises ConfigError, DataError, CheckpointError (one line each), Preempted after saving when stopped by a signal.
@@ -74,7 +77,7 @@ def train(
             raise ConfigError(f"{recipe}: is not a run folder; to resume, name one: sevenfold train FOLDER --resume")
         out = recipe
     given = read_recipe(recipe, overrides)
-    folder = Path(out) if out is not None else _fresh(Path("runs") / (name or _name(recipe)))
+    folder = Path(out) if out is not None else fresh(Path("runs") / (name or _name(recipe)))
     begun = (folder / "recipe.yaml").is_file()
     if folder.is_file():
         raise ConfigError(f"{folder}: is a file, not a folder for a run")
@@ -89,14 +92,16 @@ def train(
             return Run(folder, ready.recipe, load(folder), read_json(folder / RESULTS))
     else:
         ready = prepare(given, note=say)
-        _begin(folder, given, ready)
+        begin(folder, given, ready)
     model, settings = ready.model, ready.recipe.train
     say(f"{ready.objective.kind}: {sum(p.numel() for p in ready.objective.parameters() if p.requires_grad):,} trained "
         f"parameters, {len(ready.train_items):,} training and {len(ready.held_out_items):,} held-out samples, "
         f"{settings.steps} steps of {settings.batch}")  # fmt: skip
     pictures: list[str] = []
 
-    def on_look(step: int) -> None:
+    def looked(step: int) -> None:
+        if on_look is not None:
+            on_look(ready, step)
         pieces = exhibits_html(model, exhibits_of(ready, 4))
         if pieces:
             pictures.append(f"<h3>after step {step}</h3>" + pieces)
@@ -110,11 +115,13 @@ def train(
         folder=folder,
         resume=resume,
         bad=ready.bad,
-        on_look=on_look,
+        on_look=looked,
         bar=bar,
     )
     if not math.isfinite(fitted.held_out.get("loss", math.nan)):
         raise CheckpointError(f"{folder}: the held-out loss is not finite at the end: lower train.optimizer.lr")
+    if on_look is not None:
+        on_look(ready, settings.steps)
     results = finish(folder, ready, fitted, pictures)
     say(f"done: {folder}/report.html · use it with: sf.load({str(folder)!r})")
     return Run(folder, ready.recipe, model.eval(), results)
@@ -124,7 +131,8 @@ def _name(recipe: Any) -> str:
     return Path(recipe).stem if isinstance(recipe, str | Path) else "run"
 
 
-def _fresh(folder: Path) -> Path:
+def fresh(folder: Path) -> Path:
+    """The folder, or that with the first number behind its name that is free."""
     number, free = 1, folder
     while free.exists():
         number += 1
@@ -149,7 +157,7 @@ def _whole(folder: Path, say: Say) -> bool:
         return False
 
 
-def _begin(folder: Path, given: Recipe, ready: Ready) -> None:
+def begin(folder: Path, given: Recipe, ready: Ready) -> None:
     """Everything that is known before the first step. recipe.yaml comes last: with it, the folder is a run."""
     facts = {"recipe": recipe_hash(given), "data": data_hash(ready.source)}
     try:
@@ -162,6 +170,15 @@ def _begin(folder: Path, given: Recipe, ready: Ready) -> None:
         write_atomic(folder / "recipe.yaml", notation.write(part.encode(ready.recipe)))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be written: {error}") from None
+
+
+def settled(given: Recipe, ready: Ready, folder: Path, began: float) -> dict[str, Any]:
+    """A run folder for a model whose weights are already as they shall be (a head in closed form), without a step of training;
+    its figures. `began`: by time.perf_counter."""
+    begin(folder, given, ready)
+    ready.objective.eval()
+    found = evaluate(ready.objective, ready.held_out, ready.recipe.train, ready.recipe.seed, bad=ready.bad)
+    return finish(folder, ready, Fitted([], found, time.perf_counter() - began, 0), [])
 
 
 def _again(folder: Path, given: Recipe, say: Say) -> Ready:

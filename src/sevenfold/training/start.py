@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sevenfold.assembly.adapter import merged
 from sevenfold.assembly.model import Model
 from sevenfold.core import notation, part
 from sevenfold.core.errors import ConfigError
@@ -40,7 +41,9 @@ class Start(NamedTuple):
     def give(self, model: Model, objective: Objective, note: Callable[[str], None]) -> None:
         """Put its weights into a model and an objective. Heads and trunks that one of them does not have are said; a tensor of
         another shape, or one that is missing in a trunk that both have, is a ConfigError."""
-        theirs, ours = self.model.state_dict(), model.state_dict()
+        given = self.model if self.model.config.adapter == model.config.adapter else merged(self.model)
+        theirs, ours = given.state_dict(), model.state_dict()
+        added = {} if given.adapter else {name: ours.pop(name) for name in model.adapted}
         fresh, left = _places(ours.keys() - theirs.keys()), _places(theirs.keys() - ours.keys())
         for place, names in fresh.items():
             if any(name.startswith(f"{place}.") for name in theirs):
@@ -63,7 +66,10 @@ class Start(NamedTuple):
         model.luggage, model.published = dict(self.model.luggage), dict(self.model.published)
         told = [f"begins from {self.name}: {len(ours.keys() & theirs.keys()):,} tensors"]
         told += [f"of its objective: {', '.join(kept)}"] if kept else []
+        told += [f"its {self.model.adapter.kind} merged"] if self.model.adapter and given is not self.model else []
         told += [f"new: {', '.join(fresh)}"] if fresh else []
+        if model.adapter is not None and added:
+            told.append(f"new: {sum(value.numel() for value in added.values()):,} numbers of {model.adapter.kind}")
         told += [f"left out: {', '.join(left)}"] if left else []
         note("; ".join(told))
 
@@ -98,7 +104,7 @@ def going_on(start: str, data: Source.Config, reasons: list[str] | None = None) 
     ConfigError for a model that does not say by which.
     """
     reasons = reasons if reasons is not None else []
-    wiring, objective = wiring_of(start), _objective_of(start)
+    wiring, objective = wiring_of(start), objective_of(start)
     reasons.append(f"continues {start} by {objective['kind']}, with a small learning rate ({RATE:g})")
     streams = {}
     for name, stream in wiring.streams.items():
@@ -109,7 +115,7 @@ def going_on(start: str, data: Source.Config, reasons: list[str] | None = None) 
     return {"data": part.encode(data), "start": start, "streams": streams, "objective": objective, "train": train}
 
 
-def _objective_of(start: str) -> dict[str, Any]:
+def objective_of(start: str) -> dict[str, Any]:
     """How a model learned: as its recipe says, or its family."""
     folder = folder_of(start)
     if (folder / "recipe.yaml").is_file():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sevenfold.assembly.generation.request import Request
 from sevenfold.assembly.generation.settings import Settings
+from sevenfold.assembly.pieces import joined
 from sevenfold.assembly.prompt import conditions, left, prefix, together, twice
 from sevenfold.assembly.stepping import TrunkState
 from sevenfold.core.errors import ConfigError
@@ -44,7 +45,7 @@ class Going:
         else:
             assert trunk.tokens is not None
             like = Hidden(trunk.tokens, torch.zeros(1, 1, len(trunk.axes), dtype=torch.long, device=self.device))
-            hidden = trunk.extras(len(request.begun) * (2 if self.guided else 1), like)[0]
+            hidden = joined(trunk.extras(len(request.begun) * (2 if self.guided else 1), like))
         self._number(hidden)
         self.coords, self.fed = self._places(), 0
         longest = hidden.x.shape[1] + max(self.request.limits)

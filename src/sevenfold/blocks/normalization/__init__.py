@@ -26,6 +26,8 @@ class Norm(part.Part, Ruled):
 
     acts: ClassVar[bool] = True
     """Whether it does anything: `none` gives what it is given."""
+    across: ClassVar[bool] = False
+    """Whether, in training, a row sees statistics of the others."""
 
     def __init__(self, config: Any, width: int, condition: int | None = None):
         super().__init__()

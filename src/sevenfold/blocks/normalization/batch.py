@@ -26,6 +26,7 @@ class Batch(Norm):
         momentum: float = Field(0.1, gt=0, le=1)
         """Weight of the newest batch in the running statistics."""
 
+    across = True
     variants = ({"momentum": 0.5},)
     running_mean: Tensor
     running_var: Tensor

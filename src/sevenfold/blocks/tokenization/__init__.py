@@ -38,10 +38,15 @@ class Tokenizer(part.Part):
     coords_tell: ClassVar[bool] = False
     """Whether coordinates say what a token is (which gene, how strong), and not only where among the others it stands:
     two tokens are then the same only where their coordinates are, and coordinates count as content."""
+    binary: ClassVar[bool] = False
+    """Whether its vectors are of 0 and 1, each number the answer to a question of its own."""
     lossless: ClassVar[bool] = True
     """Whether decode(encode(raw)) == raw for every raw item written in its own alphabet, as `example` gives them."""
     idempotent: bool = True
     """Whether a decoded item makes the same tokens again. Not so where decoding guesses (the phases of a sound, pixels from codes)."""
+
+    sentinels: Sequence[int] = ()
+    """Ids that stand for a hidden span each, in the order in which they are used: no raw item is made into them."""
 
     def __init__(self, config: Any):
         self.config = config

@@ -105,7 +105,8 @@ class TrainedText(Tokenizer):
             if any(vocabulary.get(piece) != id for id, piece in enumerate(self.special_pieces.values())):
                 raise ValueError(f"it does not begin with {' '.join(self.special_pieces.values())}")
             inner = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
-            if not isinstance(inner.model, self.model) or inner.get_vocab_size() != len(vocabulary):
+            added = [token for token in data.get("added_tokens", []) if token["id"] >= len(vocabulary)]
+            if not isinstance(inner.model, self.model) or inner.get_vocab_size() != len(vocabulary) + len(added):
                 raise ValueError(f"its model is not a {self.model.__name__} over its vocabulary")
         except Exception as error:  # the library raises plain Exception
             why = f"it has no {error}" if isinstance(error, KeyError) else str(error).partition("\n")[0]

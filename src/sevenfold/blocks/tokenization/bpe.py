@@ -66,6 +66,8 @@ class BPE(TrainedText):
         return inner
 
     def _ids(self, text: str) -> np.ndarray:
+        if self._engine is None and self.inner.get_vocab_size(False) != self.inner.get_vocab_size():
+            self._engine = False  # words were added to it, which the engine does not know
         if self._engine is None:
             self._engine = (
                 accelerated(self.inner, [*self.example(1), " \n\t<pad>it's 中文 é\u0301 1234 \U0001f600\x00"]) or False

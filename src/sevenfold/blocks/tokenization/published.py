@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ ROLES = {
     "pad": ("pad_token",),
 }
 """Our names of special tokens, and the published ones, in order: a token with two names has the first of ours."""
+SENTINEL = "<extra_id_{}>"
+"""How published tokenizers write the ids that stand for hidden spans (T5)."""
 LARGEST = 256 << 20
 """Bytes of the largest tokenizer.json that is read."""
 
@@ -153,6 +156,8 @@ class Published(TrainedText):
             id = None if written is None else inner.token_to_id(written)
             if id is not None and id not in self.specials.values():
                 self.specials[role] = id
+        ids = (inner.token_to_id(SENTINEL.format(place)) for place in count())
+        self.sentinels = [id for id in takewhile(lambda id: id is not None, ids) if id is not None]
         place = self.config.place
         known = place is not None and place in inner.get_added_tokens_decoder()
         self.reader = _placing(inner, place) if known else inner

@@ -56,6 +56,11 @@ class Source(part.Part):
         split: str | None = None
         """The field that says which part a sample is of: train, valid (or val, validation, dev: held out) or test (seen by no
         training). Where it names no held-out samples, they are chosen among those to train on."""
+        partly: tuple[str, ...] = ()
+        """Fields that a sample may lack (labels that only some have). Elsewhere a sample without one cannot be read."""
+        labelled: dict[str, int] = {}
+        """Field → how many training samples of each of its values keep it, chosen by a hash; of the others it is not known. To
+        see how few labels are enough."""
         bad_share: float = Field(default=0.01, ge=0, le=1)
         """Samples that cannot be read are skipped, counted and listed; more than this share of them stops the run."""
         limit: int | None = Field(default=None, ge=1)
@@ -133,6 +138,23 @@ class Source(part.Part):
     def test(self) -> list[int]:
         """Indices of the test part that a field names (`split`); none without."""
         return [] if self.config.split is None else self._by_field[2]
+
+    @cached_property
+    def lacking(self) -> dict[str, frozenset[int]]:
+        """Field → the training samples whose value is taken away (`labelled`)."""
+        found: dict[str, frozenset[int]] = {}
+        for field, most in self.config.labelled.items():
+            if field not in self.fields:
+                raise DataError(f"data.labelled: the data has no field {field!r}{did_you_mean(field, self.fields)}")
+            groups: dict[str, list[tuple[int, int]]] = {}
+            for index in self.split()[0]:
+                try:
+                    value = self[index].get(field)
+                except DataError:
+                    continue
+                groups.setdefault(str(value), []).append((seed_of("labelled", field, self.key(index)), index))
+            found[field] = frozenset(index for group in groups.values() for _, index in sorted(group)[max(most, 0) :])
+        return found
 
     @cached_property
     def _by_field(self) -> tuple[list[int], list[int], list[int]]:

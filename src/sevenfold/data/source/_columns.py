@@ -136,6 +136,17 @@ def convert(value: Any, kind: str) -> Any:
     return sequence(str(value).strip(), kind)
 
 
+def cell(value: Any, kind: str, partly: bool) -> Any:
+    """The same, None where there is no value, in a column that samples may lack (`partly`)."""
+    if partly and is_missing(value):
+        return None
+    try:
+        return convert(value, kind)
+    except ValueError as error:
+        hint = ": name the column in data.partly if some samples may lack it" if is_missing(value) else ""
+        raise ValueError(f"{error}{hint}") from None
+
+
 def _well_formed(text: str) -> str:
     try:
         text.encode("utf-8")
@@ -155,7 +166,12 @@ def sequence(word: str, kind: str) -> str:
 
 
 def choose(
-    where: str, rows: Sequence[dict[str, Any]], wanted: Sequence[str] | None, given: dict[str, str] | None, share: float
+    where: str,
+    rows: Sequence[dict[str, Any]],
+    wanted: Sequence[str] | None,
+    given: dict[str, str] | None,
+    share: float,
+    partly: Sequence[str] = (),
 ) -> tuple[dict[str, str], list[str]]:
     """Fields → kinds for the columns of the first rows, and notes on those left out.
 
@@ -164,7 +180,7 @@ def choose(
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
     asked = [*(wanted or []), *(given or {})]
-    for name in asked:
+    for name in (*asked, *partly):
         if name not in names:
             raise DataError(f"{where}: there is no column {name!r}{did_you_mean(name, names)}")
     for name, kind in (given or {}).items():
@@ -180,7 +196,7 @@ def choose(
             raise DataError(f"{where}: the column {name!r} holds nothing that can be read as {', '.join(KINDS)}")
         if found is None:
             notes.append(f"{where}: the column {name!r} is left out: it is empty or holds objects")
-        elif name not in asked and lost > share * len(values):
+        elif name not in (*asked, *partly) and lost > share * len(values):
             notes.append(f"{where}: the column {name!r} is left out: {lost} of the first {len(values)} rows lack it")
         else:
             fields[name] = found

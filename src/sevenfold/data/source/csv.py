@@ -19,7 +19,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.data.source import Sample, Source, suffix
-from sevenfold.data.source._columns import FIRST, choose, convert
+from sevenfold.data.source._columns import FIRST, cell, choose
 from sevenfold.data.source._delimited import dialect_of, is_header, names_of, records_of
 from sevenfold.data.source._files import HEAD, LARGEST, not_text, read_bytes
 
@@ -73,6 +73,7 @@ class Csv(Source):
             config.columns,
             config.fields,
             config.bad_share,
+            config.partly,
         )
 
     def _first_rows(self) -> tuple[list[str], list[list[str]]]:
@@ -116,7 +117,7 @@ class Csv(Source):
         row, sample = dict(zip(self.columns, cells)), {}
         for name, kind in self._fields.items():
             try:
-                sample[name] = convert(row[name], kind)
+                sample[name] = cell(row[name], kind, name in self.config.partly)
             except ValueError as error:
                 raise BadSample(self.where(index), f"{name!r} {error}") from None
         return sample

@@ -33,7 +33,7 @@ WORDINGS = (
 
 
 class Digits(Source):
-    """Samples are {"image": uint8 [8 8 1], "label": "0" … "9", "caption": str}."""
+    """Samples are {"image": uint8 [8 8 1], "label": "0" … "9", "caption": str, "ink": the mean level as a share of the most}."""
 
     class Config(Source.Config):
         path: str | None = None
@@ -55,7 +55,7 @@ class Digits(Source):
 
     @property
     def fields(self) -> dict[str, str]:
-        return {"image": "image", "label": "label", "caption": "text"}
+        return {"image": "image", "label": "label", "caption": "text", "ink": "number"}
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -64,7 +64,8 @@ class Digits(Source):
         digit = self._labels[index]
         wording = WORDINGS[seed_of("digits", index) % len(WORDINGS)]
         caption = wording.format(digit=digit, name=NAMES[int(digit)])
-        return {"image": self._images[index], "label": digit, "caption": caption}
+        image = self._images[index]
+        return {"image": image, "label": digit, "caption": caption, "ink": float(image.mean() / 255)}
 
     def where(self, index: int) -> str:
         return f"scikit-learn's digits: image {index}"

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.data.source import Sample, Source
-from sevenfold.data.source._columns import FIRST, choose, convert
+from sevenfold.data.source._columns import FIRST, cell, choose
 from sevenfold.data.source._files import LARGEST, not_text, read_bytes
 
 
@@ -53,7 +53,7 @@ class Jsonl(Source):
             why = "is one JSON array" if self._data.lstrip()[:1] == b"[" else "holds no JSON object in its first lines"
             raise DataError(f"{self.path}: {why}: write one object per line")
         wanted = None if config.fields is None else list(config.fields)
-        self._fields, self._notes = choose(str(self.path), rows, wanted, config.fields, config.bad_share)
+        self._fields, self._notes = choose(str(self.path), rows, wanted, config.fields, config.bad_share, config.partly)
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -80,10 +80,12 @@ class Jsonl(Source):
     def __getitem__(self, index: int) -> Sample:
         row, sample = self._row(index), {}
         for name, kind in self._fields.items():
-            if row.get(name) is None:
-                raise BadSample(self.where(index), f"has no {name!r}")
+            if row.get(name) is None and name not in self.config.partly:
+                raise BadSample(
+                    self.where(index), f"has no {name!r}: name it in data.partly if some samples may lack it"
+                )
             try:
-                sample[name] = convert(row[name], kind)
+                sample[name] = cell(row.get(name), kind, name in self.config.partly)
             except ValueError as error:
                 raise BadSample(self.where(index), f"{name!r} {error}") from None
         return sample

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError, need_extra
 from sevenfold.data.source import Sample, Source, suffix
-from sevenfold.data.source._columns import FIRST, choose, convert
+from sevenfold.data.source._columns import FIRST, cell, choose
 from sevenfold.data.source._files import LARGEST, list_files
 
 CACHED = 4
@@ -54,7 +54,9 @@ class Parquet(Source):
             rows = self._rows(0).slice(0, FIRST).to_pylist()
         except Exception as error:
             raise DataError(f"{self._files[0]}: cannot be read: {str(error).splitlines()[0]}") from None
-        self._fields, self._notes = choose(str(self.path), rows, config.columns, config.fields, config.bad_share)
+        self._fields, self._notes = choose(
+            str(self.path), rows, config.columns, config.fields, config.bad_share, config.partly
+        )
         self._columns = list(self._fields)
         self._cache.clear()
 
@@ -130,10 +132,12 @@ class Parquet(Source):
     def __getitem__(self, index: int) -> Sample:
         row, sample = self._row(index), {}
         for name, kind in self._fields.items():
-            if row[name] is None:
-                raise BadSample(self.where(index), f"{name!r} is missing")
+            if row[name] is None and name not in self.config.partly:
+                raise BadSample(
+                    self.where(index), f"{name!r} is missing: name it in data.partly if some samples may lack it"
+                )
             try:
-                sample[name] = convert(row[name], kind)
+                sample[name] = cell(row[name], kind, name in self.config.partly)
             except ValueError as error:
                 raise BadSample(self.where(index), f"{name!r} {error}") from None
         return sample

@@ -133,8 +133,11 @@ class Rows(Source):
         sample: Sample = {ROW: row}
         if self._target is not None:
             value = row.pop(self._target)
-            if value is None:
-                raise BadSample(self.where(index), f"{self._target!r} is missing")
+            if value is None and self._target not in self.config.partly:
+                raise BadSample(
+                    self.where(index),
+                    f"{self._target!r} is missing: name it in data.partly if some samples may lack it",
+                )
             sample[self._target] = value
         return sample
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import ConfigError
 from sevenfold.data.view import View
+from sevenfold.data.view._items import letters_of
 
 LETTERS, PARTNERS = "ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN"
 KNOWN = frozenset(LETTERS + LETTERS.lower())
@@ -27,8 +28,11 @@ class ReverseComplement(View):
         probability: float = Field(0.5, ge=0, le=1)
         """p, how often the other strand is taken."""
 
+    modalities = ("dna",)
+
     def __call__(self, raw: Any, generator: np.random.Generator) -> str:
-        if not isinstance(raw, str) or not KNOWN.issuperset(raw):
-            what = f"text with {sorted(set(raw) - KNOWN)[0]!r} in it" if isinstance(raw, str) else type(raw).__name__
-            raise ConfigError(f"the reverse_complement view changes DNA, not {what}: take it out of views")
-        return raw.translate(COMPLEMENT)[::-1] if generator.random() < self.config.probability else raw
+        letters = letters_of(self, raw, "DNA")
+        if not KNOWN.issuperset(letters):
+            wrong = sorted(set(letters) - KNOWN)[0]
+            raise ConfigError(f"the {self.kind} view changes DNA, not text with {wrong!r} in it: take it out of views")
+        return letters.translate(COMPLEMENT)[::-1] if generator.random() < self.config.probability else letters

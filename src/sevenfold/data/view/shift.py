@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from sevenfold.core.errors import ConfigError
 from sevenfold.data.view import View
+from sevenfold.data.view._items import PICTURES, like, pixels_of
 
 
 class Shift(View):
@@ -23,13 +23,14 @@ class Shift(View):
         pixels: int = Field(1, ge=1, le=4096)
         """k, the most pixels in each direction."""
 
-    def __call__(self, raw: Any, generator: np.random.Generator) -> np.ndarray:
-        if not isinstance(raw, np.ndarray) or raw.ndim != 3:
-            raise ConfigError(f"the shift view changes pictures, not {type(raw).__name__}: take it out of views")
+    modalities = PICTURES
+
+    def __call__(self, raw: Any, generator: np.random.Generator) -> Any:
+        pixels = pixels_of(self, raw)
         down, across = generator.integers(-self.config.pixels, self.config.pixels, 2, endpoint=True).tolist()
-        moved = np.zeros_like(raw)
-        moved[_part(down), _part(across)] = raw[_part(-down), _part(-across)]
-        return moved
+        moved = np.zeros_like(pixels)
+        moved[_part(down), _part(across)] = pixels[_part(-down), _part(-across)]
+        return like(raw, moved)
 
 
 def _part(by: int) -> slice:

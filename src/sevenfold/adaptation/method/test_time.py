@@ -1,0 +1,204 @@
+"""Adapting to the test input itself, by the objective that the model learned by; then answering with a head that stays as it is.
+
+    for each batch x of the test:  theta <- theta_0;  k times: theta <- theta - eta grad L_self(x; theta);  y = head(f_theta(x))
+
+Sun 2020 (test-time training), arXiv:1909.13231; with masked autoencoders, Gandelsman 2022, arXiv:2209.07522. The head is a probe
+on the training part. After each batch all weights are what they were, bit for bit. It helps where the test differs from the
+training data, and it may not: accuracy is told for every number of steps, on the test and on clean held-out data.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from sevenfold.adaptation._features import batches, features, scored, simple, task_of, vectors
+from sevenfold.adaptation._task import check_target, data_of, reduced, target_of, trunk_for, upstream
+from sevenfold.adaptation.method import Asked, Found, Method
+from sevenfold.adaptation.method.probe import into_head
+from sevenfold.adaptation.readout import probe
+from sevenfold.assembly.model import HeadConfig, Model
+from sevenfold.core import part
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.types import Batch
+from sevenfold.data.loader import Items
+from sevenfold.data.view import View
+from sevenfold.objective import Look, Objective
+from sevenfold.training.fit import take_step
+from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.prepare import Ready, items_of, prepare
+from sevenfold.training.recipe import TrainConfig, read_recipe
+from sevenfold.training.run import settled
+from sevenfold.training.start import objective_of
+from sevenfold.training.wiring import wiring_of
+
+
+class TestTime(Method):
+    class Config(Method.Config):
+        trunk: str | None = None
+        """The trunk that is read and adapted; by default the one that reads the data."""
+        pool: Literal["mean", "class", "last", "class_mean"] | None = None
+        """How its tokens become one vector; by default the class token where there is one, else the mean."""
+        steps: int = Field(10, ge=0, le=10_000)
+        """k: steps on each batch."""
+        batch: int = Field(64, ge=1)
+        """How many test samples are adapted to together; 1: each by itself."""
+        copies: int = Field(1, ge=1)
+        """How often each sample stands in a step, each time with another mask."""
+        optimizer: Optimizer.Config = part.default("adamw")
+        """What makes the steps; by default AdamW at 3e-4, without decay."""
+        test: str | None = None
+        """Other data to be tested on, with the same fields; by default the held-out part."""
+        views: tuple[View.Config, ...] = ()
+        """Changes to the test samples: a shift of the domain."""
+
+    example = {"target": "label", "set": ("steps=2", "views=[{kind: shift}]")}
+
+    def run(self, asked: Asked) -> Found:
+        began = time.perf_counter()
+        ready, trunk, target, how = self._prepared(asked)
+        train = features(ready.model, ready.train_items, target, trunk, how)
+        task = task_of(ready.model, target)
+        into_head(probe(train.x, train.y, task, seed=ready.recipe.seed), ready.model, target)
+        settled(ready.recipe, ready, asked.folder, began)
+        shown = sorted({0, 1, 2, 5, 10, 20, 50, 100, self.config.steps} & set(range(self.config.steps + 1)))
+        way = TestTimeWay(ready.objective, trunk, target, self.config, ready.recipe.seed)
+        told: dict[str, dict[str, dict[str, float]]] = {}
+        tested = self._tested(asked, ready)
+        for name, items in tested.items():
+            scores: dict[int, list[np.ndarray]] = {step: [] for step in shown}
+            wanted: list[np.ndarray] = []
+            for batch, _ in batches(items, self.config.batch):
+                if batch is None or target not in batch:
+                    continue
+                wanted.append(batch[target].values[:, 0].numpy())
+                for step, found in way(batch, shown).items():
+                    scores[step].append(found)
+            y = np.concatenate(wanted)
+            told[name] = {str(step): scored(task, np.concatenate(found), y) for step, found in scores.items()}
+        last, size = next(reversed(told.values())), len(next(reversed(tested.values())))
+        figures = {"this model": last[str(self.config.steps)], "without adapting": last["0"]}
+        if len(told) > 1:
+            figures |= {
+                "clean: this model": told["held out"][str(self.config.steps)],
+                "clean: without": told["held out"]["0"],
+            }
+        held = features(ready.model, ready.held_out_items, target, trunk, how)
+        figures |= simple(task, train.y, held.y)
+        more = {"by_step": told, "trunk": trunk, "stream": target, "pool": how}
+        return Found(figures, size, more)
+
+    def lines(self, found: Found) -> list[str]:
+        lines = []
+        for name, by_step in found.more["by_step"].items():
+            term = "accuracy" if "accuracy" in by_step["0"] else next(iter(by_step["0"]))
+            lines.append(
+                f"{name}, {term} by steps: "
+                + ", ".join(f"{step}: {terms[term]:.4f}" for step, terms in by_step.items())
+            )
+        first, last = found.figures["without adapting"], found.figures["this model"]
+        term = "accuracy" if "accuracy" in first else next(iter(first))
+        gain = last[term] - first[term] if term in ("accuracy", "f1") else first[term] - last[term]
+        lines.append(f"Adapting at test time {'helps' if gain > 0 else 'does not help'} here ({gain:+.4f} {term}).")
+        return lines
+
+    def _prepared(self, asked: Asked) -> tuple[Ready, str, str, str]:
+        """(the model with a head for the target and its own objective, trunk, target stream, pool)."""
+        own = objective_of(asked.run)
+        if own["kind"] == "supervised":
+            raise ConfigError(
+                f"test_time: {asked.run} learned from labels, which a test does not have: it needs a run that learned without"
+            )
+        wiring, fields = wiring_of(asked.run), asked.data.build().fields
+        target, kind = target_of(fields, asked.target, wiring)
+        trunk = trunk_for(wiring, fields, self.config.trunk)
+        how = self.config.pool or ("class" if wiring.trunks[trunk].class_token else "mean")
+        name = f"new_{target}" if target in wiring.streams else target
+        streams, _ = reduced(wiring, trunk)
+        head = HeadConfig(trunk=trunk, stream=name, pool=how, projection={"kind": "linear", "bias": True})
+        recipe = read_recipe(
+            {
+                "data": part.encode(asked.data), "start": asked.run, "streams": {**streams, name: {"kind": kind, "field": target}},
+                "heads": {name: part.encode(head)}, "objective": own, "train": {"steps": 1},
+            },
+            asked.changes,
+        )  # fmt: skip
+        ready = prepare(recipe, note=asked.say)
+        check_target(ready.model.modalities[name], target)
+        return ready, trunk, name, how
+
+    def _tested(self, asked: Asked, ready: Ready) -> dict[str, Items]:
+        """What is tested: clean held-out samples, and the test that was asked for."""
+        found = {"held out": items_for(ready, ready.source, ready.held_out_items.indices)}
+        if self.config.test is not None:
+            source = data_of(self.config.test, asked.run).build()
+            found["test"] = items_for(ready, source, range(len(source)))
+        if self.config.views:
+            base = found.get("test", found["held out"])
+            found["changed"] = items_for(ready, base.source, base.indices, self.config.views)
+        return found
+
+
+def items_for(ready: Ready, source: Any, indices: Any, views: tuple[View.Config, ...] = ()) -> Items:
+    """Samples as tokens of the model's streams, changed by views where there are some."""
+    read = {name for trunk in ready.recipe.trunks.values() for name in trunk.inputs if name in ready.recipe.streams}
+    looks = {name: Look(name, views) for name in read} if views else None
+    return items_of(ready.recipe, source, list(indices), ready.model.modalities, ready.fields, looks=looks)
+
+
+class TestTimeWay:
+    """A model that adapts to each batch before it answers, and is reset after it."""
+
+    def __init__(self, objective: Objective, trunk: str, target: str, config: Any, seed: int = 0):
+        self.objective, self.trunk, self.target, self.config, self.seed = objective.eval(), trunk, target, config, seed
+        own = tuple(f"model.trunks.{name}." for name in upstream(objective.model.config, trunk))
+        for name, parameter in objective.named_parameters():
+            parameter.requires_grad_(name.startswith(own))
+        self.learning = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+
+    @property
+    def model(self) -> Model:
+        return self.objective.model
+
+    def __call__(self, batch: Batch, shown: Any) -> dict[int, np.ndarray]:
+        """Step → scores [b outputs], after each of the steps in `shown`."""
+        kept = {name: value.clone() for name, value in self.objective.state_dict().items()}
+        inputs = {name: stream for name, stream in batch.items() if name != self.target}
+        many = {
+            name: stream.each(lambda t: t.repeat_interleave(self.config.copies, 0)) for name, stream in inputs.items()
+        }
+        optimizer = self._optimizer()
+        settings = TrainConfig(batch=1, precision="fp32")
+        found = {}
+        try:
+            for step in range(max(shown) + 1):
+                if step in shown:
+                    found[step] = self.scores(inputs)
+                if step < max(shown):
+                    take_step(self.objective, optimizer, many, settings, "fp32", self.seed, step + 1, 1.0)
+        finally:
+            self.objective.load_state_dict(kept)
+            for parameter in self.learning.values():
+                parameter.grad = None
+        return found
+
+    def _optimizer(self) -> Any:
+        config = self.config.optimizer
+        if config == type(config)():
+            config = config.replace(lr=3e-4, weight_decay=0.0)
+        return config.build(self.learning, self.objective.cares())
+
+    def scores(self, inputs: Mapping[str, Any]) -> np.ndarray:
+        """[b outputs]: probabilities of classes, or numbers."""
+        how = self.model.config.heads[self.target].pool
+        x = torch.from_numpy(vectors(self.model, dict(inputs), self.trunk, how)).to(self.model.device)
+        with torch.inference_mode():
+            guess = self.model.head(self.target, x).double()
+        task = task_of(self.model, self.target)
+        done = guess.softmax(-1) if task == "classes" else guess.sigmoid() if task == "labels" else guess
+        return done.cpu().numpy()

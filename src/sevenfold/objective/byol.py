@@ -1,0 +1,102 @@
+"""One look predicts what a slow teacher makes of the other; nothing is pushed apart.
+
+    L = 2 - 2 cos(q(g(f(x_1))), g'(f'(x_2))) + the same with the looks swapped
+    f' g' <- m f' g' + (1 - m) f g,   m from m_0 to 1 along half a cosine
+
+f trunk, g projector, q predictor, on the student's side only. Grill 2020 (BYOL), arXiv:2006.07733 eq. 2 and section 3.1. Without
+the predictor it collapses (their table 5b): `predictor: false` is that ablation, and the alarm is raised. The teacher's batch
+norms use the statistics that the student's have gathered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from sevenfold.assembly.flops import Row
+from sevenfold.assembly.model import Model
+from sevenfold.core.types import Batch, Loss
+from sevenfold.objective._looks import Looking
+from sevenfold.objective._projector import Projector
+from sevenfold.objective._teacher import Clock, Teacher, cosine, trunks_for
+from sevenfold.objective._watch import collapsed, health
+
+
+class BYOL(Looking):
+    class Config(Looking.Config):
+        hidden: int = Field(256, ge=1)
+        """Channels inside the projector and the predictor."""
+        width: int = Field(64, ge=1)
+        """Channels that are compared."""
+        momentum: float = Field(0.98, ge=0, le=1)
+        """m_0: the teacher looks back over 1 / (1 - m_0) steps, which should be few of all."""
+        predictor: bool = True
+        """Whether the student predicts. Without it everything becomes one point: for showing that."""
+
+    cached = True
+    watched = ("spread", "rank")
+
+    def __init__(self, config: Any, model: Model):
+        super().__init__(config, model)
+        self.projector = Projector(self.width, config.hidden, config.width)
+        self.predictor: Projector | None = None
+        if config.predictor:
+            self.predictor = Projector(config.width, config.hidden, config.width)
+        self.teacher, self.clock = Teacher(**self._followed()), Clock()
+
+    def _followed(self) -> dict[str, nn.Module]:
+        trunks: Any = trunks_for(self.model, self.trunk)
+        return {"trunks": trunks, "projector": self.projector}
+
+    def settle(self) -> None:
+        self.teacher.settle(**self._followed())
+
+    def after_step(self, step: int, steps: int) -> None:
+        self.teacher.follow(cosine(self.config.momentum, 1.0, self.clock.share), **self._followed())
+        self.clock.tick(step, steps)
+
+    def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
+        """Of each look the student's representation, and the teacher's projection."""
+        whole = self.whole(batch)
+        if whole is None:
+            return None
+        found = {name: self.pooled(whole, name) for name in self.names()}
+        with torch.no_grad():
+            for name in self.names():
+                z = self.pooled(whole, name, self.teacher["trunks"])
+                with torch.autocast(z.device.type, enabled=False):
+                    found[f"{name} wanted"] = self.teacher["projector"](z)
+        return found
+
+    def compare(self, vectors: Mapping[str, Tensor]) -> Loss:
+        z = torch.cat([vectors[name] for name in self.names()])
+        wanted = torch.cat([vectors[f"{name} wanted"] for name in reversed(self.names())]).detach()
+        with torch.autocast(z.device.type, enabled=False):
+            u = self.projector(z)
+            guess = u if self.predictor is None else self.predictor(u)
+            total = (2 - 2 * F.cosine_similarity(guess, wanted, dim=-1)).sum()
+        count = torch.tensor(float(len(z) // 2), device=z.device)
+        terms = {"cosine": (count - total.detach() / 4, count), **health(u)}
+        return Loss(total, count, terms, {"z": z.detach()})
+
+    def warnings(self, terms: Mapping[str, float]) -> list[str]:
+        return collapsed(terms)
+
+    # What it costs
+    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+        found = super().rows(lengths, masked)
+        own = len(self.own_rows())
+        taught = [
+            row._replace(place=f"teacher.{row.place}", parameters=0, trained=0, backward=0, kept=0)
+            for row in found[: len(found) - own]
+        ]
+        return [*found[: len(found) - own], *taught, *found[len(found) - own :]]
+
+    def own_rows(self) -> list[Row]:
+        flops = 2 * self.projector.flops() + (0 if self.predictor is None else self.predictor.flops())
+        return [row._replace(flops=2 * flops) for row in super().own_rows()]

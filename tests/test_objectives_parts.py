@@ -1,0 +1,168 @@
+"""Several objectives on one model: the weights of tasks in closed form, labels for some samples only."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sevenfold.core.errors import ConfigError
+from sevenfold.data.loader import gather
+from tiny import made
+
+PATCHES = {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}
+
+
+def recipe(objective, streams=None, data=None, **train):
+    return {
+        "data": {"kind": "digits", "limit": 120, **(data or {})},
+        "streams": {"image": PATCHES, "label": "label", **(streams or {})},
+        "trunks": {"enc": {"inputs": ["image"], "width": 16, "depth": 1, "position": "axial_rotary"}},
+        "objective": objective,
+        "train": {"precision": "fp32", **train},
+    }
+
+
+def batch_of(ready, count=24):
+    return gather([ready.train[0, i] for i in range(count)])[0]
+
+
+@pytest.fixture
+def two():
+    ready = made(recipe({"kind": "multi_task"}, {"ink": "number"}))
+    return ready.objective, batch_of(ready)
+
+
+def test_tasks_share_one_pass_and_their_losses_are_those_of_each_alone(two):
+    objective, batch = two
+    calls = []
+    objective.model.trunks["enc"].register_forward_hook(lambda *_: calls.append(1))
+    loss = objective(batch)
+    assert len(calls) == 1
+    label, ink = (objective.parts[name].forward(batch).mean for name in ("label", "ink"))
+    assert float(loss.mean) == pytest.approx(float(label + ink / 2), rel=1e-5) and float(loss.count) == 24
+    mean = lambda name: float(loss.terms[name][0] / loss.terms[name][1])  # noqa: E731
+    assert mean("label.nats") == pytest.approx(float(label)) and mean("ink.mse") == pytest.approx(float(ink))
+    assert {"label.accuracy", "label.s", "ink.loss"} <= loss.terms.keys()
+    names = [row.place for row in objective.rows({name: s.values.shape[1] for name, s in batch.items()})]
+    assert len(names) == len(set(names)) and {"heads.label", "heads.ink", "objective.weights"} <= set(names)
+
+
+def test_the_weight_of_a_task_is_in_closed_form(two):
+    """At s = log 2L (nats) and log L (squared error) nothing pulls s any more, and it is where descent goes."""
+    objective, batch = two
+    for part in objective.parts.values():
+        assert part.squared == (part.target == "ink")
+    means = [float(objective.parts[name].forward(batch).mean) for name in ("label", "ink")]
+    wanted = torch.tensor([math.log(2 * means[0]), math.log(means[1])])
+    with torch.no_grad():
+        objective.s.copy_(wanted)
+    (slope,) = torch.autograd.grad(objective(batch).mean, objective.s)
+    assert slope.abs().max() < 1e-6
+    with torch.no_grad():
+        objective.s.zero_()
+    descent = torch.optim.SGD([objective.s], lr=0.5)
+    for _ in range(60):
+        descent.zero_grad()
+        objective(batch).mean.backward()
+        descent.step()
+    assert torch.allclose(objective.s.detach(), wanted, atol=1e-3)
+    assert not objective.cares()["s"].decays
+    with torch.no_grad():
+        objective.s.fill_(9.0)
+    objective.after_step(0, 10)
+    assert objective.s.tolist() == [6.0, 6.0]
+
+
+def test_the_unit_of_a_loss_does_not_matter_once_its_weight_is_learned(two, monkeypatch):
+    """One loss times 1,000: at the optimum of s the gradients of what the tasks share are the same."""
+    objective, batch = two
+    found = []
+    for times in (1.0, 1000.0):
+        part = objective.parts["ink"]
+        with monkeypatch.context() as patch:
+            patch.setattr(part, "judge", _times(part.judge, times / 50))
+            mean = float(part.judge(objective.model(part.reads(batch)), batch).mean)
+            with torch.no_grad():
+                objective.s[1] = math.log(mean)
+            assert -6 < math.log(mean) < 6
+            objective.zero_grad()
+            objective(batch).mean.backward()
+            found.append({name: p.grad.clone() for name, p in objective.model.named_parameters()})
+    for name, gradient in found[0].items():
+        assert torch.allclose(gradient, found[1][name], rtol=1e-4, atol=1e-7), name
+
+
+def _times(judge, factor):
+    def scaled(done, batch):
+        loss = judge(done, batch)
+        return loss._replace(total=loss.total * factor)
+
+    return scaled
+
+
+def test_weights_that_are_given_are_taken():
+    given = {"kind": "multi_task", "weights": {"label": 2.0, "ink": 0.25}}
+    ready = made(recipe(given, {"ink": "number"}))
+    objective, batch = ready.objective, batch_of(ready)
+    parts = [float(part.forward(batch).mean) for part in objective.parts.values()]
+    assert float(objective(batch).mean) == pytest.approx(2 * parts[0] + 0.25 * parts[1], rel=1e-5)
+    assert objective.s is None
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ({"kind": "multi_task", "tasks": {"a": {"kind": "supervised", "target": "lable"}}}, "objective.tasks.a.target: 'lable'"),
+        ({"kind": "multi_task", "weights": {"labl": 1.0}}, "objective.weights: there is no task 'labl'; did you mean 'label'"),
+        ({"kind": "multi_task", "weights": {}}, "give the weight of each of"),
+        ({"kind": "multi_task", "tasks": {"a.b": "supervised"}}, "'a.b' is no name"),
+        (
+            {"kind": "multi_task", "tasks": {"a": "supervised", "b": {"kind": "supervised", "pool": "last"}}},
+            "objective.tasks.b: another part has a head 'label' that is not the same",
+        ),
+        ({"kind": "semi_supervised", "unlabelled": {"kind": "mae"}}, "objective.unlabelled: mae needs a second trunk"),
+        ({"kind": "fixmatch", "views": []}, "without a strong change there is nothing to agree about"),
+        ({"kind": "fixmatch", "views": ["reverse_complement"]}, "objective.views: reverse_complement"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_are_refused(objective, said):
+    with pytest.raises(ConfigError, match=said):
+        made(recipe(objective))
+
+
+def test_looks_of_one_part_leave_the_others_what_they_need():
+    """simclr looks at pictures, supervised reads them as they are; two that look in different ways have names of their own."""
+    ready = made(recipe({"kind": "semi_supervised", "weight": 0.3}, data={"labelled": {"label": 3}}))
+    objective, batch = ready.objective, batch_of(ready, len(ready.train))
+    assert {"image", "image.1", "image.2", "label"} == batch.keys() and not objective.decomposable
+    labels, other = (objective.parts[name].forward(objective.given(name, batch)) for name in ("labels", "unlabelled"))
+    assert float(labels.count) == 30 and float(other.count) == 192
+    assert float(objective(batch).mean) == pytest.approx(float(labels.mean + 0.3 * other.mean), rel=1e-5)
+    tasks = {"a": "simclr", "b": {"kind": "simclr", "views": [{"kind": "shift", "pixels": 1}]}}
+    looks = made(recipe({"kind": "multi_task", "tasks": tasks})).objective.looks()
+    assert set(looks) == {"image.1", "image.2", "b.image.1", "b.image.2"}
+
+
+@torch.no_grad()
+def test_fixmatch_against_a_loop():
+    ready = made(recipe({"kind": "fixmatch", "threshold": 0.105, "weight": 0.7}, data={"labelled": {"label": 2}}))
+    objective, batch = ready.objective, batch_of(ready, 80)
+    guess = objective.guess({"image": batch["image"]}).double()
+    strong = objective.guess({"image": batch["image.strong"]}).double()
+    assert not torch.equal(batch["image"].values, batch["image.strong"].values)
+    known, total, sure = batch["label"].valid[:, 0], 0.0, 0
+    for row in range(80):
+        p = guess[row].softmax(0)
+        if p.max() >= 0.105:
+            total -= 0.7 * float(strong[row].log_softmax(0)[p.argmax()]) / 80
+            sure += 1
+        if known[row]:
+            total -= float(guess[row].log_softmax(0)[batch["label"].values[row, 0]]) / int(known.sum())
+    loss = objective(batch)
+    assert 0 < sure < 80 and int(loss.terms["sure"][0]) == sure
+    assert float(loss.mean) == pytest.approx(total, rel=1e-5)
+    given = [value for name, value in loss.terms.items() if name.startswith("given.")]
+    assert sum(int(a) for a, _ in given) == sure
+    assert objective.warnings({"sure": 0.9, "given.3": 0.95})[0].startswith("it gives 95 % of samples the label '3'")
