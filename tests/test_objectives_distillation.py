@@ -426,7 +426,7 @@ def test_a_run_knows_its_teacher(teacher, tmp_path):
     shutil.copytree(teacher, own)
     run_of = sf.train(student(own), tmp_path / "run", overrides=["train.steps=2"], say=lambda line: None, bar=False)
     assert run_of.results["held_out"]["cosine"] > 0
-    assert sf.evaluate(tmp_path / "run")["terms"]["cosine"] == pytest.approx(run_of.results["held_out"]["cosine"])
+    assert sf.evaluate(tmp_path / "run").values()["cosine"] == pytest.approx(run_of.results["held_out"]["cosine"])
     shutil.rmtree(own)
     with pytest.raises(ConfigError, match="objective.teacher: .* there is no such run folder"):
         sf.evaluate(tmp_path / "run")
