@@ -61,7 +61,7 @@ def probed(made):
 @pytest.mark.parametrize(
     ("objective", "steps"),
     [
-        ({"kind": "ijepa", "momentum": 0.98}, 150),
+        ({"kind": "ijepa", "momentum": 0.98}, 220),
         ({"kind": "dinov2", "momentum": 0.95, "views": MILD, "crops": 0, "masked": 0.25}, 80),
         ({"kind": "ibot", "momentum": 0.95, "views": MILD, "masked": 0.25}, 80),
     ],
