@@ -2,8 +2,8 @@
 
     python benchmarks/patches.py --out docs/objectives/patches.png
 
-Pictures are made here: a figure (a bar, a ring, a triangle, a disc) of fine stripes on a ground of stripes across them, of the same
-mean and contrast, so that no brightness gives the figure away. One small transformer learns from them without labels, without and
+Pictures are made here: a figure (a bar, a ring, a triangle, a disc) of fine grain on a ground of coarse grain, of the same mean and
+contrast, so that no brightness gives the figure away. One small transformer learns from them without labels, without and
 with two registers. Figures are of pictures that it has not seen: the area under the ROC curve of the first component for "more than half
 of this patch is figure" (its sign is free), beside the same network with its first weights and the pixels of each patch; and how large
 the largest token norms on the ground are, in medians, with the share of attention of the last block that the registers get.
@@ -40,8 +40,10 @@ def picture(draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         (np.abs(u) < size + 1) & (np.abs(v) < size / 2),
         (v > -size / 2) & (v < size - 1.7 * np.abs(u)),
     ][int(draw.integers(4))]
-    stripes = [((row + column * lean + draw.integers(4)) // 2) % 2 for lean in (1, -1)]
-    image = np.where(figure, stripes[0], stripes[1]) * 160 + 48 + draw.normal(0, 12, (SIDE, SIDE))
+    fine = draw.integers(0, 2, (SIDE, SIDE))
+    coarse = draw.integers(0, 2, (SIDE // 4 + 1, SIDE // 4 + 1)).repeat(4, 0).repeat(4, 1)
+    down, right = draw.integers(4, size=2)
+    image = np.where(figure, fine, coarse[down : down + SIDE, right : right + SIDE]) * 160.0 + 48
     return image.clip(0, 255).astype(np.uint8)[..., None], figure
 
 
