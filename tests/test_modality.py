@@ -51,7 +51,7 @@ def test_check_changes_nothing_twice_and_refuses_in_one_line(kind):
     modality = made(kind)
     for raw in type(modality).example(1):
         np.testing.assert_array_equal(modality.check(modality.check(raw)), modality.check(raw))
-    for wrong in (None, {"a": 1}, []):
+    for wrong in (None, {"a": 1}, [[]]):
         error_of(lambda raw=wrong: modality.check(raw))
 
 
