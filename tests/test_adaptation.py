@@ -207,7 +207,12 @@ def test_adapting_at_test_time_leaves_the_model_as_it_was(home, tmp_path):
     assert steps["held out"]["0"]["accuracy"] == plain.figures["this model"]["accuracy"]
     objective = load_objective(done.folder)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    way = TestTimeWay(objective, "enc", "label", TestTime.Config(steps=3, copies=2))
+    way = TestTimeWay(
+        objective,
+        "enc",
+        "label",
+        decode(TestTime.Config, {"steps": 3, "copies": 2, "optimizer": {"kind": "adamw", "lr": 1e-3}}),
+    )
     ready = prepare(read_recipe(done.folder), tokenizers=done.folder)
     batch = next(batches(ready.held_out_items, 16))[0]
     first, again = way(batch, [0, 3]), way(batch, [0, 3])

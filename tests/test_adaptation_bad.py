@@ -31,9 +31,9 @@ def home(tmp_path_factory) -> Path:
     np.savez(folder / "one.npz", image=images, label=np.repeat(["cat"], 40))
     np.savez(folder / "lonely.npz", image=images, label=sorts)
     train, held_out = recognise(folder / "lonely.npz").build().split()
-    sorts = sorts.copy()
-    sorts[train[0]], sorts[held_out[0]] = "owl", "yak"
-    np.savez(folder / "lonely.npz", image=images, label=sorts)
+    rare = sorts.copy()
+    rare[train[0]], rare[held_out[0]] = "owl", "yak"
+    np.savez(folder / "lonely.npz", image=images, label=rare)
     np.savez(folder / "same.npz", image=np.zeros_like(images), label=sorts)
     gpt2(folder / "gpt2")
     (folder / "words.txt").write_text("the red wall falls\n" * 60)

@@ -51,7 +51,7 @@ class TestTime(Method):
         copies: int = Field(1, ge=1)
         """How often each sample stands in a step, each time with another mask."""
         optimizer: Optimizer.Config = part.default("adamw")
-        """What makes the steps; by default AdamW at 3e-4, without decay."""
+        """What makes the steps; by default AdamW at 1e-5, without decay."""
         test: str | None = None
         """Other data to be tested on, with the same fields; by default the held-out part."""
         views: tuple[View.Config, ...] = ()
@@ -192,7 +192,7 @@ class TestTimeWay:
     def _optimizer(self) -> Any:
         config = self.config.optimizer
         if config == type(config)():
-            config = config.replace(lr=3e-4, weight_decay=0.0)
+            config = config.replace(lr=1e-5, weight_decay=0.0)
         return config.build(self.learning, self.objective.cares())
 
     def scores(self, inputs: Mapping[str, Any]) -> np.ndarray:
