@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from contextlib import nullcontext
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_byol_against_a_loop():
     z = torch.cat([objective.pooled(batch, name) for name in ("image.1", "image.2")])
     guess = objective.predictor(objective.projector(z)).tolist()
     taught = [objective.pooled(batch, name, objective.teacher["trunks"]) for name in ("image.1", "image.2")]
-    wanted = [objective.teacher["projector"](part).tolist() for part in taught]
+    wanted = [part.tolist() for part in objective.teacher["projector"](torch.cat(taught)).chunk(2)]
     total = sum(2 - 2 * cosine(guess[i], wanted[1][i]) + 2 - 2 * cosine(guess[6 + i], wanted[0][i]) for i in range(6))
     loss = objective(batch)
     assert float(loss.total) == pytest.approx(total, rel=1e-12) and float(loss.count) == 6
@@ -197,6 +198,20 @@ def test_statistics_of_a_batch_cannot_be_had_from_pieces():
     made(looks("byol", train={"accumulate": 4}))  # those of the projector can
 
 
+def test_teacher_and_schedule_resume_exactly(tmp_path):
+    settings = {"steps": 6, "save_every": 3, "keep": 5, "batch": 8}
+    ready = [made(looks("byol", train=settings)) for _ in range(2)]
+    fit(ready[0].objective, ready[0].train, ready[0].held_out, ready[0].recipe.train, folder=tmp_path, bar=False)
+    shutil.rmtree(max((tmp_path / "checkpoints").glob("step-*")))
+    again = ready[1]
+    fit(again.objective, again.train, again.held_out, again.recipe.train, folder=tmp_path, resume=True, bar=False)
+    wanted, found = (part.objective.state_dict() for part in ready)
+    assert float(found["clock.done"]) == 1 and wanted.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    teacher, student = found["teacher.copies.trunks.enc.norm.weight"], found["model.trunks.enc.norm.weight"]
+    assert not torch.equal(teacher, student)
+
+
 # Collapse
 
 
@@ -214,8 +229,8 @@ BATCH_NORM = {**CONV, "block": {**CONV["block"], "norm": "batch"}}
 
 def test_byol_collapses_without_its_predictor_and_says_so():
     small = {"size": 32, "depth": 2, "train": {"batch": 32}}
-    at, last, held_out = told(64, looks("byol", BATCH_NORM, **small, predictor=False))
-    assert at and at[0] < 100 and last["spread"] < 0.1 and "to a point" in held_out[0]
+    at, last, held_out = told(80, looks("byol", BATCH_NORM, **small, predictor=False))
+    assert at and at[0] < 100 and last["spread"] < 0.15 and "to a point" in held_out[0]
     at, last, held_out = told(64, looks("byol", BATCH_NORM, **small))
     assert not at and not held_out and last["spread"] > 0.4 and last["rank"] > 4
 

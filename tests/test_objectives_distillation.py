@@ -110,12 +110,12 @@ def test_koleo_in_closed_form():
 
 def points_of(head, x):
     """x [m d] → scores, by the formula."""
-    if head.standardise:
-        x = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-6).sqrt()
     last = len(head.perceptron.linears) - 1
     for place, linear in enumerate(head.perceptron.linears):
         x = linear(x)
         x = torch.nn.functional.gelu(x) if place < last else x
+    if head.standardise:
+        x = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-12).sqrt()
     x = x / x.norm(dim=1, keepdim=True)
     v = head.prototypes / head.prototypes.norm(dim=1, keepdim=True)
     return x @ v.T
@@ -153,6 +153,7 @@ def test_dinov2_against_a_loop(more):
         "koleo": 0.3,
         "patch": 0.7,
         "masker": "block",
+        "teacher_temperature": [0.04, 0.07],
         **more,
     }
     ready = made(digits(settings))
@@ -181,7 +182,8 @@ def test_dinov2_against_a_loop(more):
             q = q / q.sum(1, keepdim=True)
         return q
 
-    p = balanced("class", torch.cat([points_of(their["class"], theirs[name][0]) for name in names[:2]])).chunk(2)
+    told = [points_of(their["class"], theirs[name][0]) for name in names[:2]]  # each look by itself
+    p = balanced("class", torch.cat(told)).chunk(2)
     s = {name: points_of(heads["class"], ours[name][0]) for name in names}
     pairs = {"class": [], "crops": []}
     for place, u in enumerate(names[:2]):

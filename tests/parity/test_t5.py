@@ -127,7 +127,7 @@ def test_streams_and_logits(name, padded, dtype, exact):
 @ALL
 def test_loss_and_gradients(name, padded, dtype, exact):
     reference = made(name, dtype)
-    family, model, objective = twin(reference, **family_of(reference).objective)
+    family, model, objective = twin(reference, kind="next_token", trunk="dec", stream="target")  # of pairs
     source, first, target, second = inputs(padded)
     labels = target[:, 1:].masked_fill(~second[:, 1:], -100)
     theirs = reference(

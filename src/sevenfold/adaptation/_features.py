@@ -13,12 +13,15 @@ from sevenfold.adaptation.readout import Task
 from sevenfold.assembly.model import Model, to_device
 from sevenfold.assembly.pool import pool
 from sevenfold.core.errors import BadSample
-from sevenfold.core.types import Batch
+from sevenfold.core.part import decode
+from sevenfold.core.types import Batch, Hidden
 from sevenfold.data.loader import Items, gather
+from sevenfold.objective.supervised import Supervised
 
 
 class Features(NamedTuple):
-    """Vectors x [n d] and targets y (ids [n], numbers or labels [n p]) of samples that could be read; why others could not."""
+    """Vectors x [n d] and targets y (ids [n], numbers or labels [n p]) of samples, or tokens, that could be read; why others could
+    not."""
 
     x: np.ndarray
     y: np.ndarray
@@ -37,41 +40,64 @@ def batches(items: Items, size: int) -> Iterator[tuple[Batch | None, list[BadSam
 
 
 @torch.inference_mode()
-def vectors(model: Model, batch: Batch, trunk: str, how: str) -> np.ndarray:
-    """[b d]: the pooled tokens of one trunk."""
+def hidden_of(model: Model, batch: Batch, trunk: str) -> Hidden:
+    """The representation of one trunk; those behind it are not run."""
     names = list(model.trunks.keys())
     place = names.index(trunk) + 1
-    done = model.earlier(to_device(batch, model.device), names[place] if place < len(names) else None)
-    return pool(done[trunk], how).float().cpu().numpy()
+    return model.earlier(to_device(batch, model.device), names[place] if place < len(names) else None)[trunk]
 
 
-def features(model: Model, items: Items, target: str, trunk: str, how: str, size: int = 64) -> Features:
-    """Representations of all samples that have a target."""
+def vectors(model: Model, batch: Batch, trunk: str, how: str) -> np.ndarray:
+    """[b d]: the pooled tokens of one trunk."""
+    return pool(hidden_of(model, batch, trunk), how).float().cpu().numpy()
+
+
+def asking(model: Model, target: str) -> Supervised:
+    """What knows which targets of a batch there are, and which vectors a head of the model reads for them."""
+    head = model.config.heads[target]
+    how = head.pool if head.pool != "none" else "mean"
+    config = decode(Supervised.Config, {"target": head.stream, "trunk": head.trunk, "pool": how}, "objective")
+    made: Supervised = config.build(model)
+    return made
+
+
+def features(model: Model, items: Items, target: str, size: int = 64) -> Features:
+    """What the head `target` of a model reads of all samples (or of all tokens, where each has a label) that have a target."""
     model.eval()
+    objective, head = asking(model, target), model.config.heads[target]
+    stream = objective.target
     x: list[np.ndarray] = []
     y: list[np.ndarray] = []
     bad: list[BadSample] = []
     for batch, wrong in batches(items, size):
         bad += wrong
-        if batch is None or target not in batch:
+        inputs = {} if batch is None else objective.reads(batch)
+        if (
+            batch is None
+            or stream not in batch
+            or not inputs
+            or (objective.of is not None and objective.of not in batch)
+        ):
             continue
-        given = batch[target]
-        known = np.ones(len(given.values), bool) if given.valid is None else given.valid[:, 0].numpy()
-        inputs = {name: stream for name, stream in batch.items() if name != target}
-        if not inputs:
-            continue
-        x.append(vectors(model, inputs, trunk, how)[known])
-        y.append(given.values[:, 0].numpy()[known])
-    width = model.config.trunks[trunk].width
+        known, values = objective.known(batch), batch[stream].values
+        hidden = hidden_of(model, inputs, objective.trunk)
+        if objective.of is None:
+            found, wanted = pool(hidden, head.pool), values[:, 0]
+        else:
+            front = len(model.modalities[objective.of].around()[0])
+            found = hidden.of(objective.of).x[:, front : front + known.shape[1]]
+            wanted = values[:, : known.shape[1]]
+        x.append(found.float().cpu()[known].numpy())
+        y.append(wanted[known].numpy())
     if not x:
-        return Features(np.zeros((0, width)), np.zeros(0), bad)
+        return Features(np.zeros((0, 1)), np.zeros(0), bad)
     return Features(np.concatenate(x), np.concatenate(y), bad)
 
 
 def task_of(model: Model, target: str) -> Task:
     """What kind of answer a stream is."""
     tokenizer = model.modalities[target].tokenizer
-    if getattr(tokenizer, "binary", False):
+    if tokenizer.binary:
         return "labels"
     return "classes" if tokenizer.size is not None else "numbers"
 

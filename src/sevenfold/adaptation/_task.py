@@ -9,7 +9,7 @@ from typing import Any
 from sevenfold.adaptation.method import Asked
 from sevenfold.assembly.model import ModelConfig
 from sevenfold.core import part
-from sevenfold.core.errors import ConfigError, DataError, did_you_mean
+from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
 from sevenfold.core.rooms import kinds
 from sevenfold.data.recognise import recognise
 from sevenfold.data.source import Source
@@ -103,12 +103,13 @@ def supervised(
     asked: Asked, trunk: str | None, pool: str | None, train: Mapping[str, Any], changes: Mapping[str, Any] | None = None
 ) -> Recipe:  # fmt: skip
     """The recipe of a new head on one trunk of a model, for the target. `changes` are further fields of the recipe."""
-    wiring, fields = wiring_of(asked.run), asked.data.build().fields
-    target, kind = target_of(fields, asked.target, wiring)
-    trunk = trunk_for(wiring, fields, trunk)
+    wiring, source = wiring_of(asked.run), asked.data.build()
+    target, kind = target_of(source.fields, asked.target, wiring)
+    trunk = trunk_for(wiring, source.fields, trunk)
     streams, trunks = reduced(wiring, trunk)
     if target in streams:
         raise ConfigError(f"target: {target!r} is what the model reads, so it cannot be predicted from it")
+    check_target(source, target)
     name = f"new_{target}" if target in wiring.streams else target
     streams[name] = {"kind": kind, "field": target}
     how = pool or ("class" if wiring.trunks[trunk].class_token and not wiring.trunks[trunk].mask.causal else "mean")
@@ -132,10 +133,30 @@ def names_of(recipe: Recipe) -> tuple[str, str, str]:
     return objective.trunk, objective.target, objective.pool
 
 
-def check_target(modality: Any, field: str) -> None:
-    """DataError for a target with one class."""
-    tokenizer = modality.tokenizer
-    if tokenizer.size == 1:
-        raise DataError(
-            f"target: all training samples have the same {field!r}, {tokenizer.piece(0)!r}: there is nothing to tell apart"
+def check_target(source: Source, target: str) -> None:
+    """DataError for a target that no training sample has, or all have alike."""
+    first: Any = None
+    for index in source.split()[0]:
+        try:
+            found = source[index].get(target)
+        except BadSample:
+            continue
+        if found is None:
+            continue
+        if first is None:
+            first = found
+        elif repr(found) != repr(first):
+            return
+    if first is None:
+        raise DataError(f"target: no training sample has a {target!r}")
+    raise DataError(
+        f"target: all training samples have the same {target!r}, {str(first)!r}: there is nothing to tell apart"
+    )
+
+
+def check_single(modality: Any, field: str, method: str) -> None:
+    """ConfigError for labels of tokens, where a method answers for whole samples."""
+    if modality.tokenizer.axes:
+        raise ConfigError(
+            f"{method}: {field!r} has a label for every token, and it answers for whole samples: choose probe, lora …"
         )

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sevenfold.adaptation._features import task_of, vectors
+from sevenfold.adaptation._features import asking, task_of, vectors
 from sevenfold.adaptation._folder import memory_of, record_of
 from sevenfold.adaptation._task import data_of
 from sevenfold.adaptation._towers import Tower, towered
@@ -17,7 +17,6 @@ from sevenfold.adaptation.method.test_time import TestTimeWay
 from sevenfold.adaptation.method.zero_shot import softmax
 from sevenfold.adaptation.readout import Task, knn
 from sevenfold.assembly.model import Model, to_device
-from sevenfold.assembly.pool import pool
 from sevenfold.core import part
 from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.data.source import Source
@@ -32,7 +31,7 @@ class Predicted(NamedTuple):
     classes  what the columns of scores stand for; None for numbers
     where    file and offset of each sample
     values   what is said of each: a class, a tuple of labels, a number
-    scores   [n c] probabilities of classes or labels, or [n p] numbers
+    scores   of each sample [c] probabilities of classes or labels, or [p] numbers; [n c] where each of its tokens is answered for
     bad      (where, why) of samples that could not be read
     """
 
@@ -40,7 +39,7 @@ class Predicted(NamedTuple):
     classes: list[str] | None
     where: list[str]
     values: list[Any]
-    scores: np.ndarray
+    scores: list[np.ndarray]
     bad: list[tuple[str, str]]
 
 
@@ -51,7 +50,7 @@ class Ways(NamedTuple):
     streams: list[str]
     task: Task
     classes: list[str] | None
-    ask: Callable[[Sequence[dict[str, Any]]], np.ndarray]
+    ask: Callable[[Sequence[dict[str, Any]]], Sequence[np.ndarray]]
     raw: Callable[[np.ndarray], Any]
 
 
@@ -65,7 +64,9 @@ def predict(run: str | Path, data: str | Path | Mapping[str, Any] | Source.Confi
     way = way_of(folder, model, str(run))
     source = data_of(data, str(run)).build()
     fields = {name: field_of(name, model.config.streams[name], source.fields) for name in way.streams}
-    where, scores, bad = [], [], []
+    where: list[str] = []
+    scores: list[np.ndarray] = []
+    bad: list[tuple[str, str]] = []
     for start in range(0, len(source), batch):
         samples, places = [], []
         for index in range(start, min(start + batch, len(source))):
@@ -84,15 +85,14 @@ def predict(run: str | Path, data: str | Path | Mapping[str, Any] | Source.Confi
             except ValueError as error:
                 bad.append((source.where(index), str(error).splitlines()[0]))
         if samples:
-            scores.append(way.ask(samples))
+            scores += list(way.ask(samples))
             where += places
     if not scores:
         raise DataError(
             f"{source.config.path or source.kind}: no sample can be read"
             + (f"; the first is {bad[0][0]}: {bad[0][1]}" if bad else "")
         )
-    every = np.concatenate(scores)
-    return Predicted(way.target, way.classes, where, [way.raw(row) for row in every], every, bad)
+    return Predicted(way.target, way.classes, where, [way.raw(row) for row in scores], scores, bad)
 
 
 def way_of(folder: Path, model: Model, name: str) -> Ways:
@@ -108,7 +108,7 @@ def way_of(folder: Path, model: Model, name: str) -> Ways:
     if record is not None and kind == "test_time":
         config = part.decode(part.find("method", "test_time").Config, record["method"], str(folder))
         way = TestTimeWay(load_objective(folder), head.trunk, target, config)
-        return _ways(model, target, lambda raws: way(_batch(way.model, raws), [config.steps])[config.steps])
+        return _ways(model, target, lambda raws: list(way(_batch(way.model, raws), [config.steps])[config.steps]))
     return _ways(model, target, lambda raws: _by_head(model, target, raws))
 
 
@@ -126,16 +126,15 @@ def predicted_stream(model: Model, name: str) -> str:
     return found[0]
 
 
-def _ways(model: Model, head: str, ask: Callable[[Sequence[dict[str, Any]]], np.ndarray]) -> Ways:
+def _ways(model: Model, head: str, ask: Callable[[Sequence[dict[str, Any]]], Sequence[np.ndarray]]) -> Ways:
     stream = model.config.heads[head].stream
     assert stream is not None
     read = {given for trunk in model.config.trunks.values() for given in trunk.inputs}
     task, modality = task_of(model, stream), model.modalities[stream]
-    size = model.heads[head].outputs
-    classes = None if task == "numbers" else [modality.tokenizer.piece(id) for id in range(size)]
+    classes = None if task == "numbers" else [modality.tokenizer.piece(id) for id in range(asking(model, head).outputs)]
 
     def raw(scores: np.ndarray) -> Any:
-        return modality.raw(np.array([scores.argmax()]) if task == "classes" else scores[None].astype(np.float32))
+        return modality.raw(np.atleast_1d(scores.argmax(-1)) if task == "classes" else scores[None].astype(np.float32))
 
     return Ways(stream, [name for name in model.config.streams if name in read], task, classes, ask, raw)
 
@@ -145,15 +144,17 @@ def _batch(model: Model, raws: Sequence[dict[str, Any]]) -> Any:
 
 
 @torch.inference_mode()
-def _by_head(model: Model, head: str, raws: Sequence[dict[str, Any]]) -> np.ndarray:
-    config = model.config.heads[head]
-    hidden = model(_batch(model, raws))[config.trunk]
-    if config.pool == "none":
-        raise ConfigError(f"predict: the head {head!r} says something of every token: ask the model itself (sf.load)")
-    guess = model.head(head, pool(hidden, config.pool)).double()
-    task = task_of(model, config.stream or head)
-    done = guess.softmax(-1) if task == "classes" else guess.sigmoid() if task == "labels" else guess
-    return done.cpu().numpy()
+def _by_head(model: Model, head: str, raws: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+    """[c] of each sample, or [n c] where every token is answered for."""
+    objective, batch = asking(model, head), _batch(model, raws)
+    guess = objective.answer(model(objective.reads(batch))).double()
+    done = guess.softmax(-1) if objective.discrete else guess.sigmoid() if objective.binary else guess
+    rows = list(done.cpu().numpy())
+    if objective.of is None:
+        return rows
+    given, around = batch[objective.of], sum(map(len, model.modalities[objective.of].around()))
+    lengths = [given.values.shape[1]] * len(rows) if given.valid is None else given.valid.sum(1).tolist()
+    return [row[: max(length - around, 0)] for row, length in zip(rows, lengths)]
 
 
 def _by_neighbours(folder: Path, model: Model, record: dict[str, Any]) -> Ways:
@@ -163,8 +164,8 @@ def _by_neighbours(folder: Path, model: Model, record: dict[str, Any]) -> Ways:
     ids = range(modality.tokenizer.size or 0) if near.classes is None else near.classes
     classes = None if task == "numbers" else [modality.tokenizer.piece(int(id)) for id in ids]
 
-    def ask(raws: Sequence[dict[str, Any]]) -> np.ndarray:
-        return near.scores(vectors(model, _batch(model, raws), record["trunk"], record["pool"]))
+    def ask(raws: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+        return list(near.scores(vectors(model, _batch(model, raws), record["trunk"], record["pool"])))
 
     def raw(scores: np.ndarray) -> Any:
         if near.classes is not None:
@@ -179,8 +180,8 @@ def _by_names(folder: Path, model: Model, record: dict[str, Any]) -> Ways:
     memory, classes = memory_of(folder), record["classes"]
     tower = Tower(record["trunk"], record["stream"], record["head"])
 
-    def ask(raws: Sequence[dict[str, Any]]) -> np.ndarray:
+    def ask(raws: Sequence[dict[str, Any]]) -> list[np.ndarray]:
         x = towered(model, tower, [raw[tower.stream] for raw in raws])
-        return softmax(float(memory["scale"][0]) * x @ memory["classes"].T)
+        return list(softmax(float(memory["scale"][0]) * x @ memory["classes"].T))
 
     return Ways(record["target"], [tower.stream], "classes", classes, ask, lambda scores: classes[int(scores.argmax())])

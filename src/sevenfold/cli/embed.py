@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="where to: .npy, .npz, .csv or .parquet")
     parser.add_argument(
-        "--pool", default="mean", metavar="HOW", help="mean (the default), class, last, class_mean, or none"
+        "--pool", default="mean", metavar="HOW", help="mean (the default), class, last, class_mean, quarters, or none"
     )
     parser.add_argument("--trunk", metavar="NAME", help="which trunk's representation (default: the last that reads)")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="items at a time (default: 64)")

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _scores(found: Any, place: int) -> dict[str, float]:
-    if found.classes is None:
+    if found.classes is None or found.scores[place].ndim > 1:
         return {}
     return {f"p_{name}": float(f"{score:.6g}") for name, score in zip(found.classes, found.scores[place])}
 

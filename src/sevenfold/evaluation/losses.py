@@ -32,7 +32,7 @@ from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.finish import BEGUN, RESULTS, baselines
 from sevenfold.training.fit import looked, means
-from sevenfold.training.load import load_objective, located
+from sevenfold.training.load import load_objective, located, objective_of
 from sevenfold.training.prepare import fields_of, items_of, laid_out, prepare
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.run import data_hash
@@ -149,7 +149,7 @@ def _main(rows: Mapping[str, Mapping[str, Drawn]]) -> str:
 def _twins(objective: Objective, recipe: Recipe, chosen: Samples, asked: Asked) -> list[Loss]:
     """The losses of the same objective on first weights."""
     with torch.random.fork_rng(devices=[]):
-        other = recipe.objective.build(twin(objective.model, asked.seed))
+        other = objective_of(recipe.objective, twin(objective.model, asked.seed))
         other.settle()
     return looked(other.to(device_of(None)), chosen, recipe.train, recipe.seed)
 

@@ -49,8 +49,8 @@ class HeadSettings(part.Config):
     layers: int = Field(3, ge=1, le=16)
     """Linear maps of the perceptron."""
     standardise: bool = True
-    """Bring each channel that it is given to mean 0 and variance 1 over the batch. Published models do not; in small ones
-    all class tokens begin alike, and without it teacher and student soon agree on saying nothing."""
+    """Bring each channel of f to mean 0 and variance 1 over the batch. Published models do not; in small ones all class
+    tokens begin alike, and without it teacher and student soon agree on saying nothing."""
     shared: bool = False
     """One head for class and patch tokens, instead of one each."""
 
@@ -70,9 +70,10 @@ class Head(Ruled):
 
     def points(self, x: Tensor) -> Tensor:
         """[b w] of length 1: what is compared with the prototypes."""
+        x = self.perceptron(x)
         if self.standardise:
-            x = (x - x.mean(0)) * (x.var(0, unbiased=False) + 1e-6).rsqrt()
-        return F.normalize(self.perceptron(x), dim=-1)
+            x = (x - x.mean(0)) * (x.var(0, unbiased=False) + 1e-12).rsqrt()
+        return F.normalize(x, dim=-1)
 
     def scores(self, points: Tensor) -> Tensor:
         """Points [b w] → [b k]."""
@@ -110,8 +111,8 @@ class SelfDistillation(Looking):
         """Perceptron and prototypes."""
         temperature: float = Field(0.1, gt=0)
         """t of the student."""
-        teacher_temperature: tuple[float, float] = (0.04, 0.07)
-        """That of the teacher: at the beginning, and from `warm` on."""
+        teacher_temperature: tuple[float, float] = (0.04, 0.04)
+        """That of the teacher: at the beginning, and from `warm` on (0.07 in published models)."""
         warm: float = Field(0.3, ge=0, le=1)
         """The share of the run over which the teacher's temperature moves."""
         momentum: float = Field(0.99, ge=0, le=1)

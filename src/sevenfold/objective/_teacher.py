@@ -58,12 +58,23 @@ class Teacher(nn.Module):
 
     def __init__(self, **modules: nn.Module):
         super().__init__()
+        self.batch = False
         self.copies: ModuleDict[Any] = ModuleDict({name: copy.deepcopy(module) for name, module in modules.items()})
         self.requires_grad_(False)
         self.eval()
 
+    def by_batch(self) -> Teacher:
+        """From now on its norms over a batch gather statistics of their own, and use those of the batch in training, instead
+        of those that the modules have gathered."""
+        self.batch = True
+        return self
+
     def train(self, mode: bool = True) -> Teacher:
-        return super().train(False)
+        super().train(False)
+        for module in self.modules():
+            if self.batch and getattr(module, "across", False):
+                module.train(mode)
+        return self
 
     def __getitem__(self, name: str) -> Any:
         return self.copies[name]
@@ -81,8 +92,10 @@ class Teacher(nn.Module):
             own, theirs = self.copies[name], module
             mine = list(own.parameters())
             torch._foreach_lerp_(mine, [p.detach() for p in theirs.parameters()], 1 - momentum)
-            for buffer, value in zip(own.buffers(), theirs.buffers()):
-                buffer.copy_(value)
+            for copied, followed in zip(own.modules(), theirs.modules()):
+                if not (self.batch and getattr(copied, "across", False)):
+                    for buffer, value in zip(copied.buffers(recurse=False), followed.buffers(recurse=False)):
+                        buffer.copy_(value)
 
 
 def trunks_for(model: Model, name: str) -> ModuleDict[Any]:

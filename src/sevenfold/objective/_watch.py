@@ -69,11 +69,11 @@ def prototypes(p: Tensor, name: str = "teacher_") -> dict[str, tuple[Tensor, Ten
     return {f"{name}entropy": (each * count, count), f"{name}use": (use * count, count)}
 
 
-def collapsed(terms: Mapping[str, float], name: str = "") -> list[str]:
-    """What `health` says that is wrong, a line each."""
+def collapsed(terms: Mapping[str, float], name: str = "", point: float = POINT) -> list[str]:
+    """What `health` says that is wrong, a line each. `point`: the spread below which it is one."""
     found = []
     flat, low = terms.get(f"{name}spread"), terms.get(f"{name}rank")
-    if flat is not None and flat < POINT:
+    if flat is not None and flat < point:
         found.append(f"the representation has collapsed to a point: its spread is {flat:.3f} (1 is healthy, 0 dead)")
     elif low is not None and low < LINE:
         found.append(f"the representation has collapsed to a line: its effective rank is {low:.2f}")

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from sevenfold.adaptation._features import features, remarks, scored, simple, task_of
 from sevenfold.adaptation._folder import write_model
-from sevenfold.adaptation._task import check_target, names_of, supervised
+from sevenfold.adaptation._task import check_single, names_of, supervised
 from sevenfold.adaptation.method import Asked, Found, Method
 from sevenfold.adaptation.readout import Neighbours, knn
 from sevenfold.assembly.model import Model
@@ -40,9 +40,9 @@ class KNN(Method):
     def run(self, asked: Asked) -> Found:
         ready = prepare(supervised(asked, self.config.trunk, self.config.pool, {"steps": 1}), note=asked.say)
         trunk, target, how = names_of(ready.recipe)
-        check_target(ready.model.modalities[target], ready.fields[target])
-        found = features(ready.model, ready.train_items, target, trunk, how)
-        held = features(ready.model, ready.held_out_items, target, trunk, how)
+        check_single(ready.model.modalities[target], ready.fields[target], "knn")
+        found = features(ready.model, ready.train_items, target)
+        held = features(ready.model, ready.held_out_items, target)
         if not len(found.y):
             raise DataError(f"target: no training sample has a {ready.fields[target]!r}")
         for line in remarks(found, ready.model, target):

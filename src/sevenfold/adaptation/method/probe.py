@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 
 from sevenfold.adaptation._features import features, remarks, simple, task_of
-from sevenfold.adaptation._task import check_target, names_of, supervised
+from sevenfold.adaptation._task import names_of, supervised
 from sevenfold.adaptation.method import Asked, Found, Method
 from sevenfold.adaptation.readout import STRENGTHS, Readout, probe
 from sevenfold.assembly.model import Model
@@ -43,9 +43,8 @@ class Probe(Method):
         began = time.perf_counter()
         recipe = supervised(asked, self.config.trunk, self.config.pool, {"steps": 1})
         ready = prepare(recipe, note=asked.say)
-        trunk, target, how = names_of(ready.recipe)
-        check_target(ready.model.modalities[target], ready.fields[target])
-        found = features(ready.model, ready.train_items, target, trunk, how)
+        target = names_of(ready.recipe)[1]
+        found = features(ready.model, ready.train_items, target)
         if not len(found.y):
             raise DataError(f"target: no training sample has a {ready.fields[target]!r}")
         for line in remarks(found, ready.model, target):
@@ -57,7 +56,7 @@ class Probe(Method):
         results = settled(recipe, ready, asked.folder, began)
         figures = {"this model": results["held_out"], **results["baselines"]}
         if task == "numbers":
-            held = features(ready.model, ready.held_out_items, target, trunk, how)
+            held = features(ready.model, ready.held_out_items, target)
             figures |= simple(task, found.y, held.y)
         more = {"strength": read.settings["strength"], "tried": read.settings["tried"], "trained_on": len(found.y)}
         return Found(figures, len(ready.held_out_items), more)

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 
 from sevenfold.adaptation._features import batches, features, scored, simple, task_of, vectors
-from sevenfold.adaptation._task import check_target, data_of, reduced, target_of, trunk_for, upstream
+from sevenfold.adaptation._task import check_single, check_target, data_of, reduced, target_of, trunk_for, upstream
 from sevenfold.adaptation.method import Asked, Found, Method
 from sevenfold.adaptation.method.probe import into_head
 from sevenfold.adaptation.readout import probe
@@ -62,7 +62,7 @@ class TestTime(Method):
     def run(self, asked: Asked) -> Found:
         began = time.perf_counter()
         ready, trunk, target, how = self._prepared(asked)
-        train = features(ready.model, ready.train_items, target, trunk, how)
+        train = features(ready.model, ready.train_items, target)
         task = task_of(ready.model, target)
         into_head(probe(train.x, train.y, task, seed=ready.recipe.seed), ready.model, target)
         settled(ready.recipe, ready, asked.folder, began)
@@ -88,7 +88,7 @@ class TestTime(Method):
                 "clean: this model": told["held out"][str(self.config.steps)],
                 "clean: without": told["held out"]["0"],
             }
-        held = features(ready.model, ready.held_out_items, target, trunk, how)
+        held = features(ready.model, ready.held_out_items, target)
         figures |= simple(task, train.y, held.y)
         more = {"by_step": told, "trunk": trunk, "stream": target, "pool": how}
         return Found(figures, size, more)
@@ -114,8 +114,10 @@ class TestTime(Method):
             raise ConfigError(
                 f"test_time: {asked.run} learned from labels, which a test does not have: it needs a run that learned without"
             )
-        wiring, fields = wiring_of(asked.run), asked.data.build().fields
+        wiring, source = wiring_of(asked.run), asked.data.build()
+        fields = source.fields
         target, kind = target_of(fields, asked.target, wiring)
+        check_target(source, target)
         trunk = trunk_for(wiring, fields, self.config.trunk)
         how = self.config.pool or ("class" if wiring.trunks[trunk].class_token else "mean")
         name = f"new_{target}" if target in wiring.streams else target
@@ -129,7 +131,7 @@ class TestTime(Method):
             asked.changes,
         )  # fmt: skip
         ready = prepare(recipe, note=asked.say)
-        check_target(ready.model.modalities[name], target)
+        check_single(ready.model.modalities[name], target, "test_time")
         return ready, trunk, name, how
 
     def _tested(self, asked: Asked, ready: Ready) -> dict[str, Items]:
