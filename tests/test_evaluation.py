@@ -180,7 +180,7 @@ def dna(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dna")
     table(folder / "all.csv", [(bases,) for bases, _ in genes(60, 1)], ["sequence"])
     recipe = {
-        "data": {"kind": "csv", "path": str(folder / "all.csv")},
+        "data": {"kind": "csv", "path": str(folder / "all.csv"), "columns": ["sequence"]},
         "streams": {"sequence": {"kind": "dna", "tokenizer": {"kind": "kmer", "k": 1}, "pack": False}},
         "trunks": {"enc": {"inputs": ["sequence"], "width": 16, "depth": 1}},
         "objective": "masked_token",
