@@ -180,7 +180,7 @@ def dna(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dna")
     table(folder / "all.csv", [(bases,) for bases, _ in genes(60, 1)], ["sequence"])
     recipe = {
-        "data": {"kind": "csv", "path": str(folder / "all.csv")},
+        "data": {"kind": "csv", "path": str(folder / "all.csv"), "columns": ["sequence"]},
         "streams": {"sequence": {"kind": "dna", "tokenizer": {"kind": "kmer", "k": 1}, "pack": False}},
         "trunks": {"enc": {"inputs": ["sequence"], "width": 16, "depth": 1}},
         "objective": "masked_token",
@@ -234,6 +234,29 @@ def test_a_letter_for_each_token(dna, tmp_path):
     assert found.samples["rows_tested"] == 29 * found.samples["tested"]
     assert found.rows["logistic regression on the 15 tokens around"]["accuracy"].value == 1
     assert found.figure.value > 0.95
+
+
+def test_letters_are_told_by_a_run_that_learned_them(tmp_path):
+    """By its own head, every token of every item: the accuracy is that of its held-out part."""
+    rows = [(bases, "".join("h" if base in "GC" else "l" for base in bases)) for bases, _ in genes(60, 7)]
+    recipe = {
+        "data": {
+            "kind": "csv",
+            "path": str(table(tmp_path / "each.csv", rows, ["sequence", "states"])),
+            "held_out": 0.3,
+        },
+        "streams": {
+            "sequence": {"kind": "dna", "tokenizer": {"kind": "kmer", "k": 1}, "pack": False},
+            "states": {"kind": "token_labels"},
+        },
+        "trunks": {"enc": {"inputs": ["sequence"], "width": 16, "depth": 1}},
+        "objective": {"kind": "supervised", "target": "states"},
+        "train": {"steps": 5, "batch": 8},
+    }
+    run = sf.train(recipe, tmp_path / "run", **QUIET)
+    found = sf.evaluate(run.folder, target="states")
+    assert found.how["by"] == "head" and found.samples["rows_tested"] == 40 * found.samples["tested"]
+    assert found.figure.value == pytest.approx(run.results["held_out"]["accuracy"])
 
 
 def test_several_labels(dna, tmp_path):

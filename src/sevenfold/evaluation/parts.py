@@ -99,6 +99,8 @@ def parts(runs: list[str], recipe: Recipe | None, data: Data | None, split: str 
         unchanged(recipe, own, located(runs[0]))
         return _apart(own)
     other = settings_for(runs[0], data, split).build()
+    if target not in other.fields and other.config.path:  # the run's own settings read some columns only
+        other = settings_for("", other.config.path, split).build()
     if own is not None and target in own.fields and split is None:
         same = data_hash(own) == data_hash(other)
         if not same:

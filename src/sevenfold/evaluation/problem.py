@@ -17,6 +17,7 @@ from sevenfold.evaluation.asked import Asked
 from sevenfold.evaluation.gathered import Gathered, Targets, checked, chosen, encoded, field_called, gather, task_of
 from sevenfold.evaluation.leaks import Leaks, audit
 from sevenfold.evaluation.parts import Parts
+from sevenfold.evaluation.reading import filled
 from sevenfold.evaluation.vectors import around, token_vectors, vectors
 from sevenfold.training.prepare import field_of
 
@@ -166,16 +167,11 @@ def table(model: Model, of: Problem) -> Table:
         if not of.by_token:
             return vectors(model, part.raws, of.asked.pool, of.asked.trunk)
         found = token_vectors(model, part.raws, of.asked.trunk)
-        whole = [_filled(rows, len(letters)) for rows, letters in zip(found, part.targets)]
+        whole = [filled(rows, len(letters)) for rows, letters in zip(found, part.targets)]
         return np.concatenate(whole)[known].astype(np.float64)
 
     valid = of.valid if not of.by_token else of.valid.take([])
     return Table(rows(of.learn, of.known[0]), rows(valid, None), rows(of.test, of.known[1]))
-
-
-def _filled(rows: np.ndarray, count: int) -> np.ndarray:
-    """As many rows as there are letters: an item that was cut to the model's length has zeros for the rest."""
-    return rows if len(rows) == count else np.concatenate([rows[:count], np.zeros((count - len(rows), rows.shape[1]))])
 
 
 def raw_tables(model: Model, of: Problem) -> list[tuple[str, Table, Any]]:
@@ -221,7 +217,7 @@ def _windows(model: Model, part: Gathered, size: int) -> np.ndarray:
             values = np.eye(modality.tokenizer.size or 1, dtype=np.float32)[values]
         padded = np.pad(values, ((size, size), (0, 0)))
         rows = [padded[shift : shift + len(values)] for shift in range(2 * size + 1)]
-        found.append(_filled(np.concatenate(rows, 1), len(letters)))
+        found.append(filled(np.concatenate(rows, 1), len(letters)))
     return np.concatenate(found)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,14 +59,27 @@ def own_way(run: str, model: Model, target: str) -> Ways | None:
     return way if target in (way.target, stream.field if stream is not None else None) else None
 
 
-def said(way: Ways, raws: list[dict[str, Any]], targets: Targets) -> np.ndarray:
-    """What it says of items, by the columns of the targets: a class that it does not know has probability 0."""
-    found = np.concatenate([way.ask(raws[at : at + BATCH]) for at in range(0, len(raws), BATCH)])
+def said(way: Ways, raws: list[dict[str, Any]], targets: Targets, lengths: Sequence[int] | None) -> np.ndarray:
+    """What it says of items, by the columns of the targets: a class that it does not know has probability 0. `lengths`: how many
+    tokens each item has, where each of them is answered for; they are laid end to end."""
+    rows = [row for at in range(0, len(raws), BATCH) for row in way.ask(raws[at : at + BATCH])]
+    if lengths is not None:
+        rows = [one for row, count in zip(rows, lengths) for one in filled(np.asarray(row), count)]
     if way.classes is None:
-        return np.array([np.ravel(way.raw(row)) for row in found], np.float64)
-    whole = np.zeros((len(raws), len(targets.names)))
+        return np.array([np.ravel(way.raw(np.asarray(row))) for row in rows], np.float64)
+    found = np.stack(rows)
+    whole = np.zeros((len(found), len(targets.names)))
     place = {name: column for column, name in enumerate(targets.names)}
     for name, chances in zip(way.classes, found.T):
         if name in place:
             whole[:, place[name]] = chances
     return whole
+
+
+def filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """As many rows as there are tokens: an item that was cut to the model's length has zeros for the rest."""
+    return (
+        rows
+        if len(rows) == count
+        else np.concatenate([rows[:count], np.zeros((max(count - len(rows), 0), rows.shape[1]))])
+    )

@@ -44,7 +44,7 @@ def card(runs: list[str], data: Data | None, asked: Asked) -> Card:
     recipe = one_recipe(runs)
     models = [load(run).to(device_of(None)) for run in runs]
     of = problem(models[0], parts(runs, recipe, data, asked.split, asked.target), asked)
-    ways = [None if of.by_token else own_way(run, model, asked.target) for run, model in zip(runs, models)]
+    ways = [own_way(run, model, asked.target) for run, model in zip(runs, models)]
     by = asked.by or ("head" if ways[0] is not None else "probe")
     if by == "head" and ways[0] is None:
         raise ConfigError(f"by: the model says nothing of {asked.target!r} by itself: use probe or knn")
@@ -57,9 +57,10 @@ def card(runs: list[str], data: Data | None, asked: Asked) -> Card:
     rows: Rows = {MODEL: []}
     for way, found in zip(ways, tables):
         if by == "head" and way is not None:
-            scores = said(way, of.test.raws, of.targets)
-            if of.valid.raws and of.task == "classes":
-                held.append((said(way, of.valid.raws, of.targets), _columns(of)))
+            lengths = [len(some) for some in of.test.targets] if of.by_token else None
+            scores = said(way, of.test.raws, of.targets, lengths)[of.known[1]]
+            if of.valid.raws and of.task == "classes" and not of.by_token:
+                held.append((said(way, of.valid.raws, of.targets, None), _columns(of)))
         else:
             scores, validated = _read(found, of, by)
             held += [] if validated is None else [validated]
