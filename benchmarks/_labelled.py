@@ -102,7 +102,12 @@ class Gfp(Labelled):
         self.trainings[""], self.train, self.samples[""] = _sets.gfp(data, cache, validate)
 
     def of_runs(self, runs: Mapping[str, Path]) -> Figures:
-        return {"spearman": self.rank(np.array([float(row[0]) for row in answers(runs[""], self.samples[""], 2048)]))}
+        known = set(labels_of(runs[""], "mutations"))  # a mutation that was never seen says nothing
+        asked = [
+            {"mutations": ";".join(name for name in s["mutations"].split(";") if name in known)}
+            for s in self.samples[""]
+        ]
+        return {"spearman": self.rank(np.array([float(row[0]) for row in answers(runs[""], asked, 2048)]))}
 
     def rank(self, said: np.ndarray) -> float:
         from scipy.stats import spearmanr

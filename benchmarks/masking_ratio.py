@@ -43,7 +43,7 @@ def pictures(data: Path, ratio: float, seed: int, steps: int) -> dict[str, Any]:
             "dec": {"inputs": ["enc"], "width": 32, "depth": 1, "position": learned},
         },
         "objective": {"kind": "mae", "ratio": ratio},
-        "train": _train(steps, 64, 2e-3),
+        "train": _train(steps, 64, {"kind": "muon", "lr": 5e-3, "weight_decay": 0.05}),
         "seed": seed,
     }
 
@@ -54,13 +54,12 @@ def text(data: Path, ratio: float, seed: int, steps: int) -> dict[str, Any]:
         "streams": {"text": {"kind": "text", "length": 64, "ends": False}},
         "trunks": {"enc": {"inputs": ["text"], "width": 64, "depth": 2}},
         "objective": {"kind": "masked_token", "ratio": ratio},
-        "train": _train(steps, 16, 4e-3),
+        "train": _train(steps, 16, {"kind": "adamw", "lr": 4e-3, "weight_decay": 0.05}),
         "seed": seed,
     }
 
 
-def _train(steps: int, batch: int, rate: float) -> dict[str, Any]:
-    optimizer = {"kind": "adamw", "lr": rate, "weight_decay": 0.05}
+def _train(steps: int, batch: int, optimizer: dict[str, Any]) -> dict[str, Any]:
     return {"steps": steps, "batch": batch, "optimizer": optimizer, "evaluate_batches": 1, "evaluate_every": steps}
 
 
@@ -94,8 +93,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, default=Path("runs/masking_ratio"))
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--picture-steps", type=int, default=1000)
-    parser.add_argument("--text-steps", type=int, default=1000)
+    parser.add_argument("--picture-steps", type=int, default=500)
+    parser.add_argument("--text-steps", type=int, default=800)
     parser.add_argument("--only", choices=("pictures", "text"))
     args = parser.parse_args()
     mnist, letters = _sets.mnist(args.data, args.cache)["train"], args.data / "tinyshakespeare" / "input.txt"

@@ -22,6 +22,7 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.model_selection import StratifiedKFold
 
+import _labelled
 import _sets
 import sevenfold as sf
 from sevenfold.adaptation.readout import knn, probe
@@ -169,7 +170,7 @@ def folds(y: np.ndarray, among: np.ndarray, seed: int) -> list[tuple[np.ndarray,
     return [(among[fit], among[test]) for fit, test in split]
 
 
-SETS: dict[str, Callable[[Path, Path, bool], Any]] = {"mnist": Mnist, "pbmc": Pbmc}
+SETS: dict[str, Callable[[Path, Path, bool], Any]] = {"mnist": Mnist, "pbmc": Pbmc, **_labelled.SETS}
 
 
 def pools(name: str) -> tuple[str, ...]:
@@ -190,6 +191,8 @@ def row(args: argparse.Namespace, name: str, of: str) -> None:
 
         def measured(seed: int = seed, out: Path = out) -> dict[str, Figures]:
             began = time.perf_counter()
+            if getattr(task, "labelled", False):
+                return supervised(task, recipe, out, seed, args)
             model, seconds = trained(recipe, out, task.paths["train"], seed, args.set)
             found = {pool: task.of_model(model, pool) for pool in pools(name)}
             first = untrained(recipe, task.paths["train"], seed, args.set)
@@ -200,6 +203,16 @@ def row(args: argparse.Namespace, name: str, of: str) -> None:
         found = record(cache, kind, of, name, seed, measured)
         for pool, figures in found.items():
             print(f"  {pool}: " + " / ".join(f"{figures[column]:.4f}" for column in task.columns))
+
+
+def supervised(task: Any, recipe: Path, out: Path, seed: int, args: argparse.Namespace) -> dict[str, Figures]:
+    """A set with labels: every training of it with one seed, and the figures."""
+    runs, spent = {}, 0.0
+    for name, data in task.trainings.items():
+        runs[name] = out.with_name(f"{out.name}{'_validate' * args.validate}{name and '_' + name}")
+        spent += trained(recipe, runs[name], data, seed, args.set)[1]
+    print(f"{recipe.stem} seed {seed}: trained in {spent:.0f} s")
+    return {"trained on its labels": task.of_runs(runs)}
 
 
 def record(

@@ -16,8 +16,11 @@ from sevenfold.adaptation.readout import probe
 from sevenfold.core.errors import ConfigError
 from sevenfold.data.collate import collate
 from sevenfold.data.loader import gather
+from sevenfold.objective._watch import collapsed
+from sevenfold.objective.byol import BYOL
 from sevenfold.training.cached import through_pieces
 from sevenfold.training.fit import fit
+from sevenfold.training.report import curves, warned
 from tiny import made
 
 VIEWS = [{"kind": "affine", "degrees": 15, "scale": 0.15, "slant": 0.15, "pixels": 1}]
@@ -242,6 +245,16 @@ def test_vicreg_collapses_without_its_terms_and_says_so():
     assert at and last["variance"] > 0.95 and "to a point" in held_out[0]
     at, last, held_out = told(90, looks("vicreg", BATCH_NORM, **small, covariance=0))
     assert at and last["variance"] < 0.1 and last["spread"] > 0.8 and last["rank"] < 2 and "to a line" in held_out[0]
+
+
+def test_the_report_draws_what_is_watched():
+    step = {"loss": 1.0, "grad_norm": 1.0, "lr": 1e-3, "spread": 0.05, "rank": 1.2}
+    log = [{"step": 1, **step}, {"step": 2, **step}, {"step": 2, "held_out": {"loss": 1.0, "spread": 0.04}}]
+    drawn = curves(log, BYOL.watched)
+    assert ">spread<" in drawn and ">rank<" in drawn
+    assert ">spread<" not in curves(log) and ">held out<" in curves(log)
+    lines = warned([{"step": 2, "held_out": step, "warnings": collapsed(step)}])
+    assert "Warning:" in lines and "its spread is 0.050" in lines
 
 
 # A small real run

@@ -236,6 +236,25 @@ def test_a_letter_for_each_token(dna, tmp_path):
     assert found.figure.value > 0.95
 
 
+def test_several_labels(dna, tmp_path):
+    rows = [(bases, ";".join(name for name in ("TA", "GG", "CCC") if name in bases)) for bases, _ in genes(80, 6)]
+    path = table(tmp_path / "several.csv", rows, ["sequence", "motifs"])
+    data = {"kind": "csv", "path": str(path), "held_out": 0.4}
+    found = sf.evaluate(dna / "run", data, target="motifs", target_kind="labels", out=tmp_path)
+    assert found.how["task"] == "labels" and found.calibration is None
+    assert list(found.rows)[1] == "shares of the labels"
+    assert found.rows["logistic regression on counts of 1- to 4-mers"]["average precision"].value > 0.7
+
+
+def test_an_adapted_run_is_measured_by_what_it_says(home, tmp_path):
+    data = read_recipe(home / "mae0").data
+    run = sf.adapt(home / "mae0", data, method="probe", target="label", out=tmp_path / "probe")
+    found = sf.evaluate(tmp_path / "probe", target="label")
+    alike = sf.evaluate(home / "mae0", target="label", out=tmp_path)
+    assert run is not None and found.how["by"] == "head"
+    assert found.figure.value == pytest.approx(alike.figure.value, abs=0.05)
+
+
 def test_a_published_folder_is_measured_alike(tmp_path):
     from exchanged import gpt2
 
@@ -298,7 +317,7 @@ def test_what_cannot_be_measured_is_one_line(home, dna, tmp_path, capsys):
     refused(capsys, mae, "--target", "image", says="image")
     refused(capsys, mae, "--by", "probe", says="--target")
     refused(capsys, mae, "--target", "label", "--by", "prob", says="by")
-    refused(capsys, mae, "--target", "label", "--by", "head", says="no head for 'label'")
+    refused(capsys, mae, "--target", "label", "--by", "head", says="says nothing of 'label'")
     refused(capsys, mae, "--target", "label", "--metric", "rmse", says=["rmse", "numbers"])
     refused(capsys, mae, "--target", "label", "--metric", "acuracy", says="did you mean 'accuracy'")
     refused(capsys, mae, "--target", "label", "--pool", "class", says="class token")

@@ -84,7 +84,7 @@ def test_pieces_of_a_batch_are_the_batch(kind, tmp_path):
             torch.testing.assert_close(value, found[0][1][name], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", ["next_token", "masked_token", "mae", "supervised"])
+@pytest.mark.parametrize("kind", ["next_token", "masked_token", "mae", "supervised", "infonce"])
 def test_pieces_of_a_run_are_the_run(kind, tmp_path):
     """In float32, through fit itself."""
     found = []
@@ -97,9 +97,10 @@ def test_pieces_of_a_run_are_the_run(kind, tmp_path):
         assert max(float((weights[name] - value).abs().max()) for name, value in found[0][1].items()) < 1e-4
 
 
-def test_contrast_says_that_it_does_not_decompose(tmp_path):
-    kinds = {kind: made(recipe(kind, tmp_path)).objective.decomposable for kind in OBJECTIVES}
-    assert kinds == {kind: kind != "infonce" for kind in OBJECTIVES}
+def test_contrast_says_that_it_does_not_decompose_and_is_cached(tmp_path):
+    kinds = {kind: made(recipe(kind, tmp_path)).objective for kind in OBJECTIVES}
+    assert {kind: part.decomposable for kind, part in kinds.items()} == {kind: kind != "infonce" for kind in kinds}
+    assert {kind: part.cached for kind, part in kinds.items()} == {kind: kind == "infonce" for kind in kinds}
 
 
 def test_more_pieces_than_rows(tmp_path):

@@ -189,6 +189,33 @@ def test_few_labels_are_kept(field):
     assert float(ready.objective(gather([ready.train[0, i] for i in range(len(ready.train))])[0]).count) == 40
 
 
+def test_hidden_states_are_drawn_as_they_say():
+    """Runs of 8 letters on average, and letters as often as their state gives them."""
+    source = find("source", "hidden_states").Config(samples=300, size=100, untold=0).build()
+    counts, changes, total = np.zeros(source.emits.shape), 0, 0
+    for index in range(len(source)):
+        sample = source[index]
+        said = sample["states"]
+        for state, letter in zip(said, sample["protein"]):
+            counts["CEH".index(state), source.alphabet.index(letter)] += 1
+        changes += sum(a != b for a, b in zip(said, said[1:]))
+        total += len(said) - 1
+        assert sample["contains"] == ";".join(source.states[s] for s in sorted(set(said)))
+        assert sample["share"] == said.count("H") / len(said)
+    assert total / changes == pytest.approx(8, rel=0.05)
+    assert np.abs(counts / counts.sum(1, keepdims=True) - source.emits).max() < 0.015
+    untold = find("source", "hidden_states").Config(samples=3, letters="dna").build()[0]["states"]
+    assert untold[:2] == untold[-2:] == "--" and set(untold[2:-2]) <= {"I", "X"}
+
+
+def test_a_sound_at_twice_the_speed_is_an_octave_higher():
+    view = find("view", "speed").Config(factor=(2.0, 2.0)).build()
+    sound = np.sin(np.arange(4000) * 2 * np.pi * 50 / 4000).astype(np.float32)
+    faster = view(sound, np.random.default_rng(0))
+    assert len(faster) == 2000 and faster.dtype == np.float32
+    assert np.abs(np.fft.rfft(faster)).argmax() == 50 and np.abs(faster - sound[::2]).max() < 1e-6
+
+
 @pytest.mark.parametrize(
     ("kind", "raw", "said"),
     [

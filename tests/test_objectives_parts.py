@@ -9,8 +9,13 @@ import torch
 
 from sevenfold.core.errors import ConfigError
 from sevenfold.data.loader import gather
+from sevenfold.training.finish import baselines
+from sevenfold.training.fit import fit
+from sevenfold.training.prepare import prepare
+from sevenfold.training.recipe import read_recipe, shipped_folder
 from tiny import made
 
+SMALL = ["train.steps=80", "train.batch=32", "trunks.enc.width=32", "trunks.enc.depth=2", "train.optimizer.lr=5e-3"]
 PATCHES = {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}
 
 
@@ -41,9 +46,14 @@ def test_tasks_share_one_pass_and_their_losses_are_those_of_each_alone(two):
     loss = objective(batch)
     assert len(calls) == 1
     label, ink = (objective.parts[name].forward(batch).mean for name in ("label", "ink"))
-    assert float(loss.mean) == pytest.approx(float(label + ink / 2), rel=1e-5) and float(loss.count) == 24
+    assert (
+        float(loss.mean.detach()) == pytest.approx(float((label + ink / 2).detach()), rel=1e-5)
+        and float(loss.count) == 24
+    )
     mean = lambda name: float(loss.terms[name][0] / loss.terms[name][1])  # noqa: E731
-    assert mean("label.nats") == pytest.approx(float(label)) and mean("ink.mse") == pytest.approx(float(ink))
+    assert mean("label.nats") == pytest.approx(float(label.detach())) and mean("ink.mse") == pytest.approx(
+        float(ink.detach())
+    )
     assert {"label.accuracy", "label.s", "ink.loss"} <= loss.terms.keys()
     names = [row.place for row in objective.rows({name: s.values.shape[1] for name, s in batch.items()})]
     assert len(names) == len(set(names)) and {"heads.label", "heads.ink", "objective.weights"} <= set(names)
@@ -54,7 +64,7 @@ def test_the_weight_of_a_task_is_in_closed_form(two):
     objective, batch = two
     for part in objective.parts.values():
         assert part.squared == (part.target == "ink")
-    means = [float(objective.parts[name].forward(batch).mean) for name in ("label", "ink")]
+    means = [float(objective.parts[name].forward(batch).mean.detach()) for name in ("label", "ink")]
     wanted = torch.tensor([math.log(2 * means[0]), math.log(means[1])])
     with torch.no_grad():
         objective.s.copy_(wanted)
@@ -63,7 +73,7 @@ def test_the_weight_of_a_task_is_in_closed_form(two):
     with torch.no_grad():
         objective.s.zero_()
     descent = torch.optim.SGD([objective.s], lr=0.5)
-    for _ in range(60):
+    for _ in range(40):
         descent.zero_grad()
         objective(batch).mean.backward()
         descent.step()
@@ -138,7 +148,7 @@ def test_looks_of_one_part_leave_the_others_what_they_need():
     objective, batch = ready.objective, batch_of(ready, len(ready.train))
     assert {"image", "image.1", "image.2", "label"} == batch.keys() and not objective.decomposable
     labels, other = (objective.parts[name].forward(objective.given(name, batch)) for name in ("labels", "unlabelled"))
-    assert float(labels.count) == 30 and float(other.count) == 192
+    assert float(labels.count) == 30 and float(other.count) == 2 * len(ready.train)
     assert float(objective(batch).mean) == pytest.approx(float(labels.mean + 0.3 * other.mean), rel=1e-5)
     tasks = {"a": "simclr", "b": {"kind": "simclr", "views": [{"kind": "shift", "pixels": 1}]}}
     looks = made(recipe({"kind": "multi_task", "tasks": tasks})).objective.looks()
@@ -166,3 +176,30 @@ def test_fixmatch_against_a_loop():
     given = [value for name, value in loss.terms.items() if name.startswith("given.")]
     assert sum(int(a) for a, _ in given) == sure
     assert objective.warnings({"sure": 0.9, "given.3": 0.95})[0].startswith("it gives 95 % of samples the label '3'")
+
+
+def test_ten_labels_a_class_and_the_rest_without():
+    """With the same 100 labels, learning from the other digits too is right three points more often at least (0.93 and 0.89)."""
+    found = {}
+    for kind in ("supervised", {"kind": "fixmatch", "threshold": 0.8}):
+        data = {"limit": None, "labelled": {"label": 10}}
+        train = {"steps": 200, "batch": 128, "evaluate_every": 1000, "optimizer": {"kind": "muon", "lr": 2e-2}}
+        plain = recipe(kind, data=data, **train)
+        plain["streams"]["image"] = {"kind": "image", "tokenizer": {"kind": "patch", "patch": 8}}
+        plain["trunks"]["enc"] = {"inputs": ["image"], "width": 96, "depth": 2, "position": "none"}
+        ready = prepare(read_recipe(plain))
+        fitted = fit(ready.objective, ready.train, ready.held_out, ready.recipe.train, bar=False)
+        found[ready.objective.kind] = fitted.held_out["accuracy"]
+    assert found["fixmatch"] > found["supervised"] + 0.03 > 0.85, found
+
+
+def test_three_tasks_of_a_protein_are_learned_together():
+    """The state of each residue, which states there are, the share of one: each better than what does not look; and the learned
+    weights are about where theory has them."""
+    ready = prepare(read_recipe(shipped_folder() / "multi_task_protein.yaml", ["data.samples=300", *SMALL]))
+    fitted = fit(ready.objective, ready.train, ready.held_out, ready.recipe.train, bar=False)
+    beside = baselines(ready.objective, ready.train_items, ready.held_out_items, 32)
+    assert fitted.held_out["states.accuracy"] > beside["majority class"]["states.accuracy"] + 0.15
+    assert fitted.held_out["share.mse"] < 0.7 * beside["mean"]["share.mse"]
+    assert fitted.held_out["contains.nats"] < beside["how often each label occurs"]["contains.nats"]
+    assert abs(fitted.held_out["states.s"] - math.log(2 * fitted.held_out["states.nats"])) < 0.3

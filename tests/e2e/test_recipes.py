@@ -19,8 +19,8 @@ BEATS = {"tiny_vit": "accuracy", "tiny_clip": "recall@1", "tiny_audio": "accurac
 """Terms of which more is better."""
 
 
-def test_every_system_has_a_tiny_twin() -> None:
-    assert {f"tiny_{name}" for name in ALL if not name.startswith("tiny_")} == set(TINY)
+def test_every_tiny_twin_has_a_full_one() -> None:
+    assert {name.removeprefix("tiny_") for name in TINY} <= set(ALL)
     assert {"gpt", "bert", "vit", "mae", "clip", "esm", "dna", "digits_any_to_any"} <= set(ALL)
 
 
@@ -31,7 +31,7 @@ def test_decodes_and_says_what_it_is(name: str) -> None:
     assert (shipped_folder() / f"{name}.yaml").read_text().startswith("# ")
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if not name.startswith("tiny_")])
+@pytest.mark.parametrize("name", [name.removeprefix("tiny_") for name in TINY])
 def test_the_twin_has_the_same_shape(name: str) -> None:
     full, tiny = (filled(read(shipped_folder() / f"{kind}.yaml")) for kind in (name, f"tiny_{name}"))
     assert list(full["trunks"]) == list(tiny["trunks"])

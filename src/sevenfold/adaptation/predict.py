@@ -43,7 +43,7 @@ class Predicted(NamedTuple):
     bad: list[tuple[str, str]]
 
 
-class _Ways(NamedTuple):
+class Ways(NamedTuple):
     """How a folder answers: the streams that it reads, and raw samples (stream → raw item) → scores."""
 
     target: str
@@ -61,7 +61,7 @@ def predict(run: str | Path, data: str | Path | Mapping[str, Any] | Source.Confi
     """
     folder = located(run)
     model = load(run)
-    way = _way(folder, model, str(run))
+    way = way_of(folder, model, str(run))
     source = data_of(data, str(run)).build()
     fields = {name: field_of(name, model.config.streams[name], source.fields) for name in way.streams}
     where: list[str] = []
@@ -95,7 +95,8 @@ def predict(run: str | Path, data: str | Path | Mapping[str, Any] | Source.Confi
     return Predicted(way.target, way.classes, where, [way.raw(row) for row in scores], scores, bad)
 
 
-def _way(folder: Path, model: Model, name: str) -> _Ways:
+def way_of(folder: Path, model: Model, name: str) -> Ways:
+    """How the model of a folder answers, by what was adapted in it or by its head. ConfigError where it says nothing."""
     record = record_of(folder)
     kind = None if record is None else record["method"]["kind"]
     if record is not None and kind == "zero_shot":
@@ -125,7 +126,7 @@ def predicted_stream(model: Model, name: str) -> str:
     return found[0]
 
 
-def _ways(model: Model, head: str, ask: Callable[[Sequence[dict[str, Any]]], Sequence[np.ndarray]]) -> _Ways:
+def _ways(model: Model, head: str, ask: Callable[[Sequence[dict[str, Any]]], Sequence[np.ndarray]]) -> Ways:
     stream = model.config.heads[head].stream
     assert stream is not None
     read = {given for trunk in model.config.trunks.values() for given in trunk.inputs}
@@ -135,7 +136,7 @@ def _ways(model: Model, head: str, ask: Callable[[Sequence[dict[str, Any]]], Seq
     def raw(scores: np.ndarray) -> Any:
         return modality.raw(np.atleast_1d(scores.argmax(-1)) if task == "classes" else scores[None].astype(np.float32))
 
-    return _Ways(stream, [name for name in model.config.streams if name in read], task, classes, ask, raw)
+    return Ways(stream, [name for name in model.config.streams if name in read], task, classes, ask, raw)
 
 
 def _batch(model: Model, raws: Sequence[dict[str, Any]]) -> Any:
@@ -156,7 +157,7 @@ def _by_head(model: Model, head: str, raws: Sequence[dict[str, Any]]) -> list[np
     return [row[: max(length - around, 0)] for row, length in zip(rows, lengths)]
 
 
-def _by_neighbours(folder: Path, model: Model, record: dict[str, Any]) -> _Ways:
+def _by_neighbours(folder: Path, model: Model, record: dict[str, Any]) -> Ways:
     memory, method, target = memory_of(folder), record["method"], record["stream"]
     task, modality = task_of(model, target), model.modalities[target]
     near = knn(memory["vectors"], memory["targets"], task, k=method["k"], temperature=method["temperature"])
@@ -172,10 +173,10 @@ def _by_neighbours(folder: Path, model: Model, record: dict[str, Any]) -> _Ways:
         return modality.raw(scores[None].astype(np.float32))
 
     read = {given for trunk in model.config.trunks.values() for given in trunk.inputs}
-    return _Ways(target, [name for name in model.config.streams if name in read], task, classes, ask, raw)
+    return Ways(target, [name for name in model.config.streams if name in read], task, classes, ask, raw)
 
 
-def _by_names(folder: Path, model: Model, record: dict[str, Any]) -> _Ways:
+def _by_names(folder: Path, model: Model, record: dict[str, Any]) -> Ways:
     memory, classes = memory_of(folder), record["classes"]
     tower = Tower(record["trunk"], record["stream"], record["head"])
 
@@ -183,6 +184,4 @@ def _by_names(folder: Path, model: Model, record: dict[str, Any]) -> _Ways:
         x = towered(model, tower, [raw[tower.stream] for raw in raws])
         return list(softmax(float(memory["scale"][0]) * x @ memory["classes"].T))
 
-    return _Ways(
-        record["target"], [tower.stream], "classes", classes, ask, lambda scores: classes[int(scores.argmax())]
-    )
+    return Ways(record["target"], [tower.stream], "classes", classes, ask, lambda scores: classes[int(scores.argmax())])

@@ -32,6 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--target", metavar="FIELD", help="the field to tell from the representation (default: the loss)"
     )
     parser.add_argument(
+        "--target-kind",
+        metavar="KIND",
+        help="label, number, labels or token_labels (default: what the field looks like)",
+    )
+    parser.add_argument(
         "--by", metavar="HOW", help="probe, knn, head or drawn (default: the model's head for it, or a probe)"
     )
     parser.add_argument(
@@ -65,7 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print plain data instead of a table")
 
 
-SETTINGS = ("target", "by", "streams", "stream", "guidance", "temperature", "pool", "trunk", "group", "split", "most",
+SETTINGS = ("target_kind", "target", "by", "streams", "stream", "guidance", "temperature", "pool", "trunk", "group", "split", "most",
             "per_class", "drawing", "note", "name", "seed")  # fmt: skip
 
 

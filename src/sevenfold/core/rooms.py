@@ -35,8 +35,8 @@ ROOMS: dict[str, str] = {
     "family": "sevenfold.family",
     "optimizer": "sevenfold.training.optimizer",
     "schedule": "sevenfold.training.schedule",
-    "method": "sevenfold.adaptation.method",
     "metric": "sevenfold.evaluation.metric",
+    "method": "sevenfold.adaptation.method",
 }
 """Room name → the package whose files are its parts."""
 

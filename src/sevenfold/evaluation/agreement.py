@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from sevenfold.core.seeds import numpy_generator
 from sevenfold.data.bad import BadSamples
 from sevenfold.evaluation.asked import Asked
 from sevenfold.evaluation.card import MODEL, TWIN, Card
-from sevenfold.evaluation.gathered import chosen, encoded, field_called, gather
+from sevenfold.evaluation.gathered import checked, chosen, encoded, field_called, gather
 from sevenfold.evaluation.interval import beside, drawn, picks, sentence
 from sevenfold.evaluation.metric import Answers
-from sevenfold.evaluation.parts import one_recipe, parts
+from sevenfold.evaluation.parts import Data, one_recipe, parts
 from sevenfold.evaluation.readouts import metrics_for
 from sevenfold.evaluation.vectors import twin
 from sevenfold.modality._features import Features
@@ -46,7 +45,7 @@ def judge(x: np.ndarray, y: np.ndarray) -> Any:
     return SVC(C=10).fit(x, y)
 
 
-def card(runs: list[str], data: str | Path | None, asked: Asked) -> Card:
+def card(runs: list[str], data: Data | None, asked: Asked) -> Card:
     """The card of what is drawn. Several runs are seeds of one recipe."""
     assert asked.target is not None
     recipe = one_recipe(runs)
@@ -56,8 +55,9 @@ def card(runs: list[str], data: str | Path | None, asked: Asked) -> Card:
     target, bad = field_called(found.source, asked.target, "target"), BadSamples(1.0)
     names = [stream, *_given(models[0], stream, asked)]
     fields = {name: field_of(name, models[0].config.streams[name], found.source.fields) for name in names}
-    real = gather(models[0], found.source, found.train, {stream: fields[stream]}, target, None, bad)
-    test = gather(models[0], found.tested, found.test, fields, target, asked.group, bad)
+    check = checked("label")
+    real = gather(models[0], found.source, found.train, {stream: fields[stream]}, target, check, None, bad)
+    test = gather(models[0], found.tested, found.test, fields, target, check, asked.group, bad)
     if not real.raws or not test.raws:
         raise DataError(f"target {target!r}: no {'training' if test.raws else 'test'} item has one")
     real = real.take(chosen(real.targets, min(asked.most, JUDGED), asked.per_class, asked.seed))

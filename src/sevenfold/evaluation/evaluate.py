@@ -11,12 +11,13 @@ from sevenfold.core.part import decode
 from sevenfold.evaluation import agreement, losses, readouts
 from sevenfold.evaluation.asked import Asked
 from sevenfold.evaluation.card import FOLDER, Card
+from sevenfold.evaluation.parts import Data
 from sevenfold.training.load import located
 
 
 def evaluate(
     runs: str | Path | Sequence[str | Path],
-    data: str | Path | None = None,
+    data: Data | None = None,
     *,
     out: str | Path | None = None,
     **settings: Any,
@@ -24,7 +25,7 @@ def evaluate(
     """Measure a model, and write the card.
 
     runs      a run folder, several (seeds of one recipe), a published folder, or the id of one
-    data      a file or folder; by default the run's own data
+    data      a file or folder, the kind of a source that needs none (`digits`), or a source's settings; by default the run's own data
     out       where NAME.json and NAME.html go; by default the folder `evaluation` of the (first) run, whose report gets the table
               too. Nothing is written for a published model unless it is said
     settings  see `sevenfold.evaluation.asked.Asked`: target="label" tells a field from the representation

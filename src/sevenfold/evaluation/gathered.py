@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.source import Source
 
 MISSING = ("", "?")
-"""What stands where a label or a letter is not known."""
+"""What stands where a label is not known."""
 
 
 class Gathered(NamedTuple):
@@ -48,10 +48,11 @@ class Gathered(NamedTuple):
 
 
 def gather(
-    model: Model, source: Source, indices: Sequence[int], fields: Mapping[str, str], target: str, group: str | None,
-    bad: BadSamples,
+    model: Model, source: Source, indices: Sequence[int], fields: Mapping[str, str], target: str, check: Callable[[Any], Any],
+    group: str | None, bad: BadSamples,
 ) -> Gathered:  # fmt: skip
-    """Items of a source whose target is known and of which the model can make tokens. `fields`: stream → field."""
+    """Items of a source whose target is known (`check` refuses one that is none) and of which the model can make tokens.
+    `fields`: stream → field."""
     found = Gathered([], [], None if group is None else [], [], 0)
     without = 0
     for index in indices:
@@ -64,14 +65,15 @@ def gather(
                     model.modalities[stream].tokens(raws[stream])
             if not raws:
                 raise BadSample(source.where(index), f"has none of the streams {', '.join(fields)}")
+            known = not missing(sample.get(target))
+            asked = check(sample[target]) if known else None
         except BadSample as error:
             bad.note(error)
             continue
         except ValueError as error:
             bad.note(BadSample(source.where(index), str(error).splitlines()[0]))
             continue
-        asked = sample.get(target)
-        if missing(asked):
+        if not known:
             without += 1
             continue
         found.raws.append(raws)
@@ -97,11 +99,17 @@ def field_called(source: Source, name: str, what: str) -> str:
     return name
 
 
+def checked(kind: str) -> Callable[[Any], Any]:
+    """What brings a target of some kind of field into its form; ValueError for one that is none."""
+    modality = find("modality", kind)
+    return modality.Config().build().check if modality.task is not None else lambda raw: raw
+
+
 def task_of(kind: str, target: str, targets: Sequence[Any], tokens: Sequence[int] | None) -> tuple[Task, bool]:
     """(the task, whether it is asked of each token) of a field of some kind. `tokens`: how many each item has."""
     task = find("modality", kind).task
     if task is not None:
-        return task, False
+        return ("classes", True) if task == "tokens" else (task, False)
     strings = all(isinstance(one, str) for one in targets)
     if strings and tokens is not None and all(len(one) == count for one, count in zip(targets, tokens)):
         return "classes", True
@@ -162,6 +170,7 @@ def _numbers(train: Sequence[Any], test: Sequence[Any], target: str) -> Targets:
 
 
 def _labels(train: Sequence[Any], test: Sequence[Any]) -> Targets:
+    train, test = ([_has(one) for one in some] for some in (train, test))
     names = sorted({label_of(one) for some in train for one in some}, key=_order)
     unseen = sorted({label_of(one) for some in test for one in some} - set(names), key=_order)
     place = {name: column for column, name in enumerate([*names, *unseen])}
@@ -173,6 +182,11 @@ def _labels(train: Sequence[Any], test: Sequence[Any]) -> Targets:
         found.append(y)
     notes = [f"labels never seen in training, counted as missed: {_listed(unseen)}"] if unseen else []
     return Targets(found[0], found[1], [str(name) for name in place], len(names), notes)
+
+
+def _has(labels: Any) -> Sequence[Any]:
+    """The labels of an item; of an array of 0 and 1, their places."""
+    return np.flatnonzero(labels).tolist() if isinstance(labels, np.ndarray) else labels
 
 
 def _order(label: str | int) -> tuple[bool, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.modality import Modality
-from sevenfold.modality._features import mixed
+from sevenfold.modality._features import Features, mixed
 
 JACCARD, CONTAINED, DISTANCE = 0.8, 0.5, 0.1
 LISTED = 20
@@ -34,6 +34,10 @@ POSTINGS = 64
 BANDS, ROWS = 32, 4
 """MinHash: 128 minima in 32 bands of 4. Two texts of J = 0.8 share a band with probability 1 - (1 - 0.8^4)^32 > 0.9999."""
 PROJECTED = 128
+LEARNED = 2_000
+"""Items that raw features learn their columns from."""
+NUMBERS = 100_000_000
+"""The most raw features that are held at once: of more training items, the first ones are looked at for near ones."""
 
 
 class Leak(NamedTuple):
@@ -131,8 +135,11 @@ def near_ones(modality: Modality, train: Sequence[Any], test: Sequence[Any], see
         return [], "copies by SHA-256"
     first = modality.shingles(train[0])
     if first is None:
-        return by_distance(modality, train, test, seed), (
-            f"by SHA-256; near: within {DISTANCE:g} of the distance of two items at random, in {_first(modality, train).name}"
+        features, *_ = modality.features(train[:LEARNED])
+        looked = max(NUMBERS // max(features.of(train[:1]).shape[1], 1), LEARNED)
+        fewer = f", among {looked:,} training items" if looked < len(train) else ""
+        return by_distance(features, train[:looked], test, seed), (
+            f"by SHA-256; near: within {DISTANCE:g} of the distance of two items at random, in {features.name}{fewer}"
         )
     train_sets, test_sets = ([_hashes(modality, raw) for raw in some] for some in (train, test))
     total = sum(map(len, train_sets)) + sum(map(len, test_sets))
@@ -151,10 +158,6 @@ def _hashes(modality: Modality, raw: Any) -> np.ndarray:
 
 def _some(hashes: np.ndarray, step: int) -> np.ndarray:
     return hashes[mixed(hashes ^ np.uint64(0x5EED)) % np.uint64(step) == 0]
-
-
-def _first(modality: Modality, train: Sequence[Any]) -> Any:
-    return modality.features(train)[0]
 
 
 def shared(one: np.ndarray, other: np.ndarray) -> int:
@@ -215,10 +218,9 @@ def by_containment(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> l
 
 
 def by_distance(
-    modality: Modality, train: Sequence[Any], test: Sequence[Any], seed: int, step: int = 512
+    features: Features, train: Sequence[Any], test: Sequence[Any], seed: int, step: int = 512
 ) -> list[Leak]:
     """Near ones by the distance of raw features; the nearest by a random projection, confirmed by the true distance."""
-    features = _first(modality, train)
     x, y = (features.of(some).astype(np.float32) for some in (train, test))
     size = x.std(0) if features.scaling == "each" else np.ones(x.shape[1], np.float32)
     size = np.where(size > 0, size, 1.0)

@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from sevenfold.adaptation._task import data_of
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.files import read_json
 from sevenfold.core.types import Loss
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Items, Samples
-from sevenfold.data.recognise import recognise
 from sevenfold.data.source import Source
 from sevenfold.evaluation.asked import Asked
 from sevenfold.evaluation.card import MODEL, TWIN, Card
 from sevenfold.evaluation.interval import Drawn, beside, picks, sentence
-from sevenfold.evaluation.parts import named, one_recipe, settings_for, unchanged
+from sevenfold.evaluation.parts import Data, named, one_recipe, settings_for, unchanged
 from sevenfold.evaluation.vectors import twin
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
@@ -55,7 +55,7 @@ class Measured(NamedTuple):
     notes: list[str]
 
 
-def card(runs: list[str], data: str | Path | None, asked: Asked) -> Card:
+def card(runs: list[str], data: Data | None, asked: Asked) -> Card:
     """What one run or several seeds reach on the held-out part (the figures of results.json), or on other data of the same fields;
     what a published model reaches on the held-out part of other data, by the objective of its family.
 
@@ -154,9 +154,9 @@ def _twins(objective: Objective, recipe: Recipe, chosen: Samples, asked: Asked) 
     return looked(other.to(device_of(None)), chosen, recipe.train, recipe.seed)
 
 
-def _of_run(folder: Path, recipe: Recipe, data: str | Path | None, asked: Asked) -> Measured:
+def _of_run(folder: Path, recipe: Recipe, data: Data | None, asked: Asked) -> Measured:
     objective = load_objective(folder)
-    settings = recipe.data if data is None else settings_for(recipe, data, asked.split)
+    settings = recipe.data if data is None else settings_for(str(folder), data, asked.split)
     source = settings.build()
     if data is None:
         unchanged(recipe, source, folder)
@@ -184,21 +184,28 @@ def _of_run(folder: Path, recipe: Recipe, data: str | Path | None, asked: Asked)
     )
 
 
-def _of_model(start: str, data: str | Path | None, asked: Asked) -> Measured:
+def _of_model(start: str, data: Data | None, asked: Asked) -> Measured:
     """A model that is no run of ours, on the held-out part of other data; baselines learn from the rest."""
     if data is None:
         raise ConfigError(f"{start}: is a model without data of its own: name a file or folder to evaluate it on")
-    ready = prepare(read_recipe(going_on(start, recognise(data))))
+    ready = prepare(read_recipe(going_on(start, data_of(data))))
     objective, recipe = ready.objective, ready.recipe
     losses = looked(objective.to(device_of(None)), ready.held_out, recipe.train, recipe.seed, bad=ready.bad)
     if not losses:
         raise DataError(
-            f"{data}: none of its {len(ready.held_out_items)} held-out samples can be read: {ready.bad.first(1)}"
+            f"{named(recipe.data)}: none of its {len(ready.held_out_items)} held-out samples can be read: {ready.bad.first(1)}"
         )
     twins = _twins(objective, recipe, ready.held_out, asked)
     beside = baselines(objective.to("cpu"), ready.train_items, ready.held_out_items, ready.batch)
     return Measured(
-        losses, twins, beside, objective, ready.held_out_items, ready.bad, f"the held-out part of {data}", []
+        losses,
+        twins,
+        beside,
+        objective,
+        ready.held_out_items,
+        ready.bad,
+        f"the held-out part of {named(recipe.data)}",
+        [],
     )
 
 

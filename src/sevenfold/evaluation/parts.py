@@ -5,18 +5,22 @@ the test part that a field of the run's data names (data.split), or else other d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from sevenfold.adaptation._task import data_of
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.files import read_json
 from sevenfold.core.part import encode
-from sevenfold.data.recognise import recognise
 from sevenfold.data.source import Source
 from sevenfold.training.finish import BEGUN
 from sevenfold.training.load import located
 from sevenfold.training.recipe import Recipe, read_recipe
 from sevenfold.training.run import data_hash
+
+Data = str | Path | Mapping[str, Any] | Source.Config
+"""A file or folder, the kind of a source that needs none, or a source's settings."""
 
 
 class Parts(NamedTuple):
@@ -68,11 +72,9 @@ def difference(one: object, other: object, path: str = "") -> str | None:
     return None if one == other else path.rstrip(".")
 
 
-def settings_for(recipe: Recipe | None, path: str | Path, split: str | None = None) -> Source.Config:
+def settings_for(run: str, data: Data, split: str | None) -> Source.Config:
     """How to read other data: as the run's own were read, if they are of the same kind."""
-    found = recognise(path)
-    if recipe is not None and found.kind == recipe.data.kind:
-        found = recipe.data.replace(path=str(path), limit=None, split=None)
+    found = data_of(data, run)
     return found if split is None else found.replace(split=split)
 
 
@@ -83,10 +85,12 @@ def named(settings: Source.Config) -> str:
 def unchanged(recipe: Recipe, source: Source, folder: Path) -> None:
     """DataError if the data are no longer those that a run was trained on."""
     if data_hash(source) != read_json(folder / BEGUN).get("data"):
-        raise DataError(f"{recipe.data.path}: has changed since {folder} was trained, so the figures would not compare")
+        raise DataError(
+            f"{named(recipe.data)}: has changed since {folder} was trained, so the figures would not compare"
+        )
 
 
-def parts(runs: list[str], recipe: Recipe | None, data: str | Path | None, split: str | None, target: str) -> Parts:
+def parts(runs: list[str], recipe: Recipe | None, data: Data | None, split: str | None, target: str) -> Parts:
     """Where a read-out learns and where it is tested."""
     own = None if recipe is None else recipe.data.build()
     if data is None:
@@ -94,7 +98,7 @@ def parts(runs: list[str], recipe: Recipe | None, data: str | Path | None, split
             raise ConfigError(f"{runs[0]}: is a model without data of its own: name a file or folder to evaluate it on")
         unchanged(recipe, own, located(runs[0]))
         return _apart(own)
-    other = settings_for(recipe, data, split).build()
+    other = settings_for(runs[0], data, split).build()
     if own is not None and target in own.fields and split is None:
         same = data_hash(own) == data_hash(other)
         if not same:

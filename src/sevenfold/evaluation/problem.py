@@ -9,11 +9,12 @@ import numpy as np
 from sevenfold.adaptation.readout import Task
 from sevenfold.assembly.model import Model
 from sevenfold.core.errors import ConfigError, DataError, did_you_mean
+from sevenfold.core.part import find
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.source import SEQUENCES_AND_IMAGES, Source
 from sevenfold.evaluation.asked import Asked
-from sevenfold.evaluation.gathered import Gathered, Targets, chosen, encoded, field_called, gather, missing, task_of
+from sevenfold.evaluation.gathered import Gathered, Targets, checked, chosen, encoded, field_called, gather, task_of
 from sevenfold.evaluation.leaks import Leaks, audit
 from sevenfold.evaluation.parts import Parts
 from sevenfold.evaluation.vectors import around, token_vectors, vectors
@@ -106,22 +107,25 @@ def problem(model: Model, found: Parts, asked: Asked) -> Problem:
         field_called(found.tested, asked.group, "group")
     fields = streams_of(model, found.source, asked, target)
     theirs = fields if found.tested is found.source else streams_of(model, found.tested, asked, target)
-    every = gather(model, found.source, found.train, fields, target, None, bad)
-    valid = gather(model, found.source, found.valid, fields, target, None, bad)
-    test = gather(model, found.tested, found.test, theirs, target, asked.group, bad)
+    kind = asked.target_kind or _kind(model, found.source, target)
+    check = checked(kind)
+    every = gather(model, found.source, found.train, fields, target, check, None, bad)
+    valid = gather(model, found.source, found.valid, fields, target, check, None, bad)
+    test = gather(model, found.tested, found.test, theirs, target, check, asked.group, bad)
     for part, what, count in ((every, "training", len(found.train)), (test, "test", len(found.test))):
         if not part.raws:
             why = "" if not len(bad) else "; {} cannot be read, the first is {}: {}".format(len(bad), *bad.first(1)[0])
             raise DataError(f"target {target!r}: none of {count:,} {what} items has one{why}")
-    task, by_token = _task(model, found.source, target, every)
+    task, by_token = _task(model, kind, target, every)
     learn = every.take(chosen(every.targets, asked.most, asked.per_class, asked.seed))
     owner = None if test.groups is None else np.array(test.groups)
     if not by_token:
         known = np.ones(len(learn.raws), bool), np.ones(len(test.raws), bool)
         targets = encoded(task, learn.targets, test.targets, target)
         return Problem(found, every, learn, valid, test, task, by_token, known, targets, owner, bad, asked)
-    letters = [[letter for some in part.targets for letter in some] for part in (learn, test)]
-    first, second = (np.array([not missing(letter) for letter in some]) for some in letters)
+    each = find("tokenization", "tags").Config().build().each
+    letters = [[letter for some in part.targets for letter in each(some)] for part in (learn, test)]
+    first, second = (np.array([letter is not None for letter in some]) for some in letters)
     known = first, second
     known[0][_beyond(known[0], asked.most)] = False
     clean = [[letter for letter, keep in zip(some, kept) if keep] for some, kept in zip(letters, known)]
@@ -138,9 +142,13 @@ def _beyond(known: np.ndarray, most: int) -> np.ndarray:
     return np.setdiff1d(places, kept)
 
 
-def _task(model: Model, source: Source, target: str, every: Gathered) -> tuple[Task, bool]:
+def _kind(model: Model, source: Source, target: str) -> str:
+    """The kind of the target: that of the model's stream of that name, or what its field looks like."""
     named = [name for name, stream in model.config.streams.items() if (stream.field or name) == target]
-    kind = model.config.streams[named[0]].kind if named else source.fields[target]
+    return model.config.streams[named[0]].kind if named else source.fields[target]
+
+
+def _task(model: Model, kind: str, target: str, every: Gathered) -> tuple[Task, bool]:
     tokens = None
     if len(every.raws[0]) == 1:
         stream = next(iter(every.raws[0]))

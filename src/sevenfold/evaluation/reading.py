@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from sevenfold.adaptation.predict import Ways, way_of
 from sevenfold.adaptation.readout import Task, knn, probe
 from sevenfold.assembly.model import Model
+from sevenfold.core.errors import ConfigError
 from sevenfold.evaluation.gathered import Targets
-from sevenfold.evaluation.vectors import answered
+from sevenfold.evaluation.vectors import BATCH
+from sevenfold.training.load import located
 
 Say = Callable[[np.ndarray], np.ndarray]
 """x [n d] → scores [n columns]."""
@@ -46,30 +49,24 @@ def fitted(x: np.ndarray, y: np.ndarray, task: Task, by: str, scaling: Any, colu
     return say
 
 
-def head_for(model: Model, target: str) -> str | None:
-    """The head that gives a stream of the target's name (or field) for a whole item; None: there is none."""
-    for name, head in model.config.heads.items():
-        stream = model.config.streams.get(head.stream or "")
-        if stream is not None and (stream.field or head.stream) == target and head.pool != "none":
-            return name
-    return None
+def own_way(run: str, model: Model, target: str) -> Ways | None:
+    """How a run says a target by itself: by its head, or by what it was adapted with; None: it does not."""
+    try:
+        way = way_of(located(run), model, run)
+    except ConfigError:
+        return None
+    stream = model.config.streams.get(way.target)
+    return way if target in (way.target, stream.field if stream is not None else None) else None
 
 
-def heard(model: Model, head: str, raws: list[dict[str, Any]], targets: Targets, task: Task) -> np.ndarray:
-    """What a head says of items, by the columns of the targets: a class that it does not know has probability 0."""
-    found = answered(model, head, raws)
-    modality = model.modalities[model.config.heads[head].stream or ""]
-    if task == "numbers":
-        return np.array([np.ravel(modality.raw(row[None])) for row in found], np.float64)
-    if task == "labels":
-        chances = 1 / (1 + np.exp(-found))
-    else:
-        chances = np.exp(found - found.max(1, keepdims=True))
-        chances /= chances.sum(1, keepdims=True)
+def said(way: Ways, raws: list[dict[str, Any]], targets: Targets) -> np.ndarray:
+    """What it says of items, by the columns of the targets: a class that it does not know has probability 0."""
+    found = np.concatenate([way.ask(raws[at : at + BATCH]) for at in range(0, len(raws), BATCH)])
+    if way.classes is None:
+        return np.array([np.ravel(way.raw(row)) for row in found], np.float64)
     whole = np.zeros((len(raws), len(targets.names)))
     place = {name: column for column, name in enumerate(targets.names)}
-    for id in range(modality.tokenizer.size or 0):
-        column = place.get(str(modality.raw(np.array([id]))))
-        if column is not None:
-            whole[:, column] = chances[:, id]
+    for name, chances in zip(way.classes, found.T):
+        if name in place:
+            whole[:, place[name]] = chances
     return whole

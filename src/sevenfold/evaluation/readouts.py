@@ -6,8 +6,6 @@ weights, pooled and read out alike. A baseline learns from the same items as the
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from sevenfold.adaptation.readout import Task
@@ -20,10 +18,10 @@ from sevenfold.evaluation.calibration import Calibration, calibration
 from sevenfold.evaluation.card import MODEL, TWIN, Card
 from sevenfold.evaluation.interval import beside, drawn, picks, sentence
 from sevenfold.evaluation.metric import Answers, Metric
-from sevenfold.evaluation.parts import one_recipe, parts
+from sevenfold.evaluation.parts import Data, one_recipe, parts
 from sevenfold.evaluation.picture import reliability, scatter
 from sevenfold.evaluation.problem import Problem, Table, leaked, problem, raw_tables, rows_of, table
-from sevenfold.evaluation.reading import fitted, head_for, heard, prior, varies
+from sevenfold.evaluation.reading import fitted, own_way, prior, said, varies
 from sevenfold.evaluation.vectors import twin
 from sevenfold.training.load import load
 from sevenfold.training.recipe import device_of
@@ -39,17 +37,17 @@ Validated = tuple[np.ndarray, np.ndarray]
 """Probabilities of items that the read-out did not learn from, and the columns of the right classes."""
 
 
-def card(runs: list[str], data: str | Path | None, asked: Asked) -> Card:
+def card(runs: list[str], data: Data | None, asked: Asked) -> Card:
     """The card of one target. Several runs are seeds of one recipe."""
     assert asked.target is not None
     check_pool(asked.pool)
     recipe = one_recipe(runs)
     models = [load(run).to(device_of(None)) for run in runs]
-    head = head_for(models[0], asked.target)
-    by = asked.by or ("head" if head is not None else "probe")
-    if by == "head" and head is None:
-        raise ConfigError(f"by: the model has no head for {asked.target!r}: use probe or knn")
     of = problem(models[0], parts(runs, recipe, data, asked.split, asked.target), asked)
+    ways = [None if of.by_token else own_way(run, model, asked.target) for run, model in zip(runs, models)]
+    by = asked.by or ("head" if ways[0] is not None else "probe")
+    if by == "head" and ways[0] is None:
+        raise ConfigError(f"by: the model says nothing of {asked.target!r} by itself: use probe or knn")
     metrics = metrics_for(asked, of.task, of.columns)
     tables = [table(model, of) for model in models]
     notes = of.notes
@@ -57,11 +55,11 @@ def card(runs: list[str], data: str | Path | None, asked: Asked) -> Card:
         notes.append("the representations are all equal (collapsed): read out, they say the same of everything")
     held: list[Validated] = []
     rows: Rows = {MODEL: []}
-    for model, found in zip(models, tables):
-        if by == "head" and head is not None and not of.by_token:
-            scores = heard(model, head, of.test.raws, of.targets, of.task)
+    for way, found in zip(ways, tables):
+        if by == "head" and way is not None:
+            scores = said(way, of.test.raws, of.targets)
             if of.valid.raws and of.task == "classes":
-                held.append((heard(model, head, of.valid.raws, of.targets, of.task), _columns(of)))
+                held.append((said(way, of.valid.raws, of.targets), _columns(of)))
         else:
             scores, validated = _read(found, of, by)
             held += [] if validated is None else [validated]
@@ -148,6 +146,8 @@ def _card(
     figures = {row: {name: one.figure for name, one in values.items()} for row, values in found.items()}
     first = {row: values[main.name] for row, values in found.items()}
     against = beside(main, first, MODEL)
+    if against is None:
+        notes = [*notes, f"{main.name} has no value on these test items, so nothing can be said"]
     told = "" if against is None else sentence(main.name, first[MODEL].figure, against, first[against.against].figure)
     leaks = leaked(model, of)
     clean, told_clean = {}, ""

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from sevenfold.assembly.model import Model
-from sevenfold.assembly.pool import pool
 from sevenfold.core.seeds import seed_of
 from sevenfold.core.types import Batch
 from sevenfold.data.collate import collate
@@ -55,13 +54,3 @@ def around(model: Model, item: Mapping[str, Any]) -> tuple[int, int]:
     """How many tokens stand before and behind an item of one stream, that are none of its own."""
     before, behind = model.modalities[next(iter(item))].around()
     return len(before), len(behind)
-
-
-@torch.inference_mode()
-def answered(model: Model, head: str, raws: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """What a head of the model gives for each item, [n outputs]."""
-    settings, found = model.config.heads[head], []
-    for batch in batches(model, raws):
-        done = model({name: stream.to(model.device) for name, stream in batch.items()})
-        found.append(model.head(head, pool(done[settings.trunk], settings.pool)).float().cpu().numpy())
-    return np.concatenate(found).astype(np.float64)

@@ -97,9 +97,9 @@ class Modality(part.Part):
 
     axes: ClassVar[tuple[str, ...]] = ()
     """Default names of the coordinate axes, as many as the tokenizer's coordinates have columns."""
-    task: ClassVar[Literal["classes", "numbers", "labels"] | None] = None
-    """What it is to predict an item of this kind: one of some classes, numbers, or any of some labels (the item is a sequence of
-    them); None: it is no target."""
+    task: ClassVar[Literal["classes", "numbers", "labels", "tokens"] | None] = None
+    """What it is to predict an item of this kind: one of some classes, numbers, or any of some labels, a class for each token of
+    another stream; None: it is no target."""
 
     def __init__(self, config: Any):
         self.config = config

@@ -20,7 +20,7 @@ from sevenfold.core import part
 from sevenfold.core.cell import Cell
 from sevenfold.core.errors import ConfigError
 from sevenfold.modality import Augmentation, Modality, Suggestion
-from sevenfold.modality._features import Features, chosen
+from sevenfold.modality._features import COLUMNS, Features
 from sevenfold.modality._strings import spread
 
 SHOWN = 12
@@ -71,18 +71,23 @@ class Cells(Modality):
 
     def features(self, train: Sequence[Any]) -> tuple[Features, ...]:
         """log(1 + counts per 10,000) of the genes that vary the most among training cells."""
-        genes = sorted({gene for cell in train for gene in cell.named})
+        sums: dict[str, np.ndarray] = {}
+        for cell in train:
+            for gene, value in _normalised(cell).items():
+                sums[gene] = sums.get(gene, np.zeros(2)) + (value, value**2)
+        spread = {gene: float(both[1] / len(train) - (both[0] / len(train)) ** 2) for gene, both in sums.items()}
+        genes = sorted(sorted(spread, key=lambda gene: (-spread[gene], gene))[:COLUMNS])
         place = {gene: column for column, gene in enumerate(genes)}
 
         def expression(cells: Sequence[Cell]) -> np.ndarray:
-            found = np.zeros((len(cells), len(genes)), np.float32)
+            found = np.zeros((len(cells), max(len(genes), 1)), np.float32)
             for row, cell in enumerate(cells):
                 for gene, value in _normalised(cell).items():
                     if gene in place:
                         found[row, place[gene]] = value
             return found
 
-        return (chosen("log-normalised expression", expression, train, "one"),)
+        return (Features("log-normalised expression", expression, "one"),)
 
     def content(self, raw: Any) -> bytes:
         return str(cell_of(raw)).encode()

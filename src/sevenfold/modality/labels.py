@@ -22,6 +22,8 @@ class Labels(Modality):
         tokenizer: Tokenizer.Config = part.default("multi_hot")
         """How raw items become tokens."""
 
+    task = "labels"
+
     def check(self, raw: Any) -> tuple[str | int, ...] | np.ndarray:
         """Words or whole numbers in a list, a str with separators, or an array of 0 and 1."""
         if isinstance(raw, np.ndarray):

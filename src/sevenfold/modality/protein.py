@@ -44,7 +44,7 @@ class Protein(Modality):
 
     def features(self, train: Sequence[str]) -> tuple[Features, ...]:
         """Residues and pairs of them; and the residue at each place, where all sequences have one length."""
-        return kmers(train, "ACDEFGHIKLMNPQRSTVWY", 2, "residue")
+        return kmers(train, AMINO_ACIDS, 2, "residue")
 
     def shingles(self, raw: str) -> Shingles:
         """5-mers."""

@@ -25,6 +25,8 @@ class TokenLabels(Modality):
 
     axes = ("place",)
 
+    task = "tokens"
+
     def check(self, raw: Any) -> str | tuple[Any, ...]:
         """A str with one letter per token, or a list of labels (None where nothing is known); not empty."""
         if not isinstance(raw, str | list | tuple):

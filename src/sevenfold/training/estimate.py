@@ -118,8 +118,11 @@ def estimate(
         **held, "gradients": gradients, "activations": sum(kept) + casts, "outputs and scratch": beside,
     }  # fmt: skip
     once = pieces * sum(row.once for row in rows)
-    flops = (batch * sum(r.flops for r in rows) + once, batch * sum(r.backward for r in rows) + 3 * once)
-    times = [] if hardware is None else [pieces * _seconds(row, number, given, bf16, hardware) for row in rows]
+    done = rows
+    if pieces > 1 and objective.cached:  # every piece is embedded twice
+        done = [row._replace(flops=2 * row.flops) for row in rows]
+    flops = (batch * sum(r.flops for r in done) + once, batch * sum(r.backward for r in done) + 3 * once)
+    times = [] if hardware is None else [pieces * _seconds(row, number, given, bf16, hardware) for row in done]
     seconds = None
     if hardware is not None:
         rate, moved = hardware.rate(False), UPDATE * gradients + 2 * held["optimizer state"]
