@@ -39,10 +39,14 @@ def published(kind: str, name: str, folder: Path) -> Any:
     """A twin, written into a folder with a tokenizer if it reads words."""
     reference = twins_of(kind)[name]().eval().float()
     reference.save_pretrained(folder)
-    streams = family_of(json.loads((folder / "config.json").read_text())).model().streams
+    family = family_of(json.loads((folder / "config.json").read_text()))
+    streams = family.model().streams
     if any(stream.kind == "text" for stream in streams.values()):
         special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "mask_token": "<mask>"}
-        tokenizer(folder, around=not any(trunk == "lm" for trunk in find("family", kind).states), **special)
+        own = tokenizer(folder, around=not any(trunk == "lm" for trunk in find("family", kind).states), **special)
+        if family.objective.get("kind") == "span_corruption":
+            own.add_tokens([f"<extra_id_{number}>" for number in range(15, -1, -1)], special_tokens=True)
+            own.save_pretrained(folder)
     return reference
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sevenfold.cli._table import table
-from sevenfold.core import notation
 
 if TYPE_CHECKING:
     from sevenfold.evaluation.card import Card
@@ -75,6 +74,7 @@ SETTINGS = ("target_kind", "target", "by", "streams", "stream", "guidance", "tem
 
 
 def run(args: argparse.Namespace) -> int:
+    from sevenfold.core import notation
     from sevenfold.evaluation.evaluate import evaluate
 
     runs, data = _apart(args.runs)
