@@ -6,6 +6,7 @@ import pytest
 
 from sevenfold.core.errors import DataError
 from sevenfold.core.part import find
+from sevenfold.data.recognise import recognise
 
 ROWS = [("a b", "train"), ("c d", "Test"), ("e f", "train"), ("g h", "valid"), ("i j", "train"), ("k l", "train")]
 
@@ -50,3 +51,18 @@ def test_without_a_field_there_is_no_test_part(tmp_path):
     train, held_out = made.split()
     assert sorted([*train, *held_out]) == list(range(6))
     assert made.test() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "found"),
+    [
+        ("split", ["train", "Test", "valid", "train"], "split"),
+        ("split", ["train", "later", "test", "train"], None),
+        ("split", ["test", "test", "valid", "test"], None),
+        ("part", ["train", "test", "valid", "train"], None),
+    ],
+)
+def test_a_field_of_that_name_is_taken_for_it(tmp_path, name, parts, found):
+    lines = [f"words {place},{part}" for place, part in enumerate(parts)]
+    (tmp_path / "t.csv").write_text("\n".join([f"text,{name}", *lines]) + "\n")
+    assert recognise(tmp_path / "t.csv").split == found

@@ -6,18 +6,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from sevenfold.core.errors import BadSample, DataError
+from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.source import Source, suffix
+from sevenfold.data.source import PARTS, Source, suffix
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 SHOWN = 5
+SPLIT, LOOKED = "split", 200
+"""The field that is taken to name parts where nobody says, and about how many samples are asked for it."""
 
 
 def recognise(path: str | Path) -> Any:
-    """The Config of the source that is surest that it can read `path`.
+    """The Config of the source that is surest that it can read `path`; where samples have a field `split` that says train,
+    valid or test, with that as the field of the parts.
 
     DataError if it is missing or empty, or if no source can: it names the endings that are read.
     """
@@ -31,7 +34,21 @@ def recognise(path: str | Path) -> Any:
     best = _surest(path)
     if best is None:
         raise DataError(f"{path}: {_why_not(path)}; read are {', '.join(endings())}, and folders of text or images")
-    return best.Config(path=str(path))
+    found = best.Config(path=str(path))
+    return found.replace(split=SPLIT) if _parted(found) else found
+
+
+def _parted(config: Source.Config) -> bool:
+    """Whether the samples have a field `split` that names parts, and something to train on among them."""
+    try:
+        source = config.build()
+        if SPLIT not in source.fields:
+            return False
+        every = max(1, len(source) // LOOKED)
+        said = {str(source[index].get(SPLIT)).strip().lower() for index in range(0, len(source), every)}
+    except (DataError, ConfigError, ImportError):
+        return False
+    return said <= PARTS.keys() and any(PARTS[part] == 0 for part in said)
 
 
 def endings() -> list[str]:
