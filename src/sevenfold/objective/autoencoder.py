@@ -20,7 +20,8 @@ from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
-from sevenfold.objective import Exhibit, Objective, has_head, the_stream, the_trunk
+from sevenfold.objective import Exhibit, Objective, has_head, the_stream
+from sevenfold.objective._two_trunks import streams_of, two_trunks
 from sevenfold.objective.quantizer import Quantized, Quantizer
 
 COLLAPSED = 0.1
@@ -54,12 +55,12 @@ class Autoencoder(Objective):
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
-        encoder, decoder = cls._trunks(config, model)
+        encoder, decoder = two_trunks(config, model, "encoder", "decoder")
         if decoder == encoder or model.trunks[decoder].inputs != (encoder,):
             raise ConfigError(
                 f"objective: autoencoder needs a second trunk that reads the first alone: inputs: [{encoder}]"
             )
-        stream = the_stream(model, config.stream, [s for s in model.trunks[encoder].inputs if s in model.streams])
+        stream = the_stream(model, config.stream, streams_of(model, encoder))
         if model.trunks[encoder].inputs != (stream,):
             raise ConfigError(
                 f"objective: autoencoder needs an encoder of one stream: trunks.{encoder}.inputs: [{stream}]"
@@ -74,17 +75,9 @@ class Autoencoder(Objective):
         projection: Any = {"kind": "linear", "bias": True}
         return {stream: HeadConfig(trunk=decoder, stream=stream, projection=projection)}
 
-    @staticmethod
-    def _trunks(config: Any, model: ModelConfig) -> tuple[str, str]:
-        names = list(model.trunks)
-        return (
-            the_trunk(config, model, config.encoder or names[0], "encoder"),
-            the_trunk(config, model, config.decoder or names[-1], "decoder"),
-        )
-
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
-        self.encoder, self.decoder = self._trunks(config, model.config)
+        self.encoder, self.decoder = two_trunks(config, model.config, "encoder", "decoder")
         self.stream = model.config.trunks[self.encoder].inputs[0]
         if model.modalities[self.stream].tokenizer.features is None:
             raise ConfigError(

@@ -24,9 +24,10 @@ from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
-from sevenfold.objective import Objective, check_masker, the_stream, the_trunk
+from sevenfold.objective import Objective, check_masker, the_stream
 from sevenfold.objective._looks import again
 from sevenfold.objective._teacher import Clock, Teacher, linear, through, trunks_for
+from sevenfold.objective._two_trunks import check_dropping, streams_of, two_trunks
 from sevenfold.objective._watch import LARGEST, rank
 from sevenfold.objective.masker import Masker, all_eligible
 
@@ -67,35 +68,16 @@ class IJEPA(Objective):
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
-        encoder, predictor = cls._trunks(config, model)
-        if predictor == encoder or encoder not in model.trunks[predictor].inputs:
-            raise ConfigError(f"objective: ijepa needs a second trunk that reads the first: inputs: [{encoder}]")
+        encoder, predictor = two_trunks(config, model, "encoder", "predictor")
+        check_dropping("ijepa", model, encoder, predictor)
         if len(model.trunks[encoder].inputs) != 1:
             raise ConfigError(f"objective: ijepa needs a trunk that reads one stream, and {encoder!r} reads more")
-        for name in (encoder, predictor):
-            trunk = model.trunks[name]
-            if trunk.mask.causal:
-                raise ConfigError(f"objective: ijepa needs both sides: set trunks.{name}.mask.causal to false")
-            if trunk.condition is not None:
-                raise ConfigError(f"objective: ijepa reads no condition: take trunks.{name}.condition out")
-            if trunk.index:
-                raise ConfigError(
-                    f"objective: ijepa takes tokens out, so trunks.{name} must use their own coordinates: index: false"
-                )
-        the_stream(model, config.stream, [s for s in model.trunks[encoder].inputs if s in model.streams])
+        the_stream(model, config.stream, streams_of(model, encoder))
         return {}
-
-    @staticmethod
-    def _trunks(config: Any, model: ModelConfig) -> tuple[str, str]:
-        names = list(model.trunks)
-        return (
-            the_trunk(config, model, config.encoder or names[0], "encoder"),
-            the_trunk(config, model, config.predictor or names[-1], "predictor"),
-        )
 
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
-        self.encoder, self.predictor = self._trunks(config, model.config)
+        self.encoder, self.predictor = two_trunks(config, model.config, "encoder", "predictor")
         self.stream = the_stream(model.config, config.stream, model.config.trunks[self.encoder].inputs)
         self.masker: Masker = check_masker(config.masker, model.modalities[self.stream]).build()
         narrow, width = (model.config.trunks[name].width for name in (self.predictor, self.encoder))

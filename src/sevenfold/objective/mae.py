@@ -21,7 +21,8 @@ from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
-from sevenfold.objective import Exhibit, Objective, check_masker, has_head, the_stream, the_trunk
+from sevenfold.objective import Exhibit, Objective, check_masker, has_head, the_stream
+from sevenfold.objective._two_trunks import check_dropping, streams_of, two_trunks
 from sevenfold.objective.masker import Masker, all_eligible
 
 
@@ -54,39 +55,18 @@ class MAE(Objective):
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
-        encoder, decoder = cls._trunks(config, model)
-        if decoder == encoder or encoder not in model.trunks[decoder].inputs:
-            raise ConfigError(f"objective: mae needs a second trunk that reads the first: inputs: [{encoder}]")
-        for name in (encoder, decoder):
-            if model.trunks[name].mask.causal:
-                raise ConfigError(f"objective: mae needs both sides: set trunks.{name}.mask.causal to false")
-            if model.trunks[name].condition is not None:
-                raise ConfigError(f"objective: mae reads no condition: take trunks.{name}.condition out")
-            if model.trunks[name].index:
-                raise ConfigError(
-                    f"objective: mae drops tokens, so trunks.{name} must use their own coordinates: index: false"
-                )
-        stream = the_stream(model, config.stream, [s for s in model.trunks[encoder].inputs if s in model.streams])
+        encoder, decoder = two_trunks(config, model, "encoder", "decoder")
+        check_dropping("mae", model, encoder, decoder)
+        stream = the_stream(model, config.stream, streams_of(model, encoder))
         if has_head(model, decoder, stream) is not None:
             return {}
         projection: Any = {"kind": "linear", "bias": True}
         return {stream: HeadConfig(trunk=decoder, stream=stream, projection=projection)}
 
-    @staticmethod
-    def _trunks(config: Any, model: ModelConfig) -> tuple[str, str]:
-        names = list(model.trunks)
-        return (
-            the_trunk(config, model, config.encoder or names[0], "encoder"),
-            the_trunk(config, model, config.decoder or names[-1], "decoder"),
-        )
-
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
-        self.encoder, self.decoder = self._trunks(config, model.config)
-        inputs = model.config.trunks[self.encoder].inputs
-        self.stream = the_stream(
-            model.config, config.stream, [given for given in inputs if given in model.config.streams]
-        )
+        self.encoder, self.decoder = two_trunks(config, model.config, "encoder", "decoder")
+        self.stream = the_stream(model.config, config.stream, streams_of(model.config, self.encoder))
         if model.modalities[self.stream].tokenizer.features is None:
             raise ConfigError(
                 f"objective: mae rebuilds vectors, and stream {self.stream!r} has ids: for ids choose masked_token"
