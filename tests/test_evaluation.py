@@ -339,6 +339,7 @@ def test_what_cannot_be_measured_is_one_line(home, dna, tmp_path, capsys):
     refused(capsys, mae, "--target", "lable", says=["lable", "did you mean 'label'"])
     refused(capsys, mae, "--target", "image", says="image")
     refused(capsys, mae, "--by", "probe", says="--target")
+    refused(capsys, mae, "--target", "label", "--split", "part", says=["other data", "data.split: part"])
     refused(capsys, mae, "--target", "label", "--by", "prob", says="by")
     refused(capsys, mae, "--target", "label", "--by", "head", says="says nothing of 'label'")
     refused(capsys, mae, "--target", "label", "--metric", "rmse", says=["rmse", "numbers"])

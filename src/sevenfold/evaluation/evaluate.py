@@ -38,6 +38,10 @@ def evaluate(
     asked = decode(Asked, settings, "evaluate")
     if asked.by is not None and asked.target is None:
         raise ConfigError(f"by: {asked.by} tells a target: name its field (--target)")
+    if asked.split is not None and data is None:
+        raise ConfigError(
+            f"split: says the parts of other data: name the file too (those of a run's own data are in its recipe, data.split: {asked.split})"
+        )
     made = losses if asked.target is None else agreement if asked.by == "drawn" else readouts
     card = made.card(names, data, asked)
     folder = located(names[0])
