@@ -24,6 +24,16 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Inverse strengths of L2 that are tried, per sample and feature."""
 
 
+def said(scores: np.ndarray, task: Task, classes: np.ndarray | None) -> np.ndarray:
+    """Scores [n outputs] → the likeliest classes [n], labels [n c] of 0 and 1, or the numbers themselves."""
+    if task == "numbers":
+        return scores
+    if task == "labels":
+        return (scores > 0.5).astype(np.int64)
+    assert classes is not None
+    return classes[scores.argmax(1)]
+
+
 class Readout(NamedTuple):
     """What was found. `classes` are the values that y had (None for numbers), `settings` what was chosen, name → value."""
 
@@ -45,13 +55,7 @@ class Readout(NamedTuple):
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """[n d] → classes [n], labels [n c] of 0 and 1, or numbers [n p]."""
-        scores = self.scores(x)
-        if self.task == "numbers":
-            return scores
-        if self.task == "labels":
-            return (scores > 0.5).astype(np.int64)
-        assert self.classes is not None
-        return self.classes[scores.argmax(1)]
+        return said(self.scores(x), self.task, self.classes)
 
 
 def probe(
@@ -197,13 +201,7 @@ class Neighbours(NamedTuple):
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """[n d] → classes [n], labels [n c] of 0 and 1, or numbers [n p]."""
-        scores = self.scores(x)
-        if self.task == "numbers":
-            return scores
-        if self.task == "labels":
-            return (scores > 0.5).astype(np.int64)
-        assert self.classes is not None
-        return self.classes[scores.argmax(1)]
+        return said(self.scores(x), self.task, self.classes)
 
 
 def knn(x: np.ndarray, y: np.ndarray, task: Task = "classes", *, k: int = 20, temperature: float = 0.07) -> Neighbours:
