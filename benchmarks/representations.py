@@ -103,8 +103,8 @@ class Mnist:
 
 MNIST_POOLS = {
     "mae": ("mean", "quarters"),
-    "dinov2": ("class", "mean"),
-    "ibot": ("class", "mean"),
+    "dinov2": ("mean", "quarters"),
+    "ibot": ("mean", "quarters"),
     "ijepa": ("mean", "quarters"),
 }
 

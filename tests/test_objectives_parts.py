@@ -179,9 +179,12 @@ def test_fixmatch_against_a_loop():
 
 
 def test_ten_labels_a_class_and_the_rest_without():
-    """With the same 100 labels, learning from the other digits too is right three points more often at least (0.93 and 0.89)."""
+    """With the same 100 labels, learning from the other digits too is right three points more often at least (0.89 alone; 0.93 by
+    agreeing with itself, 0.93 by telling digits apart)."""
+    apart = {"kind": "simclr", "temperature": 0.1, "views": [{"kind": "affine", "degrees": 10, "pixels": 1}]}
+    without = {"kind": "semi_supervised", "unlabelled": apart, "weight": 2.0}
     found = {}
-    for kind in ("supervised", {"kind": "fixmatch", "threshold": 0.8}):
+    for kind in ("supervised", {"kind": "fixmatch", "threshold": 0.8}, without):
         data = {"limit": None, "labelled": {"label": 10}}
         train = {"steps": 200, "batch": 128, "evaluate_every": 1000, "optimizer": {"kind": "muon", "lr": 2e-2}}
         plain = recipe(kind, data=data, **train)
@@ -189,8 +192,9 @@ def test_ten_labels_a_class_and_the_rest_without():
         plain["trunks"]["enc"] = {"inputs": ["image"], "width": 96, "depth": 2, "position": "none"}
         ready = prepare(read_recipe(plain))
         fitted = fit(ready.objective, ready.train, ready.held_out, ready.recipe.train, bar=False)
-        found[ready.objective.kind] = fitted.held_out["accuracy"]
-    assert found["fixmatch"] > found["supervised"] + 0.03 > 0.85, found
+        prefix = "labels." if ready.objective.kind == "semi_supervised" else ""
+        found[ready.objective.kind] = fitted.held_out[f"{prefix}accuracy"]
+    assert min(found["fixmatch"], found["semi_supervised"]) > found["supervised"] + 0.03 > 0.85, found
 
 
 def test_three_tasks_of_a_protein_are_learned_together():

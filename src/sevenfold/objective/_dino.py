@@ -13,7 +13,7 @@ The teacher's trunk is the better product: when training ends, the model takes i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,9 @@ class HeadSettings(part.Config):
     """w, channels that are compared with the prototypes."""
     layers: int = Field(3, ge=1, le=16)
     """Linear maps of the perceptron."""
+    norm: Literal["batch"] | None = None
+    """A batch norm between them, published as an option (`use_bn_in_head`). A convolutional network of a few hundred steps
+    learns far more with it."""
     standardise: bool = True
     """Bring each channel of f to mean 0 and variance 1 over the batch. Published models do not; in small ones all class
     tokens begin alike, and without it teacher and student soon agree on saying nothing."""
@@ -61,7 +64,7 @@ class Head(Ruled):
     def __init__(self, width: int, settings: HeadSettings):
         super().__init__()
         self.standardise = settings.standardise
-        self.perceptron = Projector(width, settings.hidden, settings.width, settings.layers, None, act=F.gelu)
+        self.perceptron = Projector(width, settings.hidden, settings.width, settings.layers, settings.norm, act=F.gelu)
         self.prototypes = nn.Parameter(torch.empty(settings.prototypes, settings.width))
         self.begin()
 
@@ -161,7 +164,7 @@ class SelfDistillation(Looking):
                 self.behind["patch"] = Head(width, settings)
             self.begin()
         self.clock = Clock()
-        self.teacher = Teacher(**self._followed())
+        self.teacher = Teacher(**self._followed()).by_batch()
 
     def rules(self) -> dict[str, Rule]:
         return {} if self.mask_token is None else {"mask_token": Normal(0.02)}
