@@ -38,9 +38,10 @@ def data_of(data: str | Path | Mapping[str, Any] | Source.Config, run: str = "")
     return found
 
 
-def target_of(fields: Mapping[str, str], target: str | None, wiring: ModelConfig) -> tuple[str, str]:
+def target_of(source: Source, target: str | None, wiring: ModelConfig) -> tuple[str, str]:
     """(the field to predict, its kind). ConfigError for one that is not there or cannot be predicted."""
     read = {name for trunk in wiring.trunks.values() for name in trunk.inputs}
+    fields = source.fields
     can = [name for name, kind in fields.items() if kind in TARGETS and name not in read]
     if target is None:
         if len(can) != 1:
@@ -49,7 +50,7 @@ def target_of(fields: Mapping[str, str], target: str | None, wiring: ModelConfig
             )
         return can[0], fields[can[0]]
     if target not in fields:
-        raise ConfigError(f"target: the data has no field {target!r}{did_you_mean(target, fields)}")
+        raise ConfigError(f"target: {source.no_field(target)}")
     return target, fields[target] if fields[target] in TARGETS else "label"
 
 
@@ -104,7 +105,7 @@ def supervised(
 ) -> Recipe:  # fmt: skip
     """The recipe of a new head on one trunk of a model, for the target. `changes` are further fields of the recipe."""
     wiring, source = wiring_of(asked.run), asked.data.build()
-    target, kind = target_of(source.fields, asked.target, wiring)
+    target, kind = target_of(source, asked.target, wiring)
     trunk = trunk_for(wiring, source.fields, trunk)
     streams, trunks = reduced(wiring, trunk)
     if target in streams:

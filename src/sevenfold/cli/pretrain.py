@@ -3,6 +3,7 @@
     sevenfold pretrain speeches.txt --minutes 5
     sevenfold pretrain photos/ --out runs/photos
     sevenfold pretrain genome.fasta --dry-run
+    sevenfold pretrain penguins.csv --target species               what is to be predicted later is not looked at
     sevenfold pretrain letters.txt --from openai-community/gpt2     go on training what others published (or a run)
 
 It writes a recipe and trains it; `sevenfold train RUN --resume` continues it.
@@ -22,6 +23,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from", dest="start", metavar="MODEL", help="go on from a run folder, a published folder, or the id of one"
     )
+    parser.add_argument(
+        "--target",
+        metavar="FIELD",
+        help="a field or column that is to be predicted later: nothing is learned from it now",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what was found and planned, print the recipe, and stop"
@@ -35,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
         from sevenfold.core.notation import write
         from sevenfold.core.part import encode
 
-        made = planned(args.path, args.minutes, start=args.start, seed=args.seed)
+        made = planned(args.path, args.minutes, start=args.start, target=args.target, seed=args.seed)
         print("\n".join(["# " + line for line in (*made.found, *made.reasons)]))
         print(write(encode(made.recipe)), end="")
         return 0
-    pretrain(args.path, args.minutes, args.out, start=args.start, seed=args.seed)
+    pretrain(args.path, args.minutes, args.out, start=args.start, target=args.target, seed=args.seed)
     return 0

@@ -11,7 +11,7 @@ import numpy as np
 from sevenfold.adaptation.readout import Task
 from sevenfold.assembly.model import Model
 from sevenfold.blocks.tokenization.category import label_of
-from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
+from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.core.part import find
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.data.bad import BadSamples
@@ -94,8 +94,7 @@ def missing(target: Any) -> bool:
 def field_called(source: Source, name: str, what: str) -> str:
     """A field of the data; ConfigError if there is none."""
     if name not in source.fields:
-        raise ConfigError(f"{what}: {source.config.path or f'the {source.kind}'} has no field {name!r}"
-                          f"{did_you_mean(name, source.fields)}")  # fmt: skip
+        raise ConfigError(f"{what}: {source.no_field(name)}")
     return name
 
 

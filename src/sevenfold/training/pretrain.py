@@ -55,25 +55,28 @@ class Planned(NamedTuple):
 
 
 def pretrain(
-    path: str | Path, minutes: float = 5.0, out: str | Path | None = None, *, start: str | Path | None = None, seed: int = 0,
-    say: Say = print, bar: bool | None = None,
+    path: str | Path, minutes: float = 5.0, out: str | Path | None = None, *, start: str | Path | None = None, target: str | None = None,
+    seed: int = 0, say: Say = print, bar: bool | None = None,
 ) -> Run:  # fmt: skip
     """From a file or folder of data to a trained model: plan, say why, train; returns the run.
 
-    start  a run folder, a published folder or the id of one: its training is continued on this data
+    start   a run folder, a published folder or the id of one: its training is continued on this data
+    target  a field, or a column of a table, that is to be predicted later: nothing is learned from it
 
     Nothing in it is a special case: it writes a recipe and calls `train`.
     """
-    made = planned(path, minutes, start=start, seed=seed)
+    made = planned(path, minutes, start=start, target=target, seed=seed)
     for line in (*made.found, "", *made.reasons, ""):
         say(line)
     name = Path(path).expanduser().resolve().name.partition(".")[0] or "data"
     return train(made.recipe, out, say=say, bar=bar, name=name)
 
 
-def planned(path: str | Path, minutes: float = 5.0, *, start: str | Path | None = None, seed: int = 0) -> Planned:
+def planned(
+    path: str | Path, minutes: float = 5.0, *, start: str | Path | None = None, target: str | None = None, seed: int = 0
+) -> Planned:
     """The recipe for the data at `path` (a file or folder) and a time budget in minutes; of the wiring that `start` has, if
-    given.
+    given; nothing is learned from the field `target`.
 
     Raises DataError for data that cannot be read or has nothing to learn from, ConfigError for a budget out of range.
     """
@@ -81,6 +84,11 @@ def planned(path: str | Path, minutes: float = 5.0, *, start: str | Path | None 
         raise ConfigError(f"minutes: above 0 and at most a year, not {minutes}")
     data = recognise(path)
     source = data.build()
+    if target is not None and target not in source.fields:
+        if "target" not in type(data).model_fields:
+            raise ConfigError(f"target: {source.no_field(target)}")
+        data = data.replace(target=target)  # a column of rows
+        source = data.build()
     facts = survey(source)
     if not facts["train"] or not facts["held_out"]:
         raise DataError(f"{path}: holds too few samples that can be read to train on some and hold out others")
@@ -88,14 +96,16 @@ def planned(path: str | Path, minutes: float = 5.0, *, start: str | Path | None 
     if start is not None:
         recipe = read_recipe(going_on(str(start), data, reasons) | {"seed": seed})
     else:
-        draft, tokens = _draft(source, data, seed, reasons)
+        draft, tokens = _draft(source, data, target, seed, reasons)
         recipe = _sized(draft, tokens, minutes, reasons)
     recipe, ready = _timed(recipe, minutes, reasons)
     return Planned(recipe, [*_found(facts, source), *_coverage(ready)], reasons)
 
 
 # What the data is, and what to learn from it
-def _draft(source: Source, data: Any, seed: int, reasons: list[str]) -> tuple[dict[str, Any], float]:
+def _draft(
+    source: Source, data: Any, target: str | None, seed: int, reasons: list[str]
+) -> tuple[dict[str, Any], float]:
     """(a recipe but for its sizes and steps, as plain data; about how many tokens the data holds).
 
     Every field's modality suggests how to learn from it. Two that can stand beside each other are brought together by
@@ -103,7 +113,7 @@ def _draft(source: Source, data: Any, seed: int, reasons: list[str]) -> tuple[di
     """
     offers: dict[str, Suggestion] = {}
     for field, kind in source.fields.items():
-        raws = _some(source, field)
+        raws = [] if field == target else _some(source, field)
         offer = find("modality", kind).suggest(field, raws, len(source)) if kind in kinds("modality") and raws else None
         if offer is not None:
             offers[field] = offer

@@ -116,7 +116,7 @@ class TestTime(Method):
             )
         wiring, source = wiring_of(asked.run), asked.data.build()
         fields = source.fields
-        target, kind = target_of(fields, asked.target, wiring)
+        target, kind = target_of(source, asked.target, wiring)
         check_target(source, target)
         trunk = trunk_for(wiring, fields, self.config.trunk)
         how = self.config.pool or ("class" if wiring.trunks[trunk].class_token else "mean")

@@ -47,7 +47,7 @@ class ZeroShot(Method):
                 f"zero_shot: none of the towers of {asked.run} reads text: {', '.join(t.stream for t in towers)}"
             )
         other = next(tower for tower in towers if tower is not text)
-        target, _ = target_of(source.fields, asked.target, model.config)
+        target, _ = target_of(source, asked.target, model.config)
         train, held_out = source.split()
         known = [_label(source, index, target) for index in train] if not self.config.classes else []
         classes = list(self.config.classes) or sorted({label for label in known if label is not None})

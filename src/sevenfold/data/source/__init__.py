@@ -89,6 +89,10 @@ class Source(part.Part):
         """Field → the kind of modality that it suggests (`text`, `image`, `dna`, `protein`, `label`, `number`)."""
         return self._fields
 
+    def no_field(self, name: str) -> str:
+        """Why there is no field of this name, and what to do."""
+        return f"{self.config.path or f'the {self.kind}'} has no field {name!r}{did_you_mean(name, self.fields)}"
+
     def __len__(self) -> int:
         raise NotImplementedError
 

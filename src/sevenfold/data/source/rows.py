@@ -119,6 +119,15 @@ class Rows(Source):
         kinds = [kind_of(name, [row[place] for row in body]) for place, name in enumerate(names)]
         return 0.55 if body and all(kind in (*CELLS, None) for kind in kinds) else 0.0
 
+    def no_field(self, name: str) -> str:
+        """A column that is part of the rows is one that is learned from."""
+        if name not in self._kinds:
+            return super().no_field(name)
+        return (
+            f"{name!r} is a column of the rows that the model reads: begin with `sevenfold pretrain FILE --target {name}` (data.target), "
+            "so that it is left out of them"
+        )
+
     def __len__(self) -> int:
         return min(len(self._inner), self.config.limit or len(self._inner))
 
