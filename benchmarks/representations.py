@@ -1,6 +1,7 @@
 """Are representations that were learned without labels worth it? Each beside simple baselines and its own random initialisation.
 
     python benchmarks/representations.py --data DATA mnist simclr --seeds 3
+    python benchmarks/representations.py --data DATA mnist simclr --seeds 3 --full     and fine-tuned with all labels
     python benchmarks/representations.py --data DATA --table
 
 DATA is a folder of public sets (see _sets.py). A row is (set, recipe): benchmarks/recipes/SET_NAME.yaml is trained once per seed, in
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +27,7 @@ from sklearn.model_selection import StratifiedKFold
 import _labelled
 import _sets
 import sevenfold as sf
+from _labelled import answers, labels_of
 from sevenfold.adaptation.readout import knn, probe
 from sevenfold.core.part import decode, find
 from sevenfold.data.collate import collate
@@ -74,6 +77,10 @@ class Mnist:
         with np.load(self.paths["train"]) as train, np.load(self.paths["test"]) as test:
             images, labels, shown, asked = train["image"], train["label"], test["image"], test["label"]
         order = np.random.default_rng(0).permutation(len(images))
+        self.labelled_with, fit = self.paths["train"], order[:-10_000]
+        if validate:
+            self.labelled_with = cache / "mnist_fit.npz"
+            _sets.save(self.labelled_with, image=images[fit], label=labels[fit])
         self.x, self.y = images[order[:10_000]], labels[order[:10_000]]
         self.x_test, self.y_test = (images[order[-10_000:]], labels[order[-10_000:]]) if validate else (shown, asked)
 
@@ -96,10 +103,25 @@ class Mnist:
             *(embedded(model, "image", list(images[..., None]), pool) for images in (self.x, self.x_test))
         )
 
+    def fine_tuned(self, run: Path, out: Path, seed: int) -> Figures:
+        """The share of the asked pictures that are right, when a pretrained run has learned with all labels."""
+        shutil.rmtree(out, ignore_errors=True)
+        settings = [*FULL, f"seed={seed}"]
+        sf.adapt(run, self.labelled_with, "full", target="label", out=out, settings=settings, say=lambda line: None)
+        said, known = answers(out, [{"image": picture} for picture in self.x_test[..., None]]), labels_of(out, "label")
+        right = [str(known[int(row.argmax())]) == str(y) for row, y in zip(said, self.y_test)]
+        return {"probe": float(np.mean(right))}
+
     def baselines(self) -> dict[str, Figures]:
         flat = [images.reshape(len(images), -1) / 255 for images in (self.x, self.x_test)]
         return {"pixels": self.figures(*flat)}
 
+
+FULL = (
+    "train.steps=1500", "train.batch=128", "train.evaluate_batches=2", "train.optimizer.kind=muon", "train.optimizer.lr=2e-3",
+    "streams.image.views=[{kind: affine, degrees: 10, scale: 0.1, slant: 0.1, pixels: 2}]",
+)  # fmt: skip
+"""Fine-tuning with all labels of MNIST."""
 
 MNIST_POOLS = {
     "mae": ("mean", "quarters"),
@@ -194,15 +216,19 @@ def row(args: argparse.Namespace, name: str, of: str) -> None:
             if getattr(task, "labelled", False):
                 return supervised(task, recipe, out, seed, args)
             model, seconds = trained(recipe, out, task.paths["train"], seed, args.set)
+            if args.full:
+                return {
+                    "fine-tuned with all labels": task.fine_tuned(out, out.with_name(f"{out.name}_full_{kind}"), seed)
+                }
             found = {pool: task.of_model(model, pool) for pool in pools(name)}
             first = untrained(recipe, task.paths["train"], seed, args.set)
             found |= {f"{pool}, random initialisation": task.of_model(first, pool) for pool in pools(name)}
             print(f"{of} {name} seed {seed}: trained in {seconds:.0f} s, all in {time.perf_counter() - began:.0f} s")
             return found
 
-        found = record(cache, kind, of, name, seed, measured)
+        found = record(cache, kind, of, f"{name}_full" if args.full else name, seed, measured)
         for pool, figures in found.items():
-            print(f"  {pool}: " + " / ".join(f"{figures[column]:.4f}" for column in task.columns))
+            print(f"  {pool}: " + " / ".join(f"{figures[column]:.4f}" for column in task.columns if column in figures))
 
 
 def supervised(task: Any, recipe: Path, out: Path, seed: int, args: argparse.Namespace) -> dict[str, Figures]:
@@ -266,6 +292,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="an override of the recipe")
+    parser.add_argument("--full", action="store_true", help="fine-tune all weights with all labels (mnist)")
     parser.add_argument("--validate", action="store_true")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
