@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import _sets
+from sevenfold.core.types import Stream
 from sevenfold.training.load import load_objective
 
 Figures = dict[str, float]
@@ -231,7 +232,56 @@ def _spectrogram(samples: np.ndarray, frames: int = 32) -> np.ndarray:
     return np.log(np.abs(np.fft.rfft(cut))[:, :64] + 1e-3).ravel()
 
 
+class Shakespeare(Labelled):
+    title = "Tiny Shakespeare, the last tenth: nats per character, in windows of their own"
+    columns = ("nats",)
+
+    def fill(self, data: Path, cache: Path, validate: bool) -> None:
+        self.trainings[""], self.text, self.asked = _sets.shakespeare(data, cache, validate)
+
+    def of_runs(self, runs: Mapping[str, Path]) -> Figures:
+        """Windows end to end, each begun without what was before: the first characters are guessed with little to go by, as in the
+        published figure."""
+        objective: Any = load_objective(runs[""]).eval()
+        modality = objective.model.modalities["text"]
+        ids = torch.from_numpy(modality.tokenizer.encode(self.asked).values)
+        length = modality.config.length
+        windows = ids[: len(ids) // length * length].reshape(-1, length)
+        places, total, count = torch.arange(length)[None, :, None], 0.0, 0.0
+        with torch.inference_mode():
+            for some in windows.split(64):
+                loss = objective({"text": Stream(some, places.expand(len(some), -1, -1))})
+                total, count = total + float(loss.total), count + float(loss.count)
+        return {"nats": total / count * len(ids) / len(self.asked)}
+
+    def baselines(self) -> dict[str, Figures]:
+        return {
+            f"{n} letters and how often they go together": {"nats": n_gram(self.text, self.asked, n)} for n in (1, 5)
+        }
+
+
+def n_gram(train: str, asked: str, most: int) -> float:
+    """Nats per character of an interpolated Witten-Bell model of `most` characters (Chen and Goodman 1999)."""
+    counts: list[dict[str, dict[str, int]]] = [{} for _ in range(most)]
+    for place, letter in enumerate(train):
+        for order in range(min(most, place + 1)):
+            after = counts[order].setdefault(train[place - order : place], {})
+            after[letter] = after.get(letter, 0) + 1
+    totals = [{before: sum(after.values()) for before, after in some.items()} for some in counts]
+    found = 0.0
+    for place, letter in enumerate(asked):
+        p = 1 / 256
+        for order in range(min(most, place + 1)):
+            before = asked[place - order : place]
+            if before in counts[order]:
+                after, total = counts[order][before], totals[order][before]
+                p = (after.get(letter, 0) + len(after) * p) / (total + len(after))
+        found -= float(np.log(p))
+    return found / len(asked)
+
+
 SETS: dict[str, Any] = {
+    "shakespeare": Shakespeare,
     "splice": Splice,
     "gfp": Gfp,
     "secondary_structure": SecondaryStructure,

@@ -73,6 +73,18 @@ Made = tuple[Path, list[dict[str, Any]], list[dict[str, Any]]]
 """(what is trained on, the samples in it, the samples to measure on)."""
 
 
+def shakespeare(data: Path, cache: Path, validate: bool) -> tuple[Path, str, str]:
+    """(the file that is learned from, its text, the text that is asked): the first nine tenths and the last one (Karpathy 2015).
+    Validation: the same of the first nine tenths."""
+    text = (data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
+    text = text[: len(text) * 9 // 10] if validate else text
+    cut = len(text) * 9 // 10
+    path = cache / f"shakespeare{'_validate' * validate}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text[:cut], encoding="utf-8")
+    return path, text[:cut], text[cut:]
+
+
 def splice(data: Path, cache: Path, validate: bool) -> Made:
     """UCI splice junctions: a .csv of sequence and label (Noordewier 1991; doi:10.24432/C5M888)."""
     with open(data / "uci_splice" / "splice.csv", newline="") as file:
