@@ -128,6 +128,7 @@ MNIST_POOLS = {
     "dinov2": ("mean", "quarters"),
     "ibot": ("mean", "quarters"),
     "ijepa": ("mean", "quarters"),
+    "byol": ("mean", "quarters"),
 }
 
 

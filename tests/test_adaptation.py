@@ -17,7 +17,7 @@ import sevenfold as sf
 from sevenfold.adaptation._features import batches, features
 from sevenfold.adaptation._towers import towered, towers_of
 from sevenfold.adaptation.method.retrieval import by_chance, recall
-from sevenfold.adaptation.method.test_time import TestTime, TestTimeWay
+from sevenfold.adaptation.method.test_time import PLAIN, TestTime, TestTimeWay, items_for
 from sevenfold.adaptation.readout import knn, probe
 from sevenfold.cli import main
 from sevenfold.core.part import decode, find
@@ -220,6 +220,38 @@ def test_adapting_at_test_time_leaves_the_model_as_it_was(home, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
     said = sf.predict(done.folder, {"kind": "digits", "limit": 20})
     assert np.shape(said.scores) == (20, 10)
+
+
+def test_norms_of_the_test_batch(tmp_path):
+    """`by_batch`: norms take the statistics of the batch while it is adapted to; nothing of it stays. simclr takes looks at it."""
+    block = {"mixer": {"kind": "grid_conv", "groups": 1}, "nonlinearity": None, "norm": "batch"}
+    recipe = {
+        "data": {"kind": "digits", "held_out": 0.2},
+        "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
+        "trunks": {"enc": {"inputs": ["image"], "width": 16, "depth": 2, "position": "none", "block": block}},
+        "objective": {"kind": "simclr", "views": [{"kind": "affine", "degrees": 10, "pixels": 1}]},
+        "train": {"steps": 30, "batch": 64, "precision": "fp32", "optimizer": {"kind": "muon", "lr": 0.01}},
+    }
+    quiet(recipe, out=tmp_path / "run")
+    settings = ("views=[{kind: noise, deviation: 1.5}]", "batch=400", "steps=2", "by_batch=true", "optimizer.lr=1e-3")
+    done = adapted(tmp_path / "run", "digits", "test_time", tmp_path / "tt", *settings, target="label")
+    noisy, clean = (done.record["by_step"][name] for name in ("changed", "held out"))
+    assert list(noisy) == ["plain", "0", "1", "2"] and done.figures["without adapting"] == noisy["plain"]
+    assert clean["plain"]["accuracy"] > noisy["plain"]["accuracy"] + 0.2  # the noise does harm
+    objective = load_objective(done.folder)
+    ready = prepare(read_recipe(done.folder), tokenizers=done.folder)
+    items = items_for(ready, ready.source, ready.held_out_items.indices)
+    batch = next(batches(items, 100))[0]
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    way = TestTimeWay(objective, "enc", "label", decode(TestTime.Config, {"steps": 0, "by_batch": True}))
+    found = way(batch, [PLAIN, 0])
+    assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
+    with torch.no_grad():
+        for mode, scores in ((False, found[PLAIN]), (True, found[0])):
+            objective.train(mode)  # no dropout in it
+            logits = objective.model.head("label", objective.model.trunks["enc"]({"image": batch["image"]}).x.mean(1))
+            np.testing.assert_allclose(logits.softmax(-1).numpy(), scores, atol=1e-5)
+    assert np.abs(found[PLAIN] - found[0]).max() > 0.01
 
 
 # Two towers

@@ -21,9 +21,9 @@ TARGETS = ("label", "number", "labels", "token_labels")
 """Kinds of fields that can be predicted."""
 
 
-def data_of(data: str | Path | Mapping[str, Any] | Source.Config, run: str = "") -> Any:
-    """The Config of what is meant: a file or folder (read as the run's own data were, if they are of the same kind), the kind
-    of a source that needs no file (`digits`), or settings. DataError as `recognise`."""
+def data_of(data: str | Path | Mapping[str, Any] | Source.Config, run: str = "", target: str | None = None) -> Any:
+    """The Config of what is meant: a file or folder (read as the run's own data were, if they are of the same kind and that
+    reads the field `target`), the kind of a source that needs no file (`digits`), or settings. DataError as `recognise`."""
     if isinstance(data, Source.Config):
         return data
     if isinstance(data, Mapping):
@@ -34,7 +34,9 @@ def data_of(data: str | Path | Mapping[str, Any] | Source.Config, run: str = "")
     if run and (Path(run) / "recipe.yaml").is_file():
         own = read_recipe(run).data
         if own.kind == found.kind:
-            return own.replace(path=str(data), limit=None)
+            same = own.replace(path=str(data), limit=None)
+            reads = target is None or target in same.build().fields or target not in found.build().fields
+            return same if reads else found  # the run's own settings may name some fields only
     return found
 
 

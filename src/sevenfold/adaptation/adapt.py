@@ -60,7 +60,7 @@ def adapt(
     located(name)
     chosen, changes = _settings(method, settings)
     own = [change.removeprefix("data.") for change in changes if change.startswith("data.")]
-    source = part.encode(data_of(data, name))
+    source = part.encode(data_of(data, name, target))
     for change in own:
         field, _, value = change.partition("=")
         source = part.override(source, field, notation.parse(value, change))

@@ -72,9 +72,9 @@ def difference(one: object, other: object, path: str = "") -> str | None:
     return None if one == other else path.rstrip(".")
 
 
-def settings_for(run: str, data: Data, split: str | None) -> Source.Config:
+def settings_for(run: str, data: Data, split: str | None, target: str | None = None) -> Source.Config:
     """How to read other data: as the run's own were read, if they are of the same kind."""
-    found = data_of(data, run)
+    found = data_of(data, run, target)
     return found if split is None else found.replace(split=split)
 
 
@@ -98,9 +98,7 @@ def parts(runs: list[str], recipe: Recipe | None, data: Data | None, split: str 
             raise ConfigError(f"{runs[0]}: is a model without data of its own: name a file or folder to evaluate it on")
         unchanged(recipe, own, located(runs[0]))
         return _apart(own)
-    other = settings_for(runs[0], data, split).build()
-    if target not in other.fields and other.config.path:  # the run's own settings read some columns only
-        other = settings_for("", other.config.path, split).build()
+    other = settings_for(runs[0], data, split, target).build()
     if own is not None and target in own.fields and split is None:
         same = data_hash(own) == data_hash(other)
         if not same:

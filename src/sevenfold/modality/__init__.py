@@ -160,14 +160,15 @@ class Modality(part.Part):
         self, raw: Any, generator: np.random.Generator | None, draw: np.random.Generator, views: Sequence[View] = ()
     ) -> Tokens:
         """One raw item as Tokens, changed by `views` too, after its own: those with `draw`, its own as in `tokens`."""
-        return self._encoded(self._changed(self._viewed(raw, generator), views, draw), True)
+        return self._encoded(self.changed(self._viewed(raw, generator), views, draw), True)
 
     def _viewed(self, raw: Any, generator: np.random.Generator | None) -> Any:
         check_ready(self.tokenizer)
         raw = self.check(raw)
-        return raw if generator is None else self._changed(raw, self.views, generator)
+        return raw if generator is None else self.changed(raw, self.views, generator)
 
-    def _changed(self, raw: Any, views: Sequence[View], draw: np.random.Generator) -> Any:
+    def changed(self, raw: Any, views: Sequence[View], draw: np.random.Generator) -> Any:
+        """A raw item that `check` has let through, changed by views and within what its kind may be."""
         for view in views:
             raw = view(raw, draw)
         return self.within(raw) if views else raw

@@ -10,7 +10,7 @@ training data, and it may not: accuracy is told for every number of steps, on th
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -25,9 +25,12 @@ from sevenfold.adaptation.readout import probe
 from sevenfold.assembly.model import HeadConfig, Model
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.seeds import numpy_generator
 from sevenfold.core.types import Batch
-from sevenfold.data.loader import Items
+from sevenfold.data.loader import Items, gather
+from sevenfold.data.source import Sample
 from sevenfold.data.view import View
+from sevenfold.modality import check_views
 from sevenfold.objective import Look, Objective
 from sevenfold.training.fit import take_step
 from sevenfold.training.optimizer import Optimizer
@@ -36,6 +39,9 @@ from sevenfold.training.recipe import TrainConfig, read_recipe
 from sevenfold.training.run import settled
 from sevenfold.training.start import objective_of
 from sevenfold.training.wiring import wiring_of
+
+PLAIN = -1
+"""In place of a step: the model as it is, its norms too."""
 
 
 class TestTime(Method):
@@ -49,7 +55,10 @@ class TestTime(Method):
         batch: int = Field(64, ge=1)
         """How many test samples are adapted to together; 1: each by itself."""
         copies: int = Field(1, ge=1)
-        """How often each sample stands in a step, each time with another mask."""
+        """How often each sample stands in a step, each time with another mask or look."""
+        by_batch: bool = False
+        """Norms over a batch take the statistics of the test batch, instead of those gathered in training (Nado 2020,
+        arXiv:2006.10963). For networks with such norms, where a batch is many samples of one kind."""
         optimizer: Optimizer.Config = part.default("adamw")
         """What makes the steps; by default AdamW at 1e-5, without decay."""
         test: str | None = None
@@ -62,33 +71,38 @@ class TestTime(Method):
     def run(self, asked: Asked) -> Found:
         began = time.perf_counter()
         ready, trunk, target, how = self._prepared(asked)
-        train = features(ready.model, ready.train_items, target)
+        train = features(ready.model, items_for(ready, ready.source, ready.train_items.indices), target)
         task = task_of(ready.model, target)
         into_head(probe(train.x, train.y, task, seed=ready.recipe.seed), ready.model, target)
         settled(ready.recipe, ready, asked.folder, began)
         shown = sorted({0, 1, 2, 5, 10, 20, 50, 100, self.config.steps} & set(range(self.config.steps + 1)))
+        shown = [PLAIN, *shown] if self.config.by_batch else shown
         way = TestTimeWay(ready.objective, trunk, target, self.config, ready.recipe.seed)
         told: dict[str, dict[str, dict[str, float]]] = {}
         tested = self._tested(asked, ready)
         for name, items in tested.items():
             scores: dict[int, list[np.ndarray]] = {step: [] for step in shown}
             wanted: list[np.ndarray] = []
-            for batch, _ in batches(items, self.config.batch):
+            for start, (batch, _) in zip(range(0, len(items), self.config.batch), batches(items, self.config.batch)):
                 if batch is None or target not in batch:
                     continue
                 wanted.append(batch[target].values[:, 0].numpy())
-                for step, found in way(batch, shown).items():
+                places = range(start, min(start + self.config.batch, len(items)))
+                for step, found in way(batch, shown, self._looked(ready, items, places)).items():
                     scores[step].append(found)
             y = np.concatenate(wanted)
-            told[name] = {str(step): scored(task, np.concatenate(found), y) for step, found in scores.items()}
+            told[name] = {
+                "plain" if step == PLAIN else str(step): scored(task, np.concatenate(found), y)
+                for step, found in scores.items()
+            }
         last, size = next(reversed(told.values())), len(next(reversed(tested.values())))
-        figures = {"this model": last[str(self.config.steps)], "without adapting": last["0"]}
+        figures = {"this model": last[str(self.config.steps)], "without adapting": last.get("plain", last["0"])}
         if len(told) > 1:
             figures |= {
                 "clean: this model": told["held out"][str(self.config.steps)],
-                "clean: without": told["held out"]["0"],
+                "clean: without": told["held out"].get("plain", told["held out"]["0"]),
             }
-        held = features(ready.model, ready.held_out_items, target)
+        held = features(ready.model, tested["held out"], target)
         figures |= simple(task, train.y, held.y)
         more = {"by_step": told, "trunk": trunk, "stream": target, "pool": how}
         return Found(figures, size, more)
@@ -142,15 +156,52 @@ class TestTime(Method):
             found["test"] = items_for(ready, source, range(len(source)))
         if self.config.views:
             base = found.get("test", found["held out"])
-            found["changed"] = items_for(ready, base.source, base.indices, self.config.views)
+            changed: Any = Changed(base.source, ready, self.config.views)
+            found["changed"] = items_for(ready, changed, base.indices)
         return found
 
+    def _looked(self, ready: Ready, items: Items, places: range) -> Callable[[int], Batch] | None:
+        """Step → what an objective that looks at items learns from, other looks each time. None for one that takes them as they are."""
+        looks = ready.objective.looks()
+        if not looks:
+            return None
+        looking = items_for(ready, items.source, items.indices, looks)
+        many = self.config.copies
 
-def items_for(ready: Ready, source: Any, indices: Any, views: tuple[View.Config, ...] = ()) -> Items:
-    """Samples as tokens of the model's streams, changed by views where there are some."""
-    read = {name for trunk in ready.recipe.trunks.values() for name in trunk.inputs if name in ready.recipe.streams}
-    looks = {name: Look(name, views) for name in read} if views else None
+        def learned(step: int) -> Batch:
+            batch = gather([looking[many * step + copy, place] for place in places for copy in range(many)])[0]
+            assert batch is not None, "those that cannot be read are in no batch"
+            return batch
+
+        return learned
+
+
+def items_for(ready: Ready, source: Any, indices: Any, looks: Mapping[str, Look] | None = None) -> Items:
+    """Samples as tokens of the model's streams, as they are or as an objective looks at them."""
     return items_of(ready.recipe, source, list(indices), ready.model.modalities, ready.fields, looks=looks)
+
+
+class Changed:
+    """A source whose samples are changed by views, each in a way of its own that is always the same."""
+
+    def __init__(self, source: Any, ready: Ready, views: tuple[View.Config, ...]):
+        streams = ready.recipe.streams
+        read = {name for trunk in ready.recipe.trunks.values() for name in trunk.inputs if name in streams}
+        self.source, self.seed, self.views = source, ready.recipe.seed, [view.build() for view in views]
+        self.modalities = {ready.fields[name]: ready.model.modalities[name] for name in read}
+        for modality in self.modalities.values():
+            check_views(self.views, modality, "views")
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = dict(self.source[index])
+        for field, modality in self.modalities.items():
+            if sample.get(field) is not None:
+                draw = numpy_generator(self.seed, "changed", field, index)
+                sample[field] = modality.changed(modality.check(sample[field]), self.views, draw)
+        return sample
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.source, name)
 
 
 class TestTimeWay:
@@ -167,8 +218,11 @@ class TestTimeWay:
     def model(self) -> Model:
         return self.objective.model
 
-    def __call__(self, batch: Batch, shown: Any) -> dict[int, np.ndarray]:
-        """Step → scores [b outputs], after each of the steps in `shown`."""
+    def __call__(
+        self, batch: Batch, shown: Any, learned: Callable[[int], Batch] | None = None
+    ) -> dict[int, np.ndarray]:
+        """Step → scores [b outputs], after each of the steps in `shown`, PLAIN: before anything. `learned`: what a step learns from, by default the batch
+        itself, each sample `copies` times."""
         kept = {name: value.clone() for name, value in self.objective.state_dict().items()}
         inputs = {name: stream for name, stream in batch.items() if name != self.target}
         many = {
@@ -178,13 +232,19 @@ class TestTimeWay:
         settings = TrainConfig(batch=1, precision="fp32")
         found = {}
         try:
+            if PLAIN in shown:
+                found[PLAIN] = self.scores(inputs)
+            for module in self.objective.modules():
+                if self.config.by_batch and getattr(module, "across", False):
+                    module.train()
             for step in range(max(shown) + 1):
                 if step in shown:
                     found[step] = self.scores(inputs)
                 if step < max(shown):
-                    take_step(self.objective, optimizer, many, settings, "fp32", self.seed, step + 1, 1.0)
+                    given = many if learned is None else learned(step)
+                    take_step(self.objective, optimizer, given, settings, "fp32", self.seed, step + 1, 1.0)
         finally:
-            self.objective.load_state_dict(kept)
+            self.objective.eval().load_state_dict(kept)
             for parameter in self.learning.values():
                 parameter.grad = None
         return found
