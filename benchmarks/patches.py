@@ -4,8 +4,8 @@
 
 Pictures are made here: a figure (a bar, a ring, a triangle, a disc) of fine grain on a ground of coarse grain, of the same mean and
 contrast, so that no brightness gives the figure away. One small transformer learns from them without labels, without and
-with two registers. Figures are of pictures that it has not seen: the area under the ROC curve of the first component for "more than half
-of this patch is figure" (its sign is free), beside the same network with its first weights and the pixels of each patch; and how large
+with two registers. Figures are of pictures that it has not seen: the area under the ROC curve of the first three components for "more than
+half of this patch is figure" (the sign is free; drawn is the one that is best on 500 others), beside the same network with its first weights and the pixels of each patch; and how large
 the largest token norms on the ground are, in medians, with the share of attention of the last block that the registers get.
 """
 
@@ -68,11 +68,11 @@ def recipe(folder: Path, registers: int, steps: int) -> dict[str, Any]:
             }
         },
         "objective": {
-            "kind": "dinov2", "views": [{"kind": "affine", "degrees": 5, "scale": 0.05, "slant": 0.05, "pixels": 0.7}], "crops": 0, "masker": "block", "momentum": 0.97,
-            "masked": 0.75, "ratio": [0.2, 0.6], "head": {"prototypes": 64}, "balance": "sinkhorn",
+            "kind": "dinov2", "views": [{"kind": "affine", "degrees": 8, "scale": 0.1, "slant": 0.1, "pixels": 2}], "crops": 0, "masker": "block",
+            "pool": "mean", "momentum": 0.97, "teacher_temperature": [0.03, 0.03], "koleo": 0.5, "head": {"norm": "batch"}, "balance": "sinkhorn",
         },
         "train": {
-            "steps": steps, "batch": 32, "evaluate_batches": 1, "evaluate_every": steps, "precision": "fp32",
+            "steps": steps, "batch": 64, "evaluate_batches": 1, "evaluate_every": max(1, steps // 5),
             "optimizer": {"kind": "muon", "lr": 0.01, "weight_decay": 0.05},
         },
     }  # fmt: skip
@@ -89,6 +89,12 @@ def component(seen: np.ndarray, asked: np.ndarray, which: int = 0) -> np.ndarray
     flat = seen.reshape(-1, seen.shape[-1])
     mean = flat.mean(0)
     return (asked - mean) @ np.linalg.svd(flat - mean, full_matrices=False)[2][which]
+
+
+def best(seen: np.ndarray, asked: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Of the first three components the one that is best on the pictures that they were found on, of the others."""
+    areas = [area(component(seen, seen, which), known) for which in range(3)]
+    return component(seen, asked, int(np.argmax(areas)))
 
 
 def area(scores: np.ndarray, cells: np.ndarray) -> float:
@@ -128,9 +134,9 @@ def shares(mixer: Any, hidden: Any, *more: Any, **named: Any) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=1500)
     args = parser.parse_args()
-    seen, _ = pictures(500, 1)
+    seen, known = pictures(500, 1)
     asked, cells = pictures(500, 2)
     shown: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory() as place:
@@ -149,11 +155,11 @@ def main() -> None:
                     f"largest norms on the ground {large:.2f} medians; {share:.3f} of attention to class and registers"
                 )
                 if registers == 0:
-                    shown[name] = component(*ours)
+                    shown[name] = best(*ours, known)
     raw = [images.reshape(len(images), SIDE // PATCH, PATCH, -1, PATCH).swapaxes(2, 3).reshape(len(images), -1, PATCH**2) / 255.0
            for images in (seen, asked)]  # fmt: skip
     print(f"pixels: AUC of components 1, 2, 3 {' '.join(f'{area(component(*raw, k), cells):.3f}' for k in range(3))}")
-    drawn(args.out, asked, cells, {"pixels": component(*raw), **shown})
+    drawn(args.out, asked, cells, {"pixels": best(*raw, known), **shown})
 
 
 def drawn(out: Path, images: np.ndarray, cells: np.ndarray, parts: dict[str, np.ndarray], count: int = 8) -> None:
