@@ -12,7 +12,7 @@ from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.part import find
 from sevenfold.core.types import Hidden, Stream
 from sevenfold.data.loader import gather
-from sevenfold.objective._dino import koleo
+from sevenfold.objective._prototypes import koleo
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import read_recipe
 from test_resume import run

@@ -1,22 +1,18 @@
-"""What self-distillation with prototypes has in common: heads, losses, the teacher, the masked looks of a student.
+"""What self-distillation with prototypes has in common: losses, the teacher, the masked looks of a student.
 
-    head(x) = V^ f(x) / |f(x)|,   f a perceptron, V^ [k w] with rows of length 1
-    H(P, s) = - sum_k P_k log softmax(s / t)_k                               P the teacher's, balanced and sharpened
     class   = mean over pairs of looks (u of the teacher, v != u of the student) of H(P(u), s(v))
     patch   = mean over pictures of (1/|M|) sum_{i in M} H(P(u_i), s(u~_i)), u~ the same look with the tokens of M hidden
-    koleo   = - mean_i log min_{j != i} |x_i / |x_i| - x_j / |x_j||
 
-Caron 2021 (DINO), arXiv:2104.14294; Zhou 2021 (iBOT), arXiv:2111.07832 eq. 2-3; Sablayrolles 2018 (KoLeo), arXiv:1806.03198.
+Heads and H are in _prototypes. Caron 2021 (DINO), arXiv:2104.14294; Zhou 2021 (iBOT), arXiv:2111.07832 eq. 2-3.
 The teacher's trunk is the better product: when training ends, the model takes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -25,83 +21,16 @@ from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pieces import embedded
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.initial import Normal, Rule, Ruled
+from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.modules import ModuleDict
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.objective import check_masker, rows_with
 from sevenfold.objective._looks import Looking, again
-from sevenfold.objective._projector import Projector
+from sevenfold.objective._prototypes import Head, HeadSettings, against
 from sevenfold.objective._teacher import Clock, Teacher, cosine, linear, through, trunks_for
 from sevenfold.objective._watch import collapsed, flat_or_stuck, health, prototypes
 from sevenfold.objective.balance import Balance
 from sevenfold.objective.masker import Masker, all_eligible
-
-
-class HeadSettings(part.Config):
-    """The perceptron and prototypes behind a representation."""
-
-    prototypes: int = Field(256, ge=2)
-    """k; published models have 8,192 to 131,072 of them."""
-    hidden: int = Field(256, ge=1)
-    """Channels inside the perceptron."""
-    width: int = Field(64, ge=1)
-    """w, channels that are compared with the prototypes."""
-    layers: int = Field(3, ge=1, le=16)
-    """Linear maps of the perceptron."""
-    norm: Literal["batch"] | None = None
-    """A batch norm between them, published as an option (`use_bn_in_head`). A convolutional network of a few hundred steps
-    learns far more with it."""
-    standardise: bool = True
-    """Bring each channel of f to mean 0 and variance 1 over the batch. Published models do not; in small ones all class
-    tokens begin alike, and without it teacher and student soon agree on saying nothing."""
-    shared: bool = False
-    """One head for class and patch tokens, instead of one each."""
-
-
-class Head(Ruled):
-    """x [b d] → scores [b k] in -1…1."""
-
-    def __init__(self, width: int, settings: HeadSettings):
-        super().__init__()
-        self.standardise = settings.standardise
-        self.perceptron = Projector(width, settings.hidden, settings.width, settings.layers, settings.norm, act=F.gelu)
-        self.prototypes = nn.Parameter(torch.empty(settings.prototypes, settings.width))
-        self.begin()
-
-    def rules(self) -> dict[str, Rule]:
-        return {"prototypes": Normal(1.0)}
-
-    def points(self, x: Tensor) -> Tensor:
-        """[b w] of length 1: what is compared with the prototypes."""
-        x = self.perceptron(x)
-        if self.standardise:
-            x = (x - x.mean(0)) * (x.var(0, unbiased=False) + 1e-12).rsqrt()
-        return F.normalize(x, dim=-1)
-
-    def scores(self, points: Tensor) -> Tensor:
-        """Points [b w] → [b k]."""
-        return points @ F.normalize(self.prototypes, dim=-1).T
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scores(self.points(x))
-
-    def flops(self, rows: int = 1) -> int:
-        return self.perceptron.flops(rows) + 2 * rows * self.prototypes.numel()
-
-
-def against(p: Tensor, scores: Tensor, temperature: float) -> Tensor:
-    """H(p, scores) of each row, [b]."""
-    return -(p * F.log_softmax(scores / temperature, -1)).sum(-1)
-
-
-def koleo(x: Tensor, floor: float = 1e-8) -> Tensor:
-    """How near the nearest neighbours are, a scalar; 0 of fewer than two rows. Equal rows count as `floor` apart."""
-    if len(x) < 2:
-        return x.sum() * 0
-    u = F.normalize(x, dim=-1)
-    with torch.no_grad():
-        nearest = (u @ u.T).fill_diagonal_(-2).argmax(1)
-    return -((u - u[nearest]).norm(dim=-1) + floor).log().mean()
 
 
 class SelfDistillation(Looking):

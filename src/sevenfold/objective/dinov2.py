@@ -19,8 +19,9 @@ from torch import Tensor
 from sevenfold.assembly.model import Model
 from sevenfold.data.view import View
 from sevenfold.objective import Look
-from sevenfold.objective._dino import SelfDistillation, against, koleo
+from sevenfold.objective._dino import SelfDistillation
 from sevenfold.objective._looks import decoded
+from sevenfold.objective._prototypes import against, koleo
 
 
 class DINOv2(SelfDistillation):

@@ -8,24 +8,19 @@ are tokenized each by itself. A trunk says what stands there (`entries.….splic
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from sevenfold.blocks.tokenization import Tokenizer, check_ready, line, need_text
+from sevenfold.blocks.tokenization._more import More
 from sevenfold.core import part
-from sevenfold.core.errors import ConfigError
-from sevenfold.core.files import write_atomic
 from sevenfold.core.types import Tokens
 
-FILE = "tokenizer_config.json"
 
-
-class Placed(Tokenizer):
+class Placed(More):
     """str → ids [n]; the placeholder has the id behind all others."""
 
     class Config(Tokenizer.Config):
@@ -36,18 +31,11 @@ class Placed(Tokenizer):
 
     variants = ({"of": {"kind": "bpe", "size": 300}, "place": "[x]"},)
 
-    def __init__(self, config: Any):
-        super().__init__(config)
-        self.inner: Tokenizer = config.of.build()
-        self.lossless, self.idempotent = type(self.inner).lossless, self.inner.idempotent  # type: ignore[misc]
-        if self.inner.axes != 1 or self.inner.features is not None:
-            raise ConfigError(f"tokenizer.of: {config.of.kind!r} does not make ids of a text: choose bpe or bytes")
-        self._ready()
+    choose = "bpe or bytes"
 
-    def _ready(self) -> None:
-        if self.inner.size is not None:
-            self.size = self.inner.size + 1
-            self.specials = {**self.inner.specials, "place": self.inner.size}
+    def add(self, first: int) -> None:
+        self.size = first + 1
+        self.specials = {**self.inner.specials, "place": first}
 
     @classmethod
     def example(cls, seed: int = 0) -> Sequence[str]:
@@ -59,12 +47,9 @@ class Placed(Tokenizer):
     def _pieces(self, raw: Any) -> list[str]:
         return need_text(raw, self).split(self.config.place)
 
-    def around(self) -> tuple[list[int], list[int]]:
-        return self.inner.around()
-
     def fit(self, raws: Iterable[Any]) -> None:
         self.inner.fit(piece for raw in raws for piece in self._pieces(raw) if piece)
-        self._ready()
+        self._known()
 
     def encode(self, raw: Any) -> Tokens:
         check_ready(self)
@@ -97,17 +82,3 @@ class Placed(Tokenizer):
 
     def piece(self, id: int) -> str:
         return self.config.place if id == self.specials.get("place") else self.inner.piece(id)
-
-    def published(self) -> dict[str, Any]:
-        return self.inner.published()
-
-    def save(self, folder: str | Path) -> list[str]:
-        check_ready(self)
-        names = self.inner.save(folder)
-        record = json.dumps({**self.published(), "sevenfold": part.encode(self.config)}, indent=1, ensure_ascii=False)
-        write_atomic(Path(folder) / FILE, record + "\n")
-        return list(dict.fromkeys([*names, FILE]))
-
-    def restore(self, folder: Path) -> None:
-        self.inner.restore(folder)
-        self._ready()
