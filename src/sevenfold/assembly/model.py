@@ -80,11 +80,19 @@ class Head(Ruled):
         self.projection = projection.build(width, outputs)
         self.scale = config.scale  # of x before the last map; an initialisation may change it
 
-    def forward(self, x: Tensor, table: Tensor | None = None) -> Tensor:
+    def before(self, x: Tensor) -> Tensor:
+        """x [… d] → what the last map is given, [… d]."""
         if self.dense is not None and self.norm is not None:
             x = self.norm(nn.functional.gelu(self.dense(x)))
-        if self.scale != 1:
-            x = x * self.scale
+        return x if self.scale == 1 else x * self.scale
+
+    def last(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None] | None:
+        """The last map as (W [outputs d], b), where it is W x + b and nothing stands beside it (an adapter)."""
+        hooked = self.projection._forward_hooks or self.projection._forward_pre_hooks
+        return None if hooked else self.projection.matrix(table)
+
+    def forward(self, x: Tensor, table: Tensor | None = None) -> Tensor:
+        x = self.before(x)
         return self.projection(x) if table is None else self.projection(x, table)
 
 

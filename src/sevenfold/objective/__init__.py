@@ -12,14 +12,14 @@ from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
-from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
+from sevenfold.core.types import Batch, Hidden, Loss, Stream
 from sevenfold.data.view import View
 from sevenfold.modality import Modality
 from sevenfold.objective.masker import Masker
@@ -276,14 +276,6 @@ def rows_with(stream: Stream) -> Tensor:
     if stream.valid is None:
         return torch.ones(len(stream.values), dtype=torch.bool, device=stream.values.device)
     return stream.valid.any(1)
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(sum of losses, count, number right) in float32 at least; targets of -100 are left out."""
-    total = nn.functional.cross_entropy(wide(logits), targets, reduction="sum", ignore_index=-100)
-    real = targets != -100
-    right = ((logits.argmax(-1) == targets) & real).sum()
-    return total, real.sum(), right
 
 
 def unigram(train: Sequence[Tensor], held_out: Sequence[Tensor], size: int) -> float:

@@ -21,7 +21,8 @@ from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
-from sevenfold.objective import Exhibit, Objective, check_masker, cross_entropy, has_head, the_stream, the_trunk
+from sevenfold.objective import Exhibit, Objective, check_masker, has_head, the_stream, the_trunk
+from sevenfold.objective._told import told
 from sevenfold.objective.masker import Masker, all_eligible, share
 
 
@@ -129,10 +130,9 @@ class MaskedToken(Objective):
         seen = {**batch, self.stream: stream._replace(values=drawn["seen"])}
         whole = self.model.trunks[self.trunk](seen, self.model.earlier(seen, self.trunk))
         hidden = whole.of(self.stream).x
-        logits = self.model.head(self.head, hidden[chosen])
-        loss, count, right = cross_entropy(logits, stream.values[chosen])
-        terms = {"nats": (loss.detach(), count), "accuracy": (right, count)}
-        return Loss(loss, count, terms, {"hidden": hidden.detach()})
+        found = told(self.model, self.head, hidden[chosen], stream.values[chosen])
+        terms = {"nats": (found.nats, found.count), "accuracy": (found.right, found.count)}
+        return Loss(found.loss, found.count, terms, {"hidden": hidden.detach()})
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:

@@ -24,9 +24,10 @@ from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
-from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
-from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_trunk, unigram
+from sevenfold.core.types import Batch, Hidden, Loss, Stream
+from sevenfold.objective import Exhibit, Objective, has_head, the_trunk, unigram
 from sevenfold.objective._following import following
+from sevenfold.objective._told import Told, told
 
 BEGUN = 60
 """Letters of a held-out item that are given where nothing can be drawn without a beginning."""
@@ -149,11 +150,11 @@ class NextToken(Objective):
             hidden = self.model.trunks[self.trunk](part, before, names)
             for name, stream in part.items():
                 if name in self.predicted:
-                    loss, n, right = self._predict(hidden, name, stream)
+                    found = self._predict(hidden, name, stream)
                     weight = self.config.weights.get(name, 1.0)
-                    total, count = total + weight * loss, count + weight * n
-                    kept = sums.setdefault(name, [loss.new_zeros(()), loss.new_zeros(()), loss.new_zeros(())])
-                    sums[name] = [kept[0] + loss.detach(), kept[1] + n, kept[2] + right]
+                    total, count = total + weight * found.loss, count + weight * found.count
+                    kept = sums.setdefault(name, [found.nats.new_zeros(()) for _ in range(3)])
+                    sums[name] = [kept[0] + found.nats, kept[1] + found.count, kept[2] + found.right]
             outputs["hidden"] = hidden.x.detach()
         terms = {}
         for name, (loss, n, right) in sums.items():
@@ -168,17 +169,12 @@ class NextToken(Objective):
         done = self.model.earlier(batch, self.trunk) if wanted else {}
         return {name: done[name] for name in wanted if name in done}
 
-    def _predict(self, hidden: Hidden, name: str, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
+    def _predict(self, hidden: Hidden, name: str, stream: Stream) -> Told:
         """The loss of one stream's tokens, each predicted from the token that is read before it."""
         x, targets = following(hidden, name, stream.values)
         head = self.head_of[name]
         assert head is not None
-        logits = self.model.head(head, x)
-        loss, count, right = cross_entropy(logits.flatten(0, 1), targets.flatten())
-        if self.training and self.config.smoothing:
-            even = -(wide(logits).log_softmax(-1).mean(-1) * (targets != -100)).sum()
-            loss = (1 - self.config.smoothing) * loss + self.config.smoothing * even
-        return loss, count, right
+        return told(self.model, head, x, targets, self.config.smoothing if self.training else 0.0)
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:

@@ -23,9 +23,10 @@ from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
 from sevenfold.modality import Modality
-from sevenfold.objective import Exhibit, Objective, cross_entropy, has_head, the_stream, the_trunk, unigram
+from sevenfold.objective import Exhibit, Objective, has_head, the_stream, the_trunk, unigram
 from sevenfold.objective._following import following
 from sevenfold.objective._spans import fillings, noise_mask, numbers, with_gaps, written
+from sevenfold.objective._told import told
 from sevenfold.objective.masker import all_eligible
 
 
@@ -185,12 +186,14 @@ class SpanCorruption(Objective):
         seen = {**batch, **made}
         hidden = self.model.trunks[self.decoder](seen, self.model.earlier(seen, self.decoder))
         x, targets = following(hidden, self.target, made[self.target].values)
-        logits = self.model.head(self.head, x)
-        loss, count, right = cross_entropy(logits.flatten(0, 1), targets.flatten())
-        taken = torch.where(self._taken(targets), targets, -100)
-        inside, tokens, _ = cross_entropy(logits.detach().flatten(0, 1), taken.flatten())
-        terms = {"nats": (loss.detach(), count), "accuracy": (right, count), "taken/nats": (inside, tokens)}
-        return Loss(loss, count, terms, {"hidden": hidden.x.detach()})
+        found = told(self.model, self.head, x, targets)
+        taken = self._taken(targets).flatten()
+        terms = {
+            "nats": (found.nats, found.count),
+            "accuracy": (found.right, found.count),
+            "taken/nats": (found.each[taken].sum(), taken.sum()),
+        }
+        return Loss(found.loss, found.count, terms, {"hidden": hidden.x.detach()})
 
     def _taken(self, targets: Tensor) -> Tensor:
         """Which targets are tokens of the text: neither sentinels nor what stands behind them."""

@@ -1,0 +1,120 @@
+"""How well a head tells ids: the cross-entropy of those places that have a target, without ever holding all logits.
+
+    L = - sum_i log softmax(W h_i + b)_{t_i}        dL/dh_i = W' (p_i - e_{t_i}),   dL/dW = sum_i (p_i - e_{t_i}) h_i'
+
+Places without a target (-100) are left out before the product. Where the logits would be more than LARGE numbers they are made
+for ROWS places at a time, and the gradients with them, in the forward pass: of v ids memory is ROWS v instead of n v, and no product
+is done twice (Wijmans 2024, arXiv:2411.09009 section 3; Liger Kernel, arXiv:2410.10989 section 3.2). Sums are in float32 at least.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sevenfold.assembly.model import Model
+from sevenfold.core.types import wide
+
+ROWS = 1024
+"""Places at a time."""
+LARGE = 1 << 23
+"""Logits up to this many are made at once (32 MiB in float32)."""
+
+
+class Told(NamedTuple):
+    """Over places with a target: `loss`, the sum that is trained on; `nats`, the same without smoothing; `count`; `right`, how many
+    are the likeliest id. `each` [n] are the nats of every place, 0 where there is no target."""
+
+    loss: Tensor
+    nats: Tensor
+    count: Tensor  # type: ignore[assignment]
+    right: Tensor
+    each: Tensor
+
+
+def told(model: Model, head: str, x: Tensor, targets: Tensor, smoothing: float = 0.0) -> Told:
+    """x [… d] of the head's trunk and ids [… ], -100 for none → how well the head tells them. `smoothing`: that share of each
+    target is spread evenly over all ids (Szegedy 2015, arXiv:1512.00567 section 7)."""
+    x, targets = x.flatten(0, -2), targets.flatten()
+    places = (targets != -100).nonzero()[:, 0]
+    kept = targets
+    if len(places) < len(targets):
+        x, kept = x[places], targets[places]
+    large = len(kept) * model.heads[head].outputs > LARGE
+    last = model.heads[head].last(model.table(head)) if large else None
+    if last is None:
+        logits = wide(model.head(head, x))
+        nats, right = F.cross_entropy(logits, kept, reduction="none"), logits.detach().argmax(-1) == kept
+        loss = nats.sum()
+        if smoothing:
+            loss = (1 - smoothing) * loss - smoothing * logits.log_softmax(-1).mean(-1).sum()
+        nats = nats.detach()
+    else:
+        loss, nats, right = _InPieces.apply(model.heads[head].before(x), *last, kept, smoothing)
+    each = nats if kept is targets else nats.new_zeros(len(targets)).index_put((places,), nats)
+    return Told(loss, nats.sum(), torch.tensor(len(kept), device=x.device), right.sum(), each)
+
+
+class _InPieces(torch.autograd.Function):
+    """(x [n d], W [v d], b [v] or None, targets [n]) → (the sum of losses, nats [n], right [n])."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        ctx.learns = x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+        with torch.autocast(kind, enabled=False):
+            w, given, outputs = weight.to(dtype), x.to(dtype), len(weight)
+            d_x = torch.empty_like(given) if ctx.learns else None
+            d_w = torch.zeros_like(weight) if weight.requires_grad else None
+            d_b = torch.zeros_like(bias) if bias is not None and bias.requires_grad else None
+            nats, right = wide(x.new_zeros(len(x))), torch.zeros_like(targets, dtype=torch.bool)
+            even, most = nats.new_zeros(()), min(ROWS, len(x))
+            narrow = given.new_empty(
+                most, outputs
+            )  # what is large is laid down once: fresh pages cost as much as the sums
+            full = narrow if narrow.dtype == nats.dtype else nats.new_empty(most, outputs)
+            logs, d = nats.new_empty(most, outputs), None if d_w is None else torch.empty_like(w)
+            for start in range(0, len(x), ROWS):
+                here = slice(start, start + ROWS)
+                rows, wanted = given[here], targets[here, None]
+                logits, log_p = full[: len(rows)], logs[: len(rows)]
+                torch.mm(rows, w.T, out=narrow[: len(rows)])
+                if full is not narrow:
+                    logits.copy_(narrow[: len(rows)])
+                if bias is not None:
+                    logits += bias
+                right[here] = logits.argmax(-1) == wanted[:, 0]
+                torch.log_softmax(logits, -1, out=log_p)
+                nats[here] = -log_p.gather(1, wanted)[:, 0]
+                if smoothing:
+                    even -= log_p.mean(-1).sum()
+                if d_x is None:
+                    continue
+                p = log_p.exp_()
+                p.scatter_add_(1, wanted, p.new_full(wanted.shape, smoothing - 1))
+                if smoothing:
+                    p -= smoothing / outputs
+                if d_b is not None:
+                    d_b += p.sum(0)
+                p = narrow[: len(rows)].copy_(p)
+                torch.mm(p, w, out=d_x[here])
+                if d_w is not None:
+                    d_w += torch.mm(p.T, rows, out=d)
+        ctx.save_for_backward(*(d if d is not None else x.new_zeros(0) for d in (d_x, d_w, d_b)))
+        ctx.there, ctx.of = [d is not None for d in (d_x, d_w, d_b)], x.dtype
+        ctx.mark_non_differentiable(nats, right)
+        return (1 - smoothing) * nats.sum() + smoothing * even, nats, right
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_total: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        found = [d if there else None for d, there in zip(ctx.saved_tensors, ctx.there)]
+        d_x, d_w, d_b = (None if d is None else d.to(wide(d).dtype) * d_total for d in found)
+        return None if d_x is None else d_x.to(ctx.of), d_w, d_b, None, None
