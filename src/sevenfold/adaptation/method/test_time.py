@@ -161,7 +161,8 @@ class TestTime(Method):
         return found
 
     def _looked(self, ready: Ready, items: Items, places: range) -> Callable[[int], Batch] | None:
-        """Step → what an objective that looks at items learns from, other looks each time. None for one that takes them as they are."""
+        """Step → what an objective that looks at items learns from, other looks each time. None for one that takes them as they
+        are."""
         looks = ready.objective.looks()
         if not looks:
             return None
@@ -221,8 +222,8 @@ class TestTimeWay:
     def __call__(
         self, batch: Batch, shown: Any, learned: Callable[[int], Batch] | None = None
     ) -> dict[int, np.ndarray]:
-        """Step → scores [b outputs], after each of the steps in `shown`, PLAIN: before anything. `learned`: what a step learns from, by default the batch
-        itself, each sample `copies` times."""
+        """Step → scores [b outputs], after each of the steps in `shown`, PLAIN: before anything. `learned`: what a step learns
+        from, by default the batch itself, each sample `copies` times."""
         kept = {name: value.clone() for name, value in self.objective.state_dict().items()}
         inputs = {name: stream for name, stream in batch.items() if name != self.target}
         many = {
