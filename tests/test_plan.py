@@ -18,6 +18,7 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import gather
+from sevenfold.objective import _told
 from sevenfold.training.estimate import bytes_kept, estimate, shape_of, state_numbers
 from sevenfold.training.fit import take_step
 from sevenfold.training.hardware import SHEETS, Hardware
@@ -311,3 +312,19 @@ def test_bytes_kept_of_a_part():
         row for row in estimate(ready.objective, shape_of(batch), ready.recipe.train, "fp32").rows if row.kind == "gelu"
     )
     assert bytes_kept(feed, False) == 2 * bytes_kept(feed, True) == 4 * N * (64 + 2 * 256)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("name", "width"), [("tiny_gpt", 128), ("tiny_gpt", 16), ("tiny_bert", 128), ("tiny_esm", 16)])
+def test_logits_in_pieces(monkeypatch, name, width, precision):
+    """Where a loss is made some places at a time, the plan says what is allocated then: where logits are most of it, far less."""
+    trunk = "lm" if name == "tiny_gpt" else "enc"
+    changes = ["train.batch=24", f"train.precision={precision}", f"trunks.{trunk}.width={width}"]
+    ready, batch = made(read_recipe(name, changes))
+    whole = estimate(ready.objective, shape_of(batch), ready.recipe.train, precision)
+    monkeypatch.setattr(_told, "LARGE", 1000)
+    monkeypatch.setattr(_told, "ROWS", 64)
+    told = estimate(ready.objective, shape_of(batch), ready.recipe.train, precision)
+    _, peak = measured(ready, batch, precision)
+    assert abs(told.peak / peak - 1) < 0.1
+    assert told.peak < whole.peak * (0.7 if (name, width) == ("tiny_gpt", 16) else 1.0001)

@@ -45,6 +45,8 @@ class Row(NamedTuple):
     """Whether these are in float32 where products run in bf16."""
     outputs: int = 0
     """Of a head: the numbers that it gives."""
+    each: int = 0
+    """Of a head: those of one place."""
     once: int = 0
     """FLOPs of a forward pass that a batch takes once, however many rows it has."""
     cached: tuple[int, int] = (0, 0)
@@ -308,7 +310,7 @@ def head_row(model: Model, name: str, tokens: int, flows: bool = True) -> Row:
     if head.config.projection.part.reads_table and learns:
         table: Any = model.trunks[head.config.trunk].embeds[head.config.stream or ""]
         row = row._replace(backward=flops * (bool(table.weight.requires_grad) + flows))
-    return row._replace(outputs=tokens * head.outputs)
+    return row._replace(outputs=tokens * head.outputs, each=head.outputs)
 
 
 def forward_flops(model: Model, lengths: Mapping[str, int]) -> int:

@@ -70,6 +70,9 @@ class Objective(part.Part, Ruled):
     whole_items: ClassVar[bool] = False
     """Whether it needs items one by one, never laid end to end (`pack`)."""
 
+    in_pieces: ClassVar[bool] = False
+    """Whether its heads are asked through `_told`, which never holds all logits where they are many. For the planner."""
+
     watched: ClassVar[tuple[str, ...]] = ()
     """Terms that the progress bar shows beside the loss."""
 

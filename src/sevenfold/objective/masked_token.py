@@ -41,6 +41,8 @@ class MaskedToken(Objective):
         masker: Masker.Config = part.default("random")
         """Which tokens are hidden: singly, or in runs (`span`, of at least k for overlapping k-mers), blocks …"""
 
+    in_pieces = True
+
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
         name = the_trunk(config, model, config.trunk)

@@ -50,6 +50,8 @@ class NextToken(Objective):
         smoothing: float = Field(0.0, ge=0, lt=1)
         """Label smoothing in training."""
 
+    in_pieces = True
+
     @classmethod
     def example(cls) -> dict[str, Any]:
         recipe = super().example()

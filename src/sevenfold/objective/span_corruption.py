@@ -43,6 +43,8 @@ class SpanCorruption(Objective):
         length: float = Field(3.0, ge=1)
         """Tokens of a span, on average."""
 
+    in_pieces = True
+
     @classmethod
     def example(cls) -> dict[str, Any]:
         return {

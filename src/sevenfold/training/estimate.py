@@ -23,7 +23,7 @@ from sevenfold.assembly.flops import Row
 from sevenfold.core.errors import DataError
 from sevenfold.core.types import Batch
 from sevenfold.data.loader import gather
-from sevenfold.objective import Objective
+from sevenfold.objective import Objective, _told
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.optimizer import Optimizer
 from sevenfold.training.prepare import Ready
@@ -97,6 +97,7 @@ def estimate(
     device "meta"."""
     rows, batch = objective.rows(given.lengths, given.masked), settings.batch or 32
     number, bf16 = math.ceil(batch / settings.accumulate), precision == "bf16"
+    pieced = {row.place: in_pieces(row, number, bf16) for row in rows} if objective.in_pieces else {}
     pieces = math.ceil(batch / number)
     every = dict(objective.named_parameters())
     learned = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
@@ -107,10 +108,12 @@ def estimate(
         "optimizer state": 4 * state_numbers(settings.optimizer, learned),
         "batch": batch * given.bytes,
     }
-    kept = [number * bytes_kept(row, bf16) for row in rows]
+    kept = [number * bytes_kept(row._replace(outputs=0) if pieced.get(row.place) else row, bf16) for row in rows]
     casts = sum(2 * row.parameters for row in rows if row.flops and not row.wide) if bf16 else 0
     scratch = settings.optimizer.part.scratch(learned)
-    peak, moment, beside = _course(rows, kept, number, bf16, sum(held.values()) + casts, gradients if pieces > 1 else 0)
+    peak, moment, beside = _course(
+        rows, kept, pieced, number, bf16, sum(held.values()) + casts, gradients if pieces > 1 else 0
+    )
     last = sum(held.values()) + gradients + scratch
     if last > peak:
         peak, moment, beside = last, "optimizer step", scratch
@@ -137,8 +140,31 @@ def bytes_kept(row: Row, bf16: bool) -> int:
     return row.kept * (2 if bf16 and not row.wide else 4) + 4 * row.outputs
 
 
+class Pieces(NamedTuple):
+    """Bytes of a head whose logits are made some places at a time: while they are, and until its gradient is used."""
+
+    moment: int
+    ahead: int
+
+
+def in_pieces(row: Row, number: int, bf16: bool) -> Pieces | None:
+    """None for a part that is no head, and where all logits are made at once."""
+    if not row.each or number * row.outputs <= _told.LARGE:
+        return None
+    places, size = min(_told.ROWS, number * row.outputs // row.each), 2 if bf16 else 4
+    matrix = row.flops * row.each // (2 * row.outputs)
+    ahead = 4 * matrix if row.backward else 0
+    return Pieces(places * row.each * (size + 4 + 4 * bf16) + (size * matrix if ahead else 0), ahead)
+
+
 def _course(
-    rows: Sequence[Row], kept: Sequence[int], number: int, bf16: bool, held: int, before: int
+    rows: Sequence[Row],
+    kept: Sequence[int],
+    pieced: Mapping[str, Pieces | None],
+    number: int,
+    bf16: bool,
+    held: int,
+    before: int,
 ) -> tuple[int, str, int]:
     """(the largest sum of a step's forward and backward pass, when that is, what of it is neither held nor kept)."""
     size = 2 if bf16 else 4
@@ -150,13 +176,16 @@ def _course(
             peak, moment, beside = live + extra, when, extra
 
     for row, numbers in zip(rows, kept):
-        live += numbers
-        seen("forward pass", number * row.outputs * (size + 4 * bf16))
+        pieces = pieced.get(row.place)
+        live += numbers + (pieces.ahead if pieces else 0)
+        seen("forward pass", pieces.moment if pieces else number * row.outputs * (size + 4 * bf16))
     done = 0
     for row, numbers in zip(reversed(rows), reversed(kept)):
-        extra = number * ((4 if row.exact else size) * row.scratch + 8 * row.outputs)
+        pieces = pieced.get(row.place)
+        extra = number * ((4 if row.exact else size) * row.scratch + (0 if pieces else 8 * row.outputs))
+        extra = max(extra, pieces.ahead if pieces else 0)
         seen("outputs" if row.outputs else "backward pass", done + max(extra, 4 * row.trained))
-        live -= numbers
+        live -= numbers + (pieces.ahead if pieces else 0)
         done += 0 if before else 4 * row.trained
         seen("backward pass", done)
     return peak, moment, beside
