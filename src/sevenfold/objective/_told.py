@@ -76,9 +76,8 @@ class _InPieces(torch.autograd.Function):
             d_b = torch.zeros_like(bias) if bias is not None and bias.requires_grad else None
             nats, right = wide(x.new_zeros(len(x))), torch.zeros_like(targets, dtype=torch.bool)
             even, most = nats.new_zeros(()), min(ROWS, len(x))
-            narrow = given.new_empty(
-                most, outputs
-            )  # what is large is laid down once: fresh pages cost as much as the sums
+            # what is large is laid down once: fresh pages cost as much as the sums
+            narrow = given.new_empty(most, outputs)
             full = narrow if narrow.dtype == nats.dtype else nats.new_empty(most, outputs)
             logs, d = nats.new_empty(most, outputs), None if d_w is None else torch.empty_like(w)
             for start in range(0, len(x), ROWS):
