@@ -100,7 +100,7 @@ def test_it_is_made_in_pieces_where_it_is_large(monkeypatch):
     adapted = model({"kind": "linear"}, {"kind": "lora", "rank": 2, "targets": ["heads.text.projection"]})
     with Watch():
         found, grads = gradients(adapted, x, targets, 0.0)
-    assert max(largest) == 29 and any(g is not None and g.abs().max() > 0 for g in grads[1:])
+    assert max(largest) == 33 and any(g is not None and g.abs().max() > 0 for g in grads[1:])
     with torch.no_grad():
         assert not told(net, "text", x, targets).loss.requires_grad
 

@@ -1,10 +1,10 @@
-"""How well a head tells ids: the cross-entropy of those places that have a target, without ever holding all logits.
+"""How well a head tells ids: the cross-entropy of places that have a target, without ever holding very many logits.
 
     L = - sum_i log softmax(W h_i + b)_{t_i}        dL/dh_i = W' (p_i - e_{t_i}),   dL/dW = sum_i (p_i - e_{t_i}) h_i'
 
-Places without a target (-100) are left out before the product. Where the logits would be more than LARGE numbers they are made
-for ROWS places at a time, and the gradients with them, in the forward pass: of v ids memory is ROWS v instead of n v, and no product
-is done twice (Wijmans 2024, arXiv:2411.09009 section 3; Liger Kernel, arXiv:2410.10989 section 3.2). Sums are in float32 at least.
+Where the logits would be more than LARGE numbers, places without a target (-100) are left out before the product, and the logits are
+made for ROWS places at a time, and the gradients with them, in the forward pass: of v ids memory is ROWS v instead of n v, and no
+product is done twice (Wijmans 2024, arXiv:2411.09009 section 3; Liger Kernel, arXiv:2410.10989 section 3.2). Sums are in float32 at least.
 """
 
 from __future__ import annotations
@@ -40,23 +40,22 @@ def told(model: Model, head: str, x: Tensor, targets: Tensor, smoothing: float =
     """x [… d] of the head's trunk and ids [… ], -100 for none → how well the head tells them. `smoothing`: that share of each
     target is spread evenly over all ids (Szegedy 2015, arXiv:1512.00567 section 7)."""
     x, targets = x.flatten(0, -2), targets.flatten()
-    places = (targets != -100).nonzero()[:, 0]
-    kept = targets
-    if len(places) < len(targets):
-        x, kept = x[places], targets[places]
-    large = len(kept) * model.heads[head].outputs > LARGE
+    real = targets != -100
+    large = len(targets) * model.heads[head].outputs > LARGE
     last = model.heads[head].last(model.table(head)) if large else None
     if last is None:
         logits = wide(model.head(head, x))
-        nats, right = F.cross_entropy(logits, kept, reduction="none"), logits.detach().argmax(-1) == kept
+        nats, right = F.cross_entropy(logits, targets, reduction="none"), (logits.detach().argmax(-1) == targets) & real
         loss = nats.sum()
         if smoothing:
-            loss = (1 - smoothing) * loss - smoothing * logits.log_softmax(-1).mean(-1).sum()
-        nats = nats.detach()
+            loss = (1 - smoothing) * loss - smoothing * (logits.log_softmax(-1).mean(-1) * real).sum()
+        each = nats.detach()
     else:
-        loss, nats, right = _InPieces.apply(model.heads[head].before(x), *last, kept, smoothing)
-    each = nats if kept is targets else nats.new_zeros(len(targets)).index_put((places,), nats)
-    return Told(loss, nats.sum(), torch.tensor(len(kept), device=x.device), right.sum(), each)
+        places = real.nonzero()[:, 0]
+        asked = (x, targets) if len(places) == len(targets) else (x[places], targets[places])
+        loss, nats, right = _InPieces.apply(model.heads[head].before(asked[0]), *last, asked[1], smoothing)
+        each = nats.new_zeros(len(targets)).index_put((places,), nats)
+    return Told(loss, each.sum(), real.sum(), right.sum(), each)
 
 
 class _InPieces(torch.autograd.Function):

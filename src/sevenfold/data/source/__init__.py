@@ -91,7 +91,7 @@ class Source(part.Part):
 
     def no_field(self, name: str) -> str:
         """Why there is no field of this name, and what to do."""
-        return f"{self.config.path or f'the {self.kind}'} has no field {name!r}{did_you_mean(name, self.fields)}"
+        return f"{self.config.path or 'the data'} has no field {name!r}{did_you_mean(name, self.fields)}"
 
     def __len__(self) -> int:
         raise NotImplementedError
