@@ -4,9 +4,10 @@
 
 Pictures are made here: a figure (a bar, a ring, a triangle, a disc) of fine grain on a ground of coarse grain, of the same mean and
 contrast, so that no brightness gives the figure away. One small transformer learns from them without labels, without and
-with two registers. Figures are of pictures that it has not seen: the area under the ROC curve of the first three components for "more than
-half of this patch is figure" (the sign is free; drawn is the one that is best on 500 others), beside the same network with its first weights and the pixels of each patch; and how large
-the largest token norms on the ground are, in medians, with the share of attention of the last block that the registers get.
+with two registers. Figures are of pictures that it has not seen: the area under the ROC curve of the first three components for "more
+than half of this patch is figure" (the sign is free; drawn is the one that is best on 500 others), beside the same network with its
+first weights and the pixels of each patch; and how large the largest token norms on the ground are, in medians, with the share of
+attention of the last block that the registers get.
 """
 
 from __future__ import annotations

@@ -96,11 +96,12 @@ class TestTime(Method):
                 for step, found in scores.items()
             }
         last, size = next(reversed(told.values())), len(next(reversed(tested.values())))
-        figures = {"this model": last[str(self.config.steps)], "without adapting": last.get("plain", last["0"])}
+        after, before = str(self.config.steps), "plain" if self.config.by_batch else "0"
+        figures = {"this model": last[after], "without adapting": last[before]}
         if len(told) > 1:
             figures |= {
-                "clean: this model": told["held out"][str(self.config.steps)],
-                "clean: without": told["held out"].get("plain", told["held out"]["0"]),
+                "clean: this model": told["held out"][after],
+                "clean: without": told["held out"][before],
             }
         held = features(ready.model, tested["held out"], target)
         figures |= simple(task, train.y, held.y)
@@ -226,9 +227,6 @@ class TestTimeWay:
         from, by default the batch itself, each sample `copies` times."""
         kept = {name: value.clone() for name, value in self.objective.state_dict().items()}
         inputs = {name: stream for name, stream in batch.items() if name != self.target}
-        many = {
-            name: stream.each(lambda t: t.repeat_interleave(self.config.copies, 0)) for name, stream in inputs.items()
-        }
         optimizer = self._optimizer()
         settings = TrainConfig(batch=1, precision="fp32")
         found = {}
@@ -242,13 +240,18 @@ class TestTimeWay:
                 if step in shown:
                     found[step] = self.scores(inputs)
                 if step < max(shown):
-                    given = many if learned is None else learned(step)
+                    given = self._copied(inputs) if learned is None else learned(step)
                     take_step(self.objective, optimizer, given, settings, "fp32", self.seed, step + 1, 1.0)
         finally:
             self.objective.eval().load_state_dict(kept)
             for parameter in self.learning.values():
                 parameter.grad = None
         return found
+
+    def _copied(self, inputs: Batch) -> Batch:
+        return {
+            name: stream.each(lambda t: t.repeat_interleave(self.config.copies, 0)) for name, stream in inputs.items()
+        }
 
     def _optimizer(self) -> Any:
         config = self.config.optimizer
