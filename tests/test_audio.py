@@ -43,6 +43,17 @@ def test_frames_are_stacked_in_order():
     assert one.encode(sound[:1]).values.shape == (1, 80)
 
 
+def test_centred_frames_do_not_know_how_loud_or_through_what():
+    plain, centred = (
+        find("tokenization", "log_mel").Config(rate=8000, mels=20, centre=c).build() for c in (False, True)
+    )
+    sound = sounds(4)[0][:4000]
+    heard, frames = plain.encode(sound).values, centred.encode(sound).values
+    assert np.allclose(frames, heard - heard.mean(axis=0), atol=1e-6)
+    assert np.abs(plain.encode(sound / 4).values - heard).mean() > 0.2
+    assert np.abs(centred.encode(sound / 4).values - frames).mean() < 1e-3
+
+
 def test_a_decoded_sound_has_nearly_the_frames_it_came_from():
     made = find("tokenization", "log_mel").Config().build()
     for sound in sounds(3, 3, 6400):

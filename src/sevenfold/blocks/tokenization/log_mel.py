@@ -41,12 +41,15 @@ class LogMel(Tokenizer):
         """Seconds from one window to the next."""
         stack: int = Field(1, ge=1, le=1024)
         """Frames of a token; the last frame is repeated until the last token is full."""
+        centre: bool = False
+        """Take off each band's mean over the frames: what a microphone, a room and a voice add to all of a sound goes (Atal
+        1974, doi:10.1121/1.1914702). A decoded sound is then without it."""
         rounds: int = Field(16, ge=0, le=1000)
         """Rounds of Griffin and Lim in decoding."""
 
     lossless = False
     idempotent = False
-    variants = ({"rate": 8000, "mels": 20, "stack": 4},)
+    variants = ({"rate": 8000, "mels": 20, "stack": 4}, {"rate": 8000, "mels": 20, "centre": True})
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -79,7 +82,8 @@ class LogMel(Tokenizer):
         count = max(1, len(samples) // self.hop)
         power = np.abs(self._spectrum(samples, count)) ** 2
         loud = np.log10(np.maximum(power @ self.filters.T, FLOOR))
-        return (np.maximum(loud, loud.max() - 8) + 4) / 4
+        frames = (np.maximum(loud, loud.max() - 8) + 4) / 4
+        return frames - frames.mean(axis=0) if self.config.centre else frames
 
     def encode(self, raw: Any) -> Tokens:
         frames, stack = self.frames(sound(raw)), self.config.stack
