@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -49,7 +49,10 @@ class LogMel(Tokenizer):
 
     lossless = False
     idempotent = False
-    variants = ({"rate": 8000, "mels": 20, "stack": 4}, {"rate": 8000, "mels": 20, "centre": True})
+    variants: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"rate": 8000, "mels": 20, "stack": 4},
+        {"rate": 8000, "mels": 20, "centre": True},
+    )
 
     def __init__(self, config: Any):
         super().__init__(config)
