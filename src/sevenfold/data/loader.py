@@ -199,8 +199,20 @@ def _joined(before: np.ndarray, after: np.ndarray, ends: tuple[list[int], list[i
 class Order(Sampler[list[Key]]):
     """Which samples make up each step's batch, from step `start` to `steps`, without any state."""
 
-    def __init__(self, size: int, batch: int, seed: int, start: int, steps: int, shuffle: bool = True):
+    def __init__(
+        self,
+        size: int,
+        batch: int,
+        seed: int,
+        start: int,
+        steps: int,
+        shuffle: bool = True,
+        part: tuple[int, int] = (0, 1),
+    ):
+        """`part`: which of how many equal parts of each batch."""
         super().__init__()
+        rank, ranks = part
+        self.low, self.high = rank * batch // ranks, (rank + 1) * batch // ranks
         self.size, self.batch, self.seed, self.start, self.steps = size, batch, seed, start, steps
         self.shuffle = shuffle
 
@@ -209,7 +221,7 @@ class Order(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         for step in range(self.start, self.steps):
-            yield [self.key(place) for place in range(step * self.batch, (step + 1) * self.batch)]
+            yield [self.key(step * self.batch + place) for place in range(self.low, self.high)]
 
     def key(self, place: int) -> Key:
         epoch, rest = divmod(place, self.size)

@@ -17,11 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sevenfold.core import ranks
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.files import MANIFEST, publish_folder, read_json, remove_folder, verify_manifest
 from sevenfold.exchange.weights import of_file as tensors
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.parallel.gradients import placed, sharded, whole
 
 FOLDER = "checkpoints"
 Say = Callable[[str], None]
@@ -38,8 +40,14 @@ class Restored(NamedTuple):
 
 
 def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors as safetensors wants them: own memory, contiguous."""
-    return {name: value.detach().clone().contiguous() for name, value in state.items()}
+    """Tensors as safetensors wants them: own memory, contiguous. What is in shares is put together, on the first process
+    (every one must ask); elsewhere there is nothing to write."""
+    found = {}
+    for name, value in state.items():
+        every = whole(value.detach())
+        if ranks.mesh().every.first:
+            found[name] = every.to("cpu", copy=True).contiguous() if sharded(value) else every.clone().contiguous()
+    return found
 
 
 def own_state(objective: Objective) -> dict[str, Tensor]:
@@ -56,27 +64,38 @@ def save(
     bad: Sequence[tuple[str, str]] = (),
     keep: int = 2,
 ) -> Path:
-    """Write the checkpoint of `step` and then remove all but the newest `keep`. Returns its folder."""
+    """Write the checkpoint of `step` and then remove all but the newest `keep`. Returns its folder.
+
+    It knows nothing of processes: all of them ask, the first one writes, and any number can go on from it.
+    """
+    parts = {
+        "model.safetensors": contiguous(objective.model.state_dict()),
+        "objective.safetensors": contiguous(own_state(objective)),
+        "optimizer.safetensors": contiguous(optimizer.tensors()),
+    }
 
     def fill(folder: Path) -> list[str]:
-        save_file(contiguous(objective.model.state_dict()), folder / "model.safetensors")
-        save_file(contiguous(own_state(objective)), folder / "objective.safetensors")
-        save_file(contiguous(optimizer.tensors()), folder / "optimizer.safetensors")
+        for name, tensors in parts.items():
+            save_file(tensors, folder / name)
         state = {"step": step, "skipped": skipped, "bad": [list(pair) for pair in bad]}
         (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        return ["model.safetensors", "objective.safetensors", "optimizer.safetensors", "state.json"]
+        return [*parts, "state.json"]
 
     final = run / FOLDER / f"step-{step:08d}"
-    try:
-        remove_folder(final)
-        publish_folder(final, fill, step=step)
-        for old in listed(run)[keep:]:
-            remove_folder(old)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{final}: cannot be written ({str(error).splitlines()[0]}); earlier checkpoints are as they were: "
-            "make room, then resume"
-        ) from None
+
+    def write() -> None:
+        try:
+            remove_folder(final)
+            publish_folder(final, fill, step=step)
+            for old in listed(run)[keep:]:
+                remove_folder(old)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{final}: cannot be written ({str(error).splitlines()[0]}); earlier checkpoints are as they were: "
+                "make room, then resume"
+            ) from None
+
+    ranks.mesh().every.once(write)
     return final
 
 
@@ -126,7 +145,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> No
             raise CheckpointError(
                 f"{where}: {name} has shape {list(value.shape)}, the model needs {list(own[name].shape)}"
             )
-    module.load_state_dict(dict(state))
+    module.load_state_dict({name: placed(own[name], value) for name, value in state.items()})
 
 
 def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say) -> Restored:
@@ -137,9 +156,14 @@ def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say) -> 
     load_into(objective, {**own, **tensors(path / "objective.safetensors")}, path / "objective.safetensors")
     optimizer.restore(tensors(path / "optimizer.safetensors"), str(path / "optimizer.safetensors"))
     found = _state(path / "state.json")
-    for damaged in listed(run):
-        if damaged.name > path.name:
-            remove_folder(damaged)
+    ranks.mesh().every.wait()  # all have seen what is damaged
+
+    def clear() -> None:
+        for damaged in listed(run):
+            if damaged.name > path.name:
+                remove_folder(damaged)
+
+    ranks.mesh().every.once(clear)
     return found
 
 
