@@ -230,7 +230,7 @@ def gather(found: Sequence[Item | BadSample]) -> tuple[Batch | None, list[BadSam
 
 def _leave_signals(worker: int) -> None:
     """A signal to the whole process group is for the trainer, which ends its loader processes itself."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from sevenfold.data.loader import Order, Samples, gather, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.cached import through_pieces
+from sevenfold.training.guard import Guard, finite
 from sevenfold.training.log import Bar, Log
 from sevenfold.training.precision import autocast, peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
@@ -41,7 +42,7 @@ LASTS, LASTS_LONG = 30, 500
 
 class Fitted(NamedTuple):
     """What a finished fit tells: its log, the last held-out terms, seconds spent in this process, and how many steps
-    were not taken because the loss or a gradient was not finite."""
+    were left out (config.guard)."""
 
     log: list[dict[str, Any]]
     held_out: dict[str, float]
@@ -70,8 +71,8 @@ def fit(
     on_look  called after each look at the held-out loss
     bar      show a progress bar; by default when the output is a terminal
 
-    Raises Preempted after saving, when SIGINT or SIGTERM arrives; DataError when too many samples are bad;
-    CheckpointError when a checkpoint cannot be written or read, or the weights are not finite any more.
+    Raises Preempted after saving, when SIGINT, SIGTERM or SIGUSR1 arrives; DataError when too many samples are bad;
+    CheckpointError when a checkpoint cannot be written or read; Diverged when going back did not help (config.guard).
     """
     with ExitStack() as ends:
         device = device_of(config.device)
@@ -81,6 +82,7 @@ def fit(
         optimizer, schedule = config.optimizer.build(trainable, objective.cares()), config.schedule.build()
         bad = BadSamples(1.0) if bad is None else bad
         told = ends.enter_context(closing(Bar(config.steps, bar, objective.watched)))
+        guard = Guard(config.guard)
         start = skipped = 0
         saved = -1
         if folder is not None:
@@ -91,6 +93,7 @@ def fit(
                 restored = checkpoint.restore(folder, objective, optimizer, told.say)
                 start = saved = restored.step
                 skipped = restored.skipped
+                guard.restore(restored.guard, str(restored.path))
                 for where, why in restored.bad:
                     bad.note(BadSample(where, why))
                 told.say(f"resuming after step {start} from {restored.path}")
@@ -102,7 +105,7 @@ def fit(
                 for block in trunk.blocks:
                     block.compile(fullgraph=True)
         assert config.batch is not None
-        order = Order(len(train), config.batch, seed, start, config.steps)
+        size = config.batch
         peak = peak_flops(device, precision)
         began = time.perf_counter()
 
@@ -110,7 +113,18 @@ def fit(
             if any(not torch.isfinite(p).all() for p in trainable.values()):
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
             if folder is not None and step != saved:
-                checkpoint.save(folder, step, objective, optimizer, skipped, bad.listed, config.keep)
+                state, spared = guard.state(), guard.good
+                checkpoint.save(folder, step, objective, optimizer, skipped, bad.listed, config.keep, state, spared)
+
+        def back(most: int) -> int:
+            assert folder is not None
+            found = checkpoint.restore(folder, objective, optimizer, told.say, most)
+            guard.restore(found.guard, str(found.path))
+            return found.step
+
+        def feed() -> Iterable[Any]:
+            order = Order(len(train), size, seed, step + guard.passed, config.steps + guard.passed)
+            return load(train, order, config.workers)
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
             found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
@@ -121,14 +135,16 @@ def fit(
             return found
 
         step, wrong_for = start, 0
+        turned: dict[str, Any] = {}
         with stopping() as stop:
             if saved < 0:
                 save(0)
                 saved = 0
             waiting = time.perf_counter()
-            for batch, broken, _ in load(train, order, config.workers):
+            for batch, broken, _ in guard.through(feed):
                 clock = time.perf_counter()
-                record: dict[str, Any] = {"step": step + 1}
+                record: dict[str, Any] = {"step": step + 1, **turned}
+                turned = {}
                 for error in broken:
                     bad.note(error)
                 bad.check(len(train))
@@ -137,12 +153,15 @@ def fit(
                 else:
                     batch = to_device(batch, device)
                     factor = schedule.factor(step, config.steps)
-                    loss, norm, ok = take_step(objective, optimizer, batch, config, precision, seed, step, factor)
+                    loss, norm, ok = take_step(
+                        objective, optimizer, batch, config, precision, seed, step, factor, guard.accepts
+                    )
                     if ok:
                         objective.after_step(step, config.steps)
                     else:
                         skipped += 1
-                        record["skipped"] = "the loss or a gradient is not finite"
+                        record["skipped"] = guard.why
+                        told.say(f"step {step + 1} is left out: {guard.why}")
                     tokens = sum(_tokens(stream.values, stream.valid) for stream in batch.values())
                     record |= means([loss])
                     record["lr"] = config.optimizer.lr * factor
@@ -161,12 +180,25 @@ def fit(
                 told.step(record)
                 step += 1
                 last = step == config.steps
+                regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
+                due = last or regular or bool(stop)
+                if due:
+                    guard.weigh(trainable.values())
+                if guard.lost:
+                    to = guard.go_back(step, None if folder is None else back)
+                    told.say(f"going back from step {step} to {to}, and on with other data: {guard.why}")
+                    turned = {"went_back": {"from": step, "to": to, "why": guard.why}}
+                    step = saved = to
+                    log.back(step)
+                    told.begin(step)
+                    continue
                 if not last and step % (config.evaluate_every or config.steps) == 0:
                     found = look(step, config.evaluate_batches)
                     told.say(_line(step, config.steps, record, found, began, start))
                     if on_look is not None:
                         on_look(step)
-                if last or stop or step % (config.save_every or config.steps) == 0:
+                if due or stop:
+                    guard.good = step if regular or last else guard.good
                     save(step)
                     saved = step
                 if stop:
@@ -189,8 +221,10 @@ def take_step(
     seed: int,
     step: int,
     factor: float,
+    accepts: Callable[[float, float], bool] = finite,
 ) -> tuple[Loss, float, bool]:
-    """One optimizer step over a batch in `accumulate` pieces → (loss over all, gradient norm, whether it was taken)."""
+    """One optimizer step over a batch in `accumulate` pieces → (loss over all, gradient norm, whether it was taken). It is
+    only taken if `accepts` says so of the mean loss and the gradient norm."""
     first = next(iter(batch.values())).values
     size = math.ceil(len(first) / config.accumulate)
     torch.manual_seed(seed_of(seed, "draw", step))
@@ -217,7 +251,7 @@ def take_step(
     if parameters:
         torch._foreach_div_([p.grad for p in parameters], float(whole.count.clamp(min=1)))
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
-    ok = math.isfinite(norm) and math.isfinite(float(whole.total))
+    ok = accepts(float(whole.total) / max(float(whole.count), 1.0), norm)
     if ok:
         optimizer.step(factor)
     optimizer.zero_grad()

@@ -9,6 +9,9 @@ from typing import Any
 
 from sevenfold.core.errors import SevenfoldError
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl+C; what ends a job; what Slurm is asked to send some time before it ends one (--signal=USR1@60)."""
+
 
 class Preempted(SevenfoldError):
     """Stopped by a signal, with everything saved. The exit code is 128 + the signal's number."""
@@ -20,8 +23,8 @@ class Preempted(SevenfoldError):
 
 @contextmanager
 def stopping() -> Iterator[list[int]]:
-    """Within it, the first SIGINT or SIGTERM is only noted (in the list); a second one acts at once. Outside of the
-    main thread, where Python gives no signals, nothing is noted."""
+    """Within it, the first of SIGNALS is only noted (in the list); a second one acts at once. Outside of the main thread,
+    where Python gives no signals, nothing is noted."""
     noted: list[int] = []
     before: dict[int, Any] = {}
 
@@ -34,7 +37,7 @@ def stopping() -> Iterator[list[int]]:
         restore()
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             before[number] = signal.signal(number, note)
     except ValueError:
         before.clear()
