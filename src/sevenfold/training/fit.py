@@ -134,9 +134,10 @@ def fit(
                 told.say(f"warning, after step {step}: {line}")
             return found
 
+        how = f"; continue with: sevenfold train {folder} --resume" if folder is not None else ""
         step, wrong_for = start, 0
         turned: dict[str, Any] = {}
-        with stopping() as stop:
+        with stopping(lambda: f"in step {step + 1}, which did not end in time; saved is step {saved}{how}") as stop:
             if saved < 0:
                 save(0)
                 saved = 0
@@ -203,8 +204,8 @@ def fit(
                     saved = step
                 if stop:
                     name = signal.Signals(stop[0]).name
-                    how = f", saved; continue with: sevenfold train {folder} --resume" if folder is not None else ""
-                    raise Preempted(f"stopped by {name} after step {step} of {config.steps}{how}", stop[0])
+                    done = ", saved" if folder is not None else ""
+                    raise Preempted(f"stopped by {name} after step {step} of {config.steps}{done}{how}", stop[0])
                 waiting = time.perf_counter()
         objective.product()  # in no checkpoint: what is trained goes on from the weights that were trained
         found = look(step, None, final=True)
