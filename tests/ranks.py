@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from sevenfold.conformance.objective import _ready
 from sevenfold.core import ranks
 from sevenfold.core.ranks import Mesh
@@ -92,7 +93,7 @@ def shares(kind: str) -> Found:
 
 
 CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
-    "objectives": (objectives, [k for k in kinds("objective")]),
+    "objectives": (objectives, list(kinds("objective"))),
     "in_pieces": (in_pieces, ["simclr", "infonce", "vicreg", "masked_token"]),
     "shares": (shares, ["next_token", "masked_token", "simclr", "byol", "dinov2", "infonce", "mae"]),
 }

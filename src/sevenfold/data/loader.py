@@ -241,9 +241,11 @@ def gather(found: Sequence[Item | BadSample]) -> tuple[Batch | None, list[BadSam
 
 
 def _leave_signals(worker: int) -> None:
-    """A signal to the whole process group is for the trainer, which ends its loader processes itself."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """A signal to the whole process group is for the trainer, which ends its loader processes itself: by SIGTERM, if one does
+    not end when it is told. So the first one of it may be the group's, and the second is not."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def load(dataset: Dataset, order: Sampler, workers: int) -> DataLoader:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from sevenfold.data.loader import Order, Samples, gather, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.cached import through_pieces
+from sevenfold.training.guard import Guard, finite
 from sevenfold.training.log import Bar, Log, Silent
 from sevenfold.training.parallel import Parallel
 from sevenfold.training.parallel.gradients import Gradients, clip, own
@@ -46,7 +47,7 @@ LASTS, LASTS_LONG = 30, 500
 
 class Fitted(NamedTuple):
     """What a finished fit tells: its log, the last held-out terms, seconds spent in this process, and how many steps
-    were not taken because the loss or a gradient was not finite."""
+    were left out (config.guard)."""
 
     log: list[dict[str, Any]]
     held_out: dict[str, float]
@@ -77,8 +78,8 @@ def fit(
     bar      show a progress bar; by default when the output is a terminal
     parallel how the processes that were `joined` share the work
 
-    Raises Preempted after saving, when SIGINT or SIGTERM arrives; DataError when too many samples are bad;
-    CheckpointError when a checkpoint cannot be written or read, or the weights are not finite any more.
+    Raises Preempted after saving, when SIGINT, SIGTERM or SIGUSR1 arrives; DataError when too many samples are bad;
+    CheckpointError when a checkpoint cannot be written or read; Diverged when going back did not help (config.guard).
     """
     with ExitStack() as ends:
         device = device_of(config.device)
@@ -92,6 +93,7 @@ def fit(
         bad = BadSamples(1.0) if bad is None else bad
         gradients = ends.enter_context(closing(Gradients(trainable.values(), others)))
         told = ends.enter_context(closing(Bar(config.steps, bar, objective.watched) if mesh.every.first else Silent()))
+        guard = Guard(config.guard)
         start = skipped = 0
         saved = -1
         if folder is not None:
@@ -102,6 +104,7 @@ def fit(
                 restored = checkpoint.restore(folder, objective, optimizer, told.say)
                 start = saved = restored.step
                 skipped = restored.skipped
+                guard.restore(restored.guard, str(restored.path))
                 for where, why in restored.bad:
                     bad.note(BadSample(where, why))
                 told.say(f"resuming after step {start} from {restored.path}")
@@ -113,7 +116,7 @@ def fit(
                 for block in trunk.blocks:
                     block.compile(fullgraph=True)
         assert config.batch is not None
-        order = Order(len(train), config.batch, seed, start, config.steps, part=(others.rank, others.size))
+        size = config.batch
         peak = peak_flops(device, precision)
         began = time.perf_counter()
 
@@ -121,7 +124,19 @@ def fit(
             if others.any(any(not torch.isfinite(own(p)).all() for p in trainable.values())):
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
             if folder is not None and step != saved:
-                checkpoint.save(folder, step, objective, optimizer, skipped, bad.listed, config.keep)
+                state, spared = guard.state(), guard.good
+                checkpoint.save(folder, step, objective, optimizer, skipped, bad.listed, config.keep, state, spared)
+
+        def back(most: int) -> int:
+            assert folder is not None
+            found = checkpoint.restore(folder, objective, optimizer, told.say, most)
+            guard.restore(found.guard, str(found.path))
+            return found.step
+
+        def feed() -> Iterable[Any]:
+            begin, end, part = step + guard.passed, config.steps + guard.passed, (others.rank, others.size)
+            order = Order(len(train), size, seed, begin, end, part=part)
+            return load(train, order, config.workers)
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
             found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
@@ -131,15 +146,18 @@ def fit(
                 told.say(f"warning, after step {step}: {line}")
             return found
 
+        how = f"; continue with: sevenfold train {folder} --resume" if folder is not None else ""
         step, wrong_for = start, 0
-        with stopping() as stop:
+        turned: dict[str, Any] = {}
+        with stopping(lambda: f"in step {step + 1}, which did not end in time; saved is step {saved}{how}") as stop:
             if saved < 0:
                 save(0)
                 saved = 0
             waiting = time.perf_counter()
-            for batch, broken, _ in load(train, order, config.workers):
+            for batch, broken, _ in guard.through(feed):
                 clock = time.perf_counter()
-                record: dict[str, Any] = {"step": step + 1}
+                record: dict[str, Any] = {"step": step + 1, **turned}
+                turned = {}
                 batch = None if batch is None else to_device(batch, device)
                 batch, broken, stopped = together(batch, broken, stop)
                 for error in broken:
@@ -150,15 +168,16 @@ def fit(
                 else:
                     factor = schedule.factor(step, config.steps)
                     loss, norm, ok = take_step(
-                        objective, optimizer, batch, config, precision, seed, step, factor, gradients
+                        objective, optimizer, batch, config, precision, seed, step, factor, guard.accepts, gradients
                     )
                     if ok:
                         objective.after_step(step, config.steps)
                     else:
                         skipped += 1
-                        record["skipped"] = "the loss or a gradient is not finite"
+                        record["skipped"] = guard.why
+                        told.say(f"step {step + 1} is left out: {guard.why}")
                     own_tokens = sum(_tokens(stream.values, stream.valid) for stream in batch.values())
-                    (losses, tokens, flops) = of_all(loss, own_tokens, objective.flops(batch))
+                    losses, tokens, flops = of_all(loss, own_tokens, objective.flops(batch))
                     record |= losses
                     record["lr"] = config.optimizer.lr * factor
                     record["grad_norm"] = norm
@@ -176,18 +195,31 @@ def fit(
                 told.step(record)
                 step += 1
                 last = step == config.steps
+                regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
+                due = last or regular or bool(stopped)
+                if due:
+                    guard.weigh(others.every(all(torch.isfinite(own(p)).all() for p in trainable.values())))
+                if guard.lost:
+                    to = guard.go_back(step, None if folder is None else back)
+                    told.say(f"going back from step {step} to {to}, and on with other data: {guard.why}")
+                    turned = {"went_back": {"from": step, "to": to, "why": guard.why}}
+                    step = saved = to
+                    log.back(step)
+                    told.begin(step)
+                    continue
                 if not last and step % (config.evaluate_every or config.steps) == 0:
                     found = look(step, config.evaluate_batches)
                     told.say(_line(step, config.steps, record, found, began, start))
                     if on_look is not None:
                         on_look(step)
-                if last or stopped or step % (config.save_every or config.steps) == 0:
+                if due:
+                    guard.good = step if regular or last else guard.good
                     save(step)
                     saved = step
                 if stopped:
                     name = signal.Signals(stopped).name
-                    how = f", saved; continue with: sevenfold train {folder} --resume" if folder is not None else ""
-                    raise Preempted(f"stopped by {name} after step {step} of {config.steps}{how}", stopped)
+                    done = ", saved" if folder is not None else ""
+                    raise Preempted(f"stopped by {name} after step {step} of {config.steps}{done}{how}", stopped)
                 waiting = time.perf_counter()
         objective.product()  # in no checkpoint: what is trained goes on from the weights that were trained
         found = look(step, None, final=True)
@@ -204,9 +236,11 @@ def take_step(
     seed: int,
     step: int,
     factor: float,
+    accepts: Callable[[float, float], bool] = finite,
     gradients: Gradients | None = None,
 ) -> tuple[Loss, float, bool]:
-    """One optimizer step over a batch in `accumulate` pieces → (loss over all, gradient norm, whether it was taken).
+    """One optimizer step over a batch in `accumulate` pieces → (loss over all, gradient norm, whether it was taken). It is
+    only taken if `accepts` says so of the mean loss and the gradient norm.
 
     Among several processes, `gradients` adds them up; the loss is that of this process's rows, and the rest is of all.
     """
@@ -236,14 +270,14 @@ def take_step(
             loss.total.backward()
         losses.append(_detached(loss))
     whole = _sum(losses)
-    count = gradients.finish(whole.count)
+    total, count = gradients.finish(whole.total, whole.count)
     if not step and float(count):
         need_gradients(objective.model, f"{objective.kind} in the first step")
     parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
     if parameters:
         torch._foreach_div_([own(p.grad) for p in parameters], float(count.clamp(min=1)))
     norm = clip(parameters, config.clip, ranks.data())
-    ok = ranks.data().every(math.isfinite(norm) and math.isfinite(float(whole.total)))
+    ok = accepts(float(total) / max(float(count), 1.0), norm)
     if ok:
         optimizer.step(factor)
     optimizer.zero_grad()

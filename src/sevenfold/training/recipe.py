@@ -18,6 +18,7 @@ from sevenfold.data.source import Source
 from sevenfold.family import Family
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
+from sevenfold.training.guard import GuardConfig
 from sevenfold.training.optimizer import Optimizer
 from sevenfold.training.parallel import Parallel, local
 from sevenfold.training.precision import Precision
@@ -43,6 +44,8 @@ class TrainConfig(part.Config):
     """How the learning rate moves."""
     clip: float = Field(1.0, gt=0)
     """The largest gradient norm."""
+    guard: GuardConfig = GuardConfig()
+    """What is done about steps that would harm the weights."""
     precision: Precision = "auto"
     """bf16, fp32, or auto: bf16 where the processor multiplies it."""
     compile: bool = False

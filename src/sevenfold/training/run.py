@@ -238,7 +238,9 @@ def _again(folder: Path, given: Recipe, say: Say) -> Ready:
 
 def recipe_hash(recipe: Recipe) -> str:
     """SHA-256 of a recipe's content, without how processes share the work: any number of them may go on with it."""
-    return hashlib.sha256(json.dumps(part.encode(recipe.replace(parallel=Parallel())), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(part.encode(recipe.replace(parallel=Parallel())), sort_keys=True).encode()
+    ).hexdigest()
 
 
 def data_hash(source: Source) -> str:

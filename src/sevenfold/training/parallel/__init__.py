@@ -80,7 +80,7 @@ def _mesh(config: Parallel, device: torch.device) -> Mesh:
             if place in line:
                 group, rank, count = made, line.index(place), len(line)
         found.append(Ranks(rank, count, group, device) if count > 1 else Ranks(device=device))
-    return Mesh(*found, every=Ranks(place, size, None, device))
+    return Mesh(found[0], found[1], found[2], Ranks(place, size, None, device))
 
 
 def local(device: torch.device) -> torch.device:

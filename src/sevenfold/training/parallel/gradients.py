@@ -57,23 +57,24 @@ class Gradients:
         flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
         self._sent.append((flat, dist.all_reduce(flat, group=self.ranks.group, async_op=True)))
 
-    def finish(self, count: Tensor) -> Tensor:
-        """After the backward passes of a step: every gradient is that of all processes. Returns the count of all."""
+    def finish(self, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """After the backward passes of a step: every gradient is that of all processes. Returns the total and the count of all."""
         if self.ranks.alone:
-            return count
+            return total, count
         has = torch.tensor([float(p.grad is not None) for p in self.parameters], device=count.device)
-        told = self.ranks.added(torch.cat([count.detach().double()[None], has.double()]))
+        both = torch.stack([total.detach().double(), count.detach().double()])
+        told = self.ranks.added(torch.cat([both, has.double()]))
         while len(self._sent) < len(self.buckets):
             self._send()
         for bucket, (flat, work) in zip(self.buckets, self._sent):
             work.wait()
             for parameter, whole in zip(bucket, flat.split([p.numel() for p in bucket])):
                 parameter.grad = whole.view_as(parameter)
-        for parameter, some in zip(self.parameters, told[1:].tolist()):
+        for parameter, some in zip(self.parameters, told[2:].tolist()):
             if not some:
                 parameter.grad = None
         self._missing, self._sent = [], []
-        return told[0]
+        return told[0], told[1]
 
     def close(self) -> None:
         for hook in self._hooks:
