@@ -172,7 +172,8 @@ class Mesh(NamedTuple):
     every: Ranks = Ranks()
 
 
-_MESH: ContextVar[Mesh] = ContextVar("mesh", default=Mesh())
+_ALONE = Mesh()
+_MESH: ContextVar[Mesh] = ContextVar("mesh", default=_ALONE)
 
 
 def mesh() -> Mesh:

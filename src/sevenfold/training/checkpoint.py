@@ -78,8 +78,8 @@ def save(
     }
 
     def fill(folder: Path) -> list[str]:
-        for name, tensors in parts.items():
-            save_file(tensors, folder / name)
+        for name, state_dict in parts.items():
+            save_file(state_dict, folder / name)
         state = {"step": step, "skipped": skipped, "bad": [list(pair) for pair in bad], "guard": guard}
         (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
         return [*parts, "state.json"]

@@ -37,6 +37,7 @@ from sevenfold.training.parallel import Parallel
 from sevenfold.training.parallel.gradients import Gradients, clip, own
 from sevenfold.training.parallel.rows import drawn_of, of_all, of_sums, others_bad, sums, together
 from sevenfold.training.parallel.sharding import shard
+from sevenfold.training.parallel.watch import Watch
 from sevenfold.training.precision import autocast, peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
 from sevenfold.training.stop import Preempted, stopping
@@ -118,6 +119,7 @@ def fit(
         assert config.batch is not None
         size = config.batch
         peak = peak_flops(device, precision)
+        watch = ends.enter_context(closing(Watch(mesh.every, parallel.patience)))
         began = time.perf_counter()
 
         def save(step: int) -> None:
@@ -139,7 +141,8 @@ def fit(
             return load(train, order, config.workers)
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
-            found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
+            with watch.pause():
+                found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
             wrong = objective.warnings(found)
             log.write({"step": step, "held_out": found, **({"warnings": wrong} if wrong else {}), **more})
             for line in wrong:
@@ -194,6 +197,7 @@ def fit(
                 log.write(record)
                 told.step(record)
                 step += 1
+                watch.moved(step)
                 last = step == config.steps
                 regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
                 due = last or regular or bool(stopped)
