@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sevenfold.core.errors import BadSample, DataError
+from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.core.seeds import numpy_generator, torch_generator
 from sevenfold.core.types import Batch, Tokens
 from sevenfold.data.bad import ENOUGH, BadSamples
@@ -212,6 +212,10 @@ class Order(Sampler[list[Key]]):
         """`part`: which of how many equal parts of each batch."""
         super().__init__()
         rank, ranks = part
+        if batch < ranks:
+            raise ConfigError(
+                f"train.batch: {batch} rows cannot be shared out over {ranks} processes: at least {ranks}"
+            )
         self.low, self.high = rank * batch // ranks, (rank + 1) * batch // ranks
         self.size, self.batch, self.seed, self.start, self.steps = size, batch, seed, start, steps
         self.shuffle = shuffle

@@ -30,7 +30,7 @@ class Beat(NamedTuple):
     step: int
     line: str
     waits: bool
-    count: int
+    said: int
 
 
 class Watch:
@@ -61,22 +61,23 @@ class Watch:
         self._ended.set()
 
     def _run(self) -> None:
+        before: list[Beat] = []
+        asked = 0.0
         try:
-            while not self._ended.wait(self.patience / 5):
+            while not self._ended.wait(self.patience / 10):
                 self._count += 1
                 line, waits = standing(self._main)
                 self._store.set(f"beat/{self.ranks.rank}", json.dumps(Beat(self.step, line, waits, self._count)))
-                if not self.paused and time.monotonic() - self.since > self.patience:
-                    self._give_up()
+                if self.paused or time.monotonic() - self.since <= self.patience:
+                    before = []
+                elif not before:
+                    before, asked = self._beats(), time.monotonic()
+                elif time.monotonic() - asked > self.patience / 2:
+                    line = told(before, self._beats(), self.patience)
+                    print(f"sevenfold: {line}", file=sys.stderr, flush=True)
+                    os._exit(LEFT)
         except Exception:
             return  # the others are gone, and the main thread says so
-
-    def _give_up(self) -> None:
-        before = self._beats()
-        if self._ended.wait(0.5 * self.patience) or self.step != before[self.ranks.rank].step:
-            return
-        print(f"sevenfold: {told(before, self._beats(), self.patience)}", file=sys.stderr, flush=True)
-        os._exit(LEFT)
 
     def _beats(self) -> list[Beat]:
         keys = [f"beat/{rank}" for rank in range(self.ranks.size)]
@@ -86,7 +87,7 @@ class Watch:
 
 def told(before: list[Beat], after: list[Beat], patience: float) -> str:
     """Who is waited for, in a line."""
-    silent = [rank for rank, (a, b) in enumerate(zip(before, after)) if a.count == b.count]
+    silent = [rank for rank, (a, b) in enumerate(zip(before, after)) if a.said == b.said]
     least = min(beat.step for beat in after)
     busy = [rank for rank, beat in enumerate(after) if rank not in silent and not beat.waits]
     behind = [rank for rank, beat in enumerate(after) if beat.step == least]
@@ -117,5 +118,3 @@ def standing(thread: int) -> tuple[str, bool]:
         return "nowhere", False
     call = f", in {innermost.f_code.co_name}" if innermost is not ours else ""
     return f"{os.path.basename(ours.f_code.co_filename)}:{ours.f_lineno} ({ours.f_code.co_name}{call})", waits
-
-
