@@ -22,6 +22,7 @@ from sevenfold.training.parallel.watch import Beat, told
 from sevenfold.training.recipe import device_of
 from sevenfold.training.stop import Preempted
 
+pytestmark = pytest.mark.xdist_group("ranks")
 WITHIN = 1e-10
 RECIPE = {
     "data": {"kind": "digits", "limit": 120},
