@@ -26,7 +26,7 @@ from sevenfold.core.errors import BadSample, CheckpointError
 from sevenfold.core.seeds import seed_of
 from sevenfold.core.types import Batch, Loss
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Order, Samples, gather, load
+from sevenfold.data.loader import Order, Samples, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.cached import through_pieces
@@ -281,7 +281,7 @@ def looked(
     try:
         for place in range(steps if batches is None else min(steps, batches)):
             keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
-            batch, broken, _ = gather([data[key] for key in keys])
+            batch, broken, _ = data.batch(keys)
             if bad is not None:
                 for error in broken:
                     bad.note(error)

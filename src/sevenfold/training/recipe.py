@@ -20,6 +20,7 @@ from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
 from sevenfold.training.precision import Precision
+from sevenfold.training.prepared import with_streams
 from sevenfold.training.schedule import Schedule
 from sevenfold.training.wiring import filled
 
@@ -118,7 +119,7 @@ def read_recipe(source: str | Path | dict | Recipe, overrides: Sequence[str] = (
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with data, streams, trunks and objective")
     if not isinstance(source, Recipe):
-        data = filled(data, where)
+        data = filled(with_streams(data), where)
     return part.decode(Recipe, data, where)
 
 
