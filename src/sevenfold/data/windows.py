@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.core.seeds import numpy_generator
@@ -60,43 +61,44 @@ class Windows(Samples):
         self.line, self.stream, self.seed, self.views = line, stream, seed, views
         self.length = min(length, len(line))
         self.count = len(line) // self.length
+        self._count = torch.arange(self.length)[None, :, None]
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, key: Key) -> Item:
         values, coords, segments = self._read([key])
-        return {self.stream: Tokens(values[0], coords[0], None if segments is None else segments[0])}
+        known = None if segments is None else segments[0].numpy()
+        return {self.stream: Tokens(values[0].numpy(), coords[0].numpy(), known)}
 
     def batch(self, keys: Sequence[Key]) -> tuple[Batch | None, list[BadSample], int]:
         values, coords, segments = self._read(keys)
-        known = None if segments is None else torch.from_numpy(segments)
-        stream = Stream(torch.from_numpy(values), torch.from_numpy(coords), None, known)
-        return {self.stream: stream}, [], len(keys)
+        return {self.stream: Stream(values, coords, None, segments)}, [], len(keys)
 
-    def _read(self, keys: Sequence[Key]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _read(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor, Tensor | None]:
         """values [b n], coords [b n 1], segments [b n], or None where there is one document."""
         starts, line = self._starts(np.array(keys, np.int64)), self.line
-        values = line.windows(starts, self.length)
+        values = torch.from_numpy(line.windows(starts, self.length))
         if len(line.begins) == 1:
-            return values, np.tile(np.arange(self.length), (len(starts), 1))[..., None], None
+            return values, self._count.expand(len(starts), -1, -1), None
         first = np.searchsorted(line.begins, starts, side="right") - 1
         runs = np.searchsorted(line.begins, starts + self.length, side="left") - first
         row = np.repeat(np.arange(len(starts)), runs)
         number = np.arange(len(row)) - np.repeat(np.cumsum(runs) - runs, runs)
         begin = np.maximum(line.begins[first[row] + number] - starts[row], 0) + row * self.length
-        lengths = np.diff(begin, append=values.size)
-        segments = np.repeat(number, lengths).reshape(values.shape)
-        coords = (np.arange(values.size) - np.repeat(begin, lengths)).reshape(values.shape)
-        return values, coords[..., None], segments
+        lengths = np.empty_like(begin)
+        lengths[:-1], lengths[-1] = begin[1:] - begin[:-1], values.numel() - begin[-1]
+        segments, coords = (torch.from_numpy(np.repeat(part, lengths)) for part in (number, begin))
+        torch.sub(torch.arange(values.numel()), coords, out=coords)
+        return values, coords.view(*values.shape, 1), segments.view(values.shape)
 
     def _starts(self, keys: np.ndarray) -> np.ndarray:
         epochs, places = keys.T
         starts = places * self.length
         if not self.views or self.count < 2:
             return starts
-        for epoch in np.unique(epochs).tolist():
-            starts[epochs == epoch] += _offset(self.seed, epoch, self.length)
+        for epoch in set(epochs.tolist()):
+            starts += (epochs == epoch) * _offset(self.seed, epoch, self.length)
         return np.minimum(starts, len(self.line) - self.length)
 
 

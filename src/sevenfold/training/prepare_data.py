@@ -124,7 +124,7 @@ def _stream(source: Source, field: str | None, given: Any) -> tuple[str, Modalit
     if field is not None and field not in source.fields:
         raise ConfigError(f"field: {source.no_field(field)}")
     for name in sorted(offers, key=lambda name: -offers[name].tokens):
-        made = merged(offers[name].stream, given)
+        made = _changed(offers[name].stream, given)
         usual = {key: value for key, value in made.items() if key not in ("length", "pack")}
         modality = part.decode(Modality.Config, usual, "stream").build()
         if modality.tokenizer.axes == 1 and modality.tokenizer.features is None:
@@ -132,6 +132,12 @@ def _stream(source: Source, field: str | None, given: Any) -> tuple[str, Modalit
     raise DataError(
         f"{source.config.path}: holds nothing that becomes ids in a line: its fields are {dict(source.fields)}"
     )
+
+
+def _changed(usual: dict[str, Any], given: Any) -> Any:
+    """A stream's usual settings changed as is asked: a tokenizer that is named takes nothing over from the usual one."""
+    named = isinstance(given, dict) and isinstance(given.get("tokenizer"), dict) and "kind" in given["tokenizer"]
+    return merged({name: value for name, value in usual.items() if not (named and name == "tokenizer")}, given)
 
 
 def _some(source: Source, field: str) -> Iterator[Any]:

@@ -18,15 +18,17 @@ def with_streams(data: dict[str, Any]) -> dict[str, Any]:
     settings = data.get("data")
     if not isinstance(settings, dict) or not isinstance(settings.get("kind"), str):
         return data
+    streams = data.get("streams") or {}
+    if not isinstance(streams, dict) or streams and all(isinstance(s, dict) and "kind" in s for s in streams.values()):
+        return data  # all is said; the data may be gone
     try:
-        told = find("source", settings["kind"]).told(settings)
+        source = find("source", settings["kind"])
     except (ConfigError, ImportError):
         return data  # said with its place when the recipe is decoded
+    told = source.told(settings)
     if told is None:
         return data
-    streams = data.get("streams") or {told.field: {}}
-    if not isinstance(streams, dict):
-        return data
+    streams = streams or {told.field: {}}
     reading = [name for name, given in streams.items() if _field(name, given) == told.field] or list(streams)[:1]
     return {**data, "streams": {**streams, reading[0]: merged(told.stream, streams[reading[0]])}}
 

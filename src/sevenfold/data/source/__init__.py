@@ -128,7 +128,7 @@ class Source(part.Part):
 
     @classmethod
     def told(cls, settings: Mapping[str, Any]) -> Prepared | None:
-        """What a source of these settings would say as `prepared`, if that can be told before it is built."""
+        """What a source of these settings would say as `prepared`; read before it is built. DataError as in building it."""
         return None
 
     @property

@@ -85,11 +85,8 @@ class Shards(Source):
 
     @classmethod
     def told(cls, settings: Mapping[str, Any]) -> Prepared | None:
-        try:
-            folder = Path(str(settings.get("path"))).expanduser()
-            index = read_index(folder, False)
-        except DataError:
-            return None  # said when it is built
+        folder = Path(str(settings.get("path"))).expanduser()
+        index = read_index(folder, False)
         return Prepared(index.field, index.stream, folder / "tokenizer")
 
     @property
