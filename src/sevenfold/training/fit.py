@@ -27,7 +27,7 @@ from sevenfold.core.errors import BadSample, CheckpointError
 from sevenfold.core.seeds import seed_of
 from sevenfold.core.types import Batch, Loss
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Order, Samples, gather, load
+from sevenfold.data.loader import Order, Samples, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.cached import through_pieces
@@ -345,7 +345,7 @@ def looked(
             again = place >= steps  # for company: what is sharded is asked for by all together
             place = min(place, steps - 1)
             keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
-            batch, broken, _ = gather([data[key] for key in keys])
+            batch, broken, _ = data.batch(keys)
             for error in others_bad([] if again else broken):
                 if bad is not None:
                     bad.note(error)

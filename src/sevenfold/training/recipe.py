@@ -22,6 +22,7 @@ from sevenfold.training.guard import GuardConfig
 from sevenfold.training.optimizer import Optimizer
 from sevenfold.training.parallel import Parallel, local
 from sevenfold.training.precision import Precision
+from sevenfold.training.prepared import with_streams
 from sevenfold.training.schedule import Schedule
 from sevenfold.training.wiring import filled
 
@@ -124,7 +125,7 @@ def read_recipe(source: str | Path | dict | Recipe, overrides: Sequence[str] = (
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with data, streams, trunks and objective")
     if not isinstance(source, Recipe):
-        data = filled(data, where)
+        data = filled(with_streams(data), where)
     return part.decode(Recipe, data, where)
 
 
