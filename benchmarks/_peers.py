@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from _shapes import Case
 from torch import Tensor, nn
+
+from _shapes import Case
 
 Step = Callable[[], Any]
 

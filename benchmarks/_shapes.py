@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +10,8 @@ import torch
 from sevenfold.assembly.model import Model
 from sevenfold.core.types import Batch, Stream
 from sevenfold.objective import Objective
+from sevenfold.training.allocator import keep_freed
+from sevenfold.training.compiled import compile_blocks
 from sevenfold.training.fit import take_step
 from sevenfold.training.load import objective_of
 from sevenfold.training.recipe import Recipe, read_recipe
@@ -117,9 +118,7 @@ def mae(width: int = 192, depth: int = 12, size: int = 224, heads: int = 3, rows
     return Case("mae", rows, (size // 16) ** 2, 0, "img/s", 1, recipe)
 
 
-def towers(
-    width: int = 192, depth: int = 12, size: int = 224, heads: int = 3, rows: int = 16, words: int = 32
-) -> Case:
+def towers(width: int = 192, depth: int = 12, size: int = 224, heads: int = 3, rows: int = 16, words: int = 32) -> Case:
     """A vision and a text tower, brought together by contrast."""
     text = {
         "inputs": ["text"],
@@ -204,9 +203,8 @@ def ours(case: Case, precision: str, device: str = "cpu", **train: Any) -> tuple
     optimizer = config.optimizer.build(trainable, made.cares())
     batch = {name: stream.to(device) for name, stream in batch_of(case, made.model).items()}
     if config.compile:
-        for trunk in made.model.trunks.values():
-            for block in trunk.blocks:
-                block.compile(fullgraph=True)
+        compile_blocks(made.model).__enter__()
+    keep_freed(torch.device(device))
     state = {"step": 0}
 
     def step() -> float:
@@ -215,5 +213,3 @@ def ours(case: Case, precision: str, device: str = "cpu", **train: Any) -> tuple
         return float(loss.mean)
 
     return step, made
-
-

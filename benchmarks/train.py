@@ -2,7 +2,7 @@
 
     python benchmarks/train.py [decoder decoder50k masked vit mae towers] [--precision fp32 bf16] [--compile] [--rounds 7] [--only NAME] [--busy]
 
-The same shape, batch and optimizer for everybody; ours goes through the trainer's own `take_step`, with its objective and optimizer. Each
+The same shape, batch and optimizer for everybody, a process for each; ours goes through the trainer's own `take_step`, with its objective and optimizer. Each
 round makes one step of each contender, in turn, so that what the machine does meanwhile hits all alike: ratios are those within a
 round, their median and their quartiles; the other figures are medians. The ceiling is the best matrix product in that precision, measured
 first; MFU is the model's own products by formula (three times those of a forward pass, of our objective) over time and ceiling: work
@@ -13,14 +13,20 @@ spoils figures, and ratios less; --busy measures the processor time of one threa
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+
 from _peers import PEERS, stepper
 from _shapes import CASES, Case, batch_of, ours
+
+BREATH = 0.1
+"""Seconds between two steps, until threads of the last contender stopped waiting for work."""
 
 
 def ceiling(precision: str, clock: Callable[[], float]) -> float:
@@ -34,42 +40,66 @@ def ceiling(precision: str, clock: Callable[[], float]) -> float:
     return best
 
 
+def clock_of(busy: bool) -> Callable[[], float]:
+    return time.process_time if busy else time.perf_counter
+
+
 def quartiles(values: list[float]) -> tuple[float, float, float]:
     low, middle, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return low, middle, high
 
 
-def contenders(case: Case, precision: str, compiled: bool, only: str) -> tuple[dict[str, Callable[[], Any]], float]:
-    """Name → one step, and the FLOPs of a step by our formula."""
-    found = {}
-    for compile in (False, True)[: 1 + compiled]:
-        more = ", compiled" if compile else ""
+def serve(pipe: Any, case: Case, precision: str, who: str, compile: bool, threads: int, busy: bool) -> None:
+    """One contender, in a process of its own: says that it is ready (with the FLOPs of a step, if it is ours, and the seconds of
+    the first step), then the seconds of a step whenever it is asked."""
+    torch.set_num_threads(threads)
+    clock, flops = clock_of(busy), 0.0
+    if who == "ours":
         step, objective = ours(case, precision, compile=compile)
-        found[f"ours{more}"] = step
         flops = 3.0 * objective.flops(batch_of(case, objective.model))
-        for peer, model, loss in PEERS[case.name](case):
-            if only in peer:
-                found[f"{peer}{more}"] = stepper(model, loss, precision, compile)
-    return found, flops
+    else:
+        step = next(
+            stepper(model, loss, precision, compile) for name, model, loss in PEERS[case.name](case) if name == who
+        )
+    for _ in range(2):
+        start = clock()
+        step()
+        took = clock() - start
+        if _ == 0:
+            first = took
+    pipe.send((flops, first))
+    while pipe.recv():
+        start = clock()
+        step()
+        pipe.send(clock() - start)
+
+
+def names_of(case: Case, only: str) -> list[str]:
+    """The peers of a case."""
+    with torch.device("meta"):
+        return [name for name, *_ in PEERS[case.name](case) if only in name]
 
 
 def measure(case: Case, precision: str, told: argparse.Namespace) -> None:
-    clock = time.process_time if told.busy else time.perf_counter
-    peak = ceiling(precision, clock)
-    steps, flops = contenders(case, precision, told.compile, told.only)
-    begun: dict[str, float] = {}
-    for who, step in steps.items():
-        start = clock()
-        step()
-        begun[who] = clock() - start
-        step()
-    seconds: dict[str, list[float]] = {who: [] for who in steps}
+    peak = ceiling(precision, clock_of(told.busy))
+    context, pipes, begun, flops = multiprocessing.get_context("spawn"), {}, {}, 0.0
+    for compile in (False, True)[: 1 + told.compile]:
+        for who in ["ours", *names_of(case, told.only)]:
+            here, there = context.Pipe()
+            given = (there, case, precision, who, compile, 1 if told.busy else told.threads, told.busy)
+            context.Process(target=serve, args=given, daemon=True).start()
+            label = who + ", compiled" * compile
+            pipes[label] = here
+            mine, begun[label] = here.recv()
+            flops = max(flops, mine)
+    seconds: dict[str, list[float]] = {who: [] for who in pipes}
     for turn in range(told.rounds):
-        order = list(steps) if turn % 2 == 0 else list(reversed(steps))
-        for who in order:
-            start = clock()
-            steps[who]()
-            seconds[who].append(clock() - start)
+        for who in list(pipes) if turn % 2 == 0 else list(reversed(pipes)):
+            time.sleep(BREATH)
+            pipes[who].send(True)
+            seconds[who].append(pipes[who].recv())
+    for pipe in pipes.values():
+        pipe.send(False)
     print(f"\n{case.name}, {precision}: {case.rows} rows a step; ceiling {peak / 1e9:.0f} GFLOP/s\n")
     print(f"| | {case.unit} | MFU | ours over it (quartiles) | first step |\n|---|---|---|---|---|")
     for who, times in seconds.items():
@@ -94,10 +124,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only peers whose name has this in it")
     told = parser.parse_args()
     torch.set_num_threads(1 if told.busy else told.threads)
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
     try:
-        import transformers
-
-        transformers.logging.set_verbosity_error()
+        import transformers  # noqa: F401
     except ImportError:
         raise SystemExit("transformers is not installed: pip install 'sevenfold[bench]'") from None
     for name in told.cases:

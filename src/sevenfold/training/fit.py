@@ -29,7 +29,9 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, gather, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
+from sevenfold.training.allocator import keep_freed
 from sevenfold.training.cached import through_pieces
+from sevenfold.training.compiled import compile_blocks
 from sevenfold.training.log import Bar, Log
 from sevenfold.training.precision import autocast, peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
@@ -75,6 +77,7 @@ def fit(
     """
     with ExitStack() as ends:
         device = device_of(config.device)
+        keep_freed(device)
         precision = resolve(config.precision, device)
         objective.to(device).train()
         trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
@@ -96,11 +99,8 @@ def fit(
                 told.say(f"resuming after step {start} from {restored.path}")
         told.begin(start)
         log = ends.enter_context(closing(Log(folder, start)))
-        if config.compile:  # shapes may depend on data: how many tokens an expert gets
-            ends.enter_context(torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True))
-            for trunk in objective.model.trunks.values():
-                for block in trunk.blocks:
-                    block.compile(fullgraph=True)
+        if config.compile:
+            ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None
         order = Order(len(train), config.batch, seed, start, config.steps)
         peak = peak_flops(device, precision)
