@@ -30,7 +30,9 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
+from sevenfold.training.allocator import keep_freed
 from sevenfold.training.cached import through_pieces
+from sevenfold.training.compiled import compile_blocks
 from sevenfold.training.guard import Guard, finite
 from sevenfold.training.log import Bar, Log, Silent
 from sevenfold.training.parallel import Parallel
@@ -84,6 +86,7 @@ def fit(
     """
     with ExitStack() as ends:
         device = device_of(config.device)
+        keep_freed(device)
         precision = resolve(config.precision, device)
         mesh, others = ranks.mesh(), ranks.data()
         objective.to(device).train()
@@ -111,11 +114,8 @@ def fit(
                 told.say(f"resuming after step {start} from {restored.path}")
         told.begin(start)
         log = ends.enter_context(closing(Log(folder if mesh.every.first else None, start)))
-        if config.compile:  # shapes may depend on data: how many tokens an expert gets
-            ends.enter_context(torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True))
-            for trunk in objective.model.trunks.values():
-                for block in trunk.blocks:
-                    block.compile(fullgraph=True)
+        if config.compile:
+            ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None
         size = config.batch
         peak = peak_flops(device, precision)
