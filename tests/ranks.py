@@ -25,13 +25,14 @@ from sevenfold.core.rooms import kinds
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, gather
 from sevenfold.training import checkpoint
-from sevenfold.training.fit import fit, take_step
+from sevenfold.training.fit import fit
 from sevenfold.training.log import Log
 from sevenfold.training.parallel import Parallel, joined
 from sevenfold.training.parallel.gradients import Gradients, own, whole
 from sevenfold.training.parallel.rows import of_all
 from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.recipe import TrainConfig
+from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted
 
 ROWS, STEPS = 8, 3
