@@ -16,18 +16,21 @@ from typing import Any
 import torch
 
 import sevenfold as sf
+from sevenfold.assembly.trunk import Trunk
 from sevenfold.cli import main as main_of
 from sevenfold.conformance.objective import _ready
 from sevenfold.core import ranks
 from sevenfold.core.errors import BadSample
+from sevenfold.core.part import find
 from sevenfold.core.ranks import Mesh
 from sevenfold.core.rooms import kinds
+from sevenfold.core.types import Stream
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, gather
 from sevenfold.training import checkpoint
 from sevenfold.training.fit import fit
 from sevenfold.training.log import Log
-from sevenfold.training.parallel import Parallel, joined
+from sevenfold.training.parallel import Parallel, _mesh, joined
 from sevenfold.training.parallel.gradients import Gradients, own, whole
 from sevenfold.training.parallel.rows import of_all
 from sevenfold.training.parallel.sharding import shard
@@ -46,12 +49,11 @@ def learned(kind: str, rows: slice, sharded: bool = False, accumulate: int = 1) 
     """Parameters, buffers and losses after some steps in float64 on some rows of the same batches."""
     ready = _ready(kind)
     objective = copy.deepcopy(ready.objective).double().train()
-    others = ranks.data()
     if sharded:
-        shard(objective, others)
+        shard(objective, ranks.mesh().every)
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     optimizer = SETTINGS.optimizer.build(trainable, objective.cares())
-    gradients, losses = Gradients(trainable.values(), others), []
+    gradients, losses = Gradients(trainable.values(), ranks.mesh().every), []
     settings = SETTINGS.replace(accumulate=accumulate)
     for step in range(STEPS):
         items = [ready.train[0, (step * ROWS + place) % len(ready.train)] for place in range(ROWS)[rows]]
@@ -96,6 +98,40 @@ def objectives(kind: str) -> Found:
 def in_pieces(kind: str) -> Found:
     """The same with `accumulate`."""
     return apart(learned(kind, mine(), accumulate=2), alone(kind))
+
+
+def spread(kind: str) -> Found:
+    """The same with the tokens of each row spread, and of shares besides."""
+    with ranks.within(_mesh(Parallel(sequence=ranks.mesh().every.size), torch.device("cpu"))):
+        both = [learned(kind, slice(0, ROWS), sharded) for sharded in (False, True)]
+    wanted = alone(kind)
+    return {f"{name}{place}": error for place, found in enumerate(both) for name, error in apart(found, wanted).items()}
+
+
+def places(kind: str) -> Found:
+    """A trunk whose tokens are spread, beside one: windows, packed rows, padding, an odd number of tokens."""
+    config = Trunk.Config.model_validate(
+        {
+            "inputs": ["text"],
+            "width": 32,
+            "depth": 2,
+            "position": kind,
+            "mask": {"causal": kind != "relative_bias", "window": 5},
+        }
+    )
+    torch.manual_seed(0)
+    trunk = Trunk(config, {"text": find("modality", "text").Config().build()}, {}).double()
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randint(4, 200, (3, 13), generator=draw)
+    coords = torch.arange(13)[None, :, None].expand(3, -1, -1)
+    segments = (torch.arange(13) > 6).long().expand(3, -1)
+    valid = torch.arange(13)[None] < torch.tensor([13, 9, 11])[:, None]
+    stream = Stream(values, coords, valid, segments)
+    with ranks.within(Mesh()):
+        wanted = trunk({"text": stream}).x
+    with ranks.within(_mesh(Parallel(sequence=ranks.mesh().every.size), torch.device("cpu"))):
+        found = trunk({"text": stream}).x
+    return {"x": float((found - wanted)[valid].abs().max().detach()), "size": float(wanted.detach().abs().max())}
 
 
 def shares(kind: str) -> Found:
@@ -230,6 +266,8 @@ def quiet(line: str) -> None:
 CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "objectives": (objectives, list(kinds("objective"))),
     "in_pieces": (in_pieces, ["simclr", "infonce", "vicreg", "masked_token"]),
+    "spread": (spread, ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"]),
+    "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),
     "nan": (nan, ["last"]),
     "command": (command, ["train"]),

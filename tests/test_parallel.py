@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 import sevenfold as sf
+from sevenfold.assembly.spread import check_spread
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Order
 from sevenfold.training.parallel import Parallel, joined
 from sevenfold.training.parallel.watch import Beat, told
-from sevenfold.training.recipe import device_of
+from sevenfold.training.prepare import prepare
+from sevenfold.training.recipe import device_of, read_recipe
 from sevenfold.training.stop import Preempted
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -93,6 +95,19 @@ def test_so_they_do_with_batches_in_pieces(found, kind):
 def test_so_they_do_with_weights_in_shares(found, kind):
     for name, error in case(found, f"shares/{kind}").items():
         assert error < WITHIN, (name, error)
+
+
+@pytest.mark.parametrize("kind", ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"])
+def test_so_they_do_with_the_tokens_of_a_row_spread(found, kind):
+    """And with weights in shares besides."""
+    for name, error in case(found, f"spread/{kind}").items():
+        assert error < WITHIN, (name, error)
+
+
+@pytest.mark.parametrize("kind", ["rotary", "alibi", "learned", "relative_bias"])
+def test_spread_tokens_know_where_they_stand(found, kind):
+    facts = case(found, f"places/{kind}")
+    assert facts["x"] < WITHIN and facts["size"] > 0.1
 
 
 def test_each_has_its_share_and_a_checkpoint_knows_nothing_of_it(found):
@@ -181,11 +196,18 @@ def test_the_command_line_of_two_processes(found):
 
 
 def test_what_cannot_be_shared_out(monkeypatch):
-    with pytest.raises(ConfigError, match="needs more than one process"), joined(Parallel(tensor=2), device_of("cpu")):
+    with (
+        pytest.raises(ConfigError, match="needs more than one process"),
+        joined(Parallel(sequence=2), device_of("cpu")),
+    ):
         pass
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="3 processes"), joined(Parallel(sequence=2), device_of("cpu")):
         pass
     monkeypatch.setenv("WORLD_SIZE", "1")
+    recurrent = copy.deepcopy(RECIPE)
+    recurrent["trunks"]["lm"]["block"] = {"mixer": "min_gru"}
+    with pytest.raises(ConfigError, match="parallel.sequence: 'min_gru'"):
+        check_spread(prepare(read_recipe(recurrent)).model)
     with pytest.raises(ConfigError, match="train.batch"):
         Order(10, 2, 0, 0, 3, part=(0, 4))

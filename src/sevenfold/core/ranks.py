@@ -57,6 +57,10 @@ class Ranks(NamedTuple):
         found: Tensor = _Rows.apply(x, self)
         return found
 
+    def along(self, x: Tensor, axis: int) -> Tensor:
+        """The parts of all ranks end to end along an axis, in the order of ranks."""
+        return self.rows(x.movedim(axis, 0).contiguous()).movedim(0, axis)
+
     # Without
     def added(self, x: Tensor) -> Tensor:
         """The sum over ranks, without a gradient."""
@@ -163,12 +167,11 @@ class Elsewhere(SevenfoldError):
 
 
 class Mesh(NamedTuple):
-    """The groups that a process is in: of those that have other rows, of those that have other tokens of the same rows, of
-    those that have other channels."""
+    """The groups that a process is in: of those that have other rows, of those that have other tokens of the same rows, and of
+    all."""
 
     data: Ranks = Ranks()
     sequence: Ranks = Ranks()
-    tensor: Ranks = Ranks()
     every: Ranks = Ranks()
 
 

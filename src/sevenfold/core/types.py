@@ -112,6 +112,7 @@ class Hidden(NamedTuple):
     places     [b n] int: tokens of lower numbers are read first, those of one number as they stand (an input that is
                spliced into another); None: all as they stand
     elsewhere  (angles, bias) of each position that blocks have of their own, in place of the trunk's; None: none has one
+    whole      where the tokens of a row are spread over processes, the Hidden of all of them, of which these begin at `begin`
     """
 
     x: Tensor
@@ -129,6 +130,8 @@ class Hidden(NamedTuple):
     streams: Tensor | None = None
     places: Tensor | None = None
     elsewhere: tuple[tuple[dict[int, tuple[Tensor, Tensor]] | None, Bias | None], ...] | None = None
+    whole: Any = None
+    begin: int = 0
 
     def of(self, name: str) -> Hidden:
         """The part that came from one stream (or `tokens`: class and register tokens)."""
@@ -186,6 +189,8 @@ class Loss(NamedTuple):
 
     def share(self, size: int) -> Loss:
         """One of `size` equal parts of it."""
+        if size == 1:
+            return self
         terms = {name: (total / size, count / size) for name, (total, count) in self.terms.items()}
         return self._replace(total=self.total / size, count=self.count / size, terms=terms)
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sevenfold.assembly.model import to_device
+from sevenfold.assembly.spread import check_spread
 from sevenfold.core import ranks
 from sevenfold.core.errors import BadSample, CheckpointError
 from sevenfold.data.bad import BadSamples
@@ -87,12 +88,14 @@ def fit(
         precision = resolve(config.precision, device)
         mesh, others = ranks.mesh(), ranks.data()
         objective.to(device).train()
-        if parallel.shard and not others.alone:
-            shard(objective, others)
+        if not mesh.sequence.alone:
+            check_spread(objective.model)
+        if parallel.shard and not mesh.every.alone:
+            shard(objective, mesh.every)
         trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         optimizer, schedule = config.optimizer.build(trainable, objective.cares()), config.schedule.build()
         bad = BadSamples(1.0) if bad is None else bad
-        gradients = ends.enter_context(closing(Gradients(trainable.values(), others)))
+        gradients = ends.enter_context(closing(Gradients(trainable.values(), mesh.every)))
         told = ends.enter_context(closing(Bar(config.steps, bar, objective.watched) if mesh.every.first else Silent()))
         guard = Guard(config.guard)
         start = skipped = 0
@@ -120,7 +123,7 @@ def fit(
         began = time.perf_counter()
 
         def save(step: int) -> None:
-            if others.any(any(not torch.isfinite(own(p)).all() for p in trainable.values())):
+            if mesh.every.any(any(not torch.isfinite(own(p)).all() for p in trainable.values())):
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
             if folder is not None and step != saved:
                 state, spared = guard.state(), guard.good
@@ -199,7 +202,7 @@ def fit(
                 regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
                 due = last or regular or bool(stopped)
                 if due:
-                    guard.weigh(others.every(all(torch.isfinite(own(p)).all() for p in trainable.values())))
+                    guard.weigh(mesh.every.every(all(torch.isfinite(own(p)).all() for p in trainable.values())))
                 if guard.lost:
                     to = guard.go_back(step, None if folder is None else back)
                     told.say(f"going back from step {step} to {to}, and on with other data: {guard.why}")

@@ -116,7 +116,7 @@ def _train(
         f"parameters, {len(ready.train_items):,} training and {len(ready.held_out_items):,} held-out samples, "
         f"{settings.steps} steps of {settings.batch}")  # fmt: skip
     pictures: list[str] = []
-    apart = given.parallel.shard and not ranks.data().alone
+    apart = given.parallel.shard and not every.alone
 
     def looked(step: int) -> None:
         if every.first and not apart:

@@ -75,7 +75,7 @@ def take_step(
     parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
     if parameters:
         torch._foreach_div_([own(p.grad) for p in parameters], float(count.clamp(min=1)))
-    norm = clip(parameters, config.clip, ranks.data())
+    norm = clip(parameters, config.clip, ranks.mesh().every)
     ok = accepts(float(total) / max(float(count), 1.0), norm)
     if ok:
         optimizer.step(factor)

@@ -21,20 +21,21 @@ def together(
 
     Where a process is left without a row, all rows are shared out anew; None for all where there are fewer than processes.
     """
-    others = ranks.data()
-    signal = stop[0] if stop else 0
+    mesh, signal = ranks.mesh(), stop[0] if stop else 0
+    others = mesh.data
+    signal = max(number for (number,) in mesh.every.numbers([signal]))
     if others.alone:
         return batch, list(broken), signal
     rows = 0 if batch is None else len(next(iter(batch.values())).values)
-    said = others.numbers([rows, len(broken), signal])
-    bad = others_bad(broken) if any(found for _, found, _ in said) else []
-    counts = [count for count, _, _ in said]
+    said = others.numbers([rows, len(broken)])
+    bad = others_bad(broken) if any(found for _, found in said) else []
+    counts = [count for count, _ in said]
     if not all(counts):
         whole, _ = others.batch(batch)
         low, high = (place * sum(counts) // others.size for place in (others.rank, others.rank + 1))
         enough = sum(counts) >= others.size
         batch = {name: stream.rows(slice(low, high)) for name, stream in whole.items()} if enough else None
-    return batch, bad, max(number for _, _, number in said)
+    return batch, bad, signal
 
 
 def others_bad(broken: Sequence[BadSample]) -> list[BadSample]:
