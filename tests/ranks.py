@@ -241,14 +241,15 @@ def layout(kind: str) -> Found:
             gradients = Gradients(trainable.values(), ranks.data())
             batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
             take_step(objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
-            checkpoint.save(run, 1, objective, optimizer)
+            checkpoint.write(run, checkpoint.snapshot(1, objective, optimizer), ranks.mesh().every)
             own_share = sum(own(p).numel() for p in trainable.values()) / sum(p.numel() for p in trainable.values())
         else:
             checkpoint.restore(run, objective, optimizer, quiet)
         both = {**objective.state_dict(), **optimizer.tensors()}
         states.append({name: whole(x.detach()) for name, x in both.items()})
     same = states[0].keys() == states[1].keys() and all(torch.equal(states[0][n], states[1][n]) for n in states[0])
-    return {"same": same, "share": own_share, "tensors": len(states[0])}
+    names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    return {"same": same, "share": own_share, "tensors": len(states[0]), "files": names}
 
 
 def command(kind: str) -> Found:

@@ -39,6 +39,7 @@ from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.parallel.watch import Watch
 from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
+from sevenfold.training.saving import Saver
 from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted, stopping
 
@@ -100,13 +101,14 @@ def fit(
         guard = Guard(config.guard)
         start = skipped = 0
         saved = -1
-        if folder is not None:
+        saver = None if folder is None else ends.enter_context(Saver(folder, mesh.every, config.keep))
+        if folder is not None and saver is not None:
             mesh.every.once(partial(checkpoint.sweep, folder))
             if checkpoint.listed(folder):
                 if not resume:
                     raise CheckpointError(f"{folder}: already holds checkpoints: resume, or choose another folder")
                 restored = checkpoint.restore(folder, objective, optimizer, told.say)
-                start = saved = restored.step
+                start = saved = saver.done = restored.step
                 skipped = restored.skipped
                 guard.restore(restored.guard, str(restored.path))
                 for where, why in restored.bad:
@@ -125,12 +127,17 @@ def fit(
         def save(step: int) -> None:
             if mesh.every.any(any(not torch.isfinite(own(p)).all() for p in trainable.values())):
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
-            if folder is not None and step != saved:
-                state, spared = guard.state(), guard.good
-                checkpoint.save(folder, step, objective, optimizer, skipped, bad.listed, config.keep, state, spared)
+            if saver is not None and step != saved:
+                taken = checkpoint.snapshot(step, objective, optimizer, skipped, bad.listed, guard.state())
+                saver.start(taken, guard.good)
+
+        def written() -> None:
+            if saver is not None:
+                saver.wait()
 
         def back(most: int) -> int:
             assert folder is not None
+            written()
             found = checkpoint.restore(folder, objective, optimizer, told.say, most)
             guard.restore(found.guard, str(found.path))
             return found.step
@@ -152,9 +159,14 @@ def fit(
         how = f"; continue with: sevenfold train {folder} --resume" if folder is not None else ""
         step, wrong_for = start, 0
         turned: dict[str, Any] = {}
-        with stopping(lambda: f"in step {step + 1}, which did not end in time; saved is step {saved}{how}") as stop:
+        with stopping(
+            lambda: (
+                f"in step {step + 1}, which did not end in time; saved is step {saved if saver is None else saver.done}{how}"
+            )
+        ) as stop:
             if saved < 0:
                 save(0)
+                written()  # before loader processes are made
                 saved = 0
             waiting = time.perf_counter()
             for batch, broken, _ in guard.through(feed):
@@ -222,9 +234,11 @@ def fit(
                     saved = step
                 if stopped:
                     name = signal.Signals(stopped).name
+                    written()
                     done = ", saved" if folder is not None else ""
                     raise Preempted(f"stopped by {name} after step {step} of {config.steps}{done}{how}", stopped)
                 waiting = time.perf_counter()
+        written()
         objective.product()  # in no checkpoint: what is trained goes on from the weights that were trained
         found = look(step, None, final=True)
         told.say(_line(step, config.steps, {}, found, began, start))
