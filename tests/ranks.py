@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 import sevenfold as sf
 from sevenfold.assembly.trunk import Trunk
@@ -28,10 +29,13 @@ from sevenfold.core.types import Stream
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, gather
 from sevenfold.training import checkpoint
+from sevenfold.training.estimate import estimate, shape
 from sevenfold.training.fit import fit
+from sevenfold.training.hardware import Hardware
 from sevenfold.training.log import Log
 from sevenfold.training.parallel import Parallel, _mesh, joined
 from sevenfold.training.parallel.gradients import Gradients, own, whole
+from sevenfold.training.parallel.layout import layouts
 from sevenfold.training.parallel.rows import of_all
 from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.recipe import TrainConfig
@@ -260,6 +264,28 @@ def command(kind: str) -> Found:
     return {"codes": ranks.mesh().every.told([code, wrong])}
 
 
+def sent(kind: str) -> Found:
+    """What is sent in a step, beside what the plan says."""
+    inner, counted = dist.all_reduce, [0]
+
+    def count(tensor: torch.Tensor, *more: Any, **settings: Any) -> Any:
+        counted[0] += tensor.nbytes * (tensor.numel() > 200)  # not what is agreed on
+        return inner(tensor, *more, **settings)
+
+    ready = copy.deepcopy(_ready(kind))
+    trainable = {name: p for name, p in ready.objective.named_parameters() if p.requires_grad}
+    optimizer = SETTINGS.optimizer.build(trainable, ready.objective.cares())
+    gradients = Gradients(trainable.values(), ranks.mesh().every)
+    batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
+    dist.all_reduce = count
+    take_step(ready.objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
+    dist.all_reduce = inner
+    size = ranks.mesh().every.size
+    alone = estimate(ready.objective, shape(ready), SETTINGS, "fp32", Hardware.named("h100"))
+    rows, shard_ = layouts(alone, Hardware.named("h100"), size)
+    return {"counted": 2 * (size - 1) / size * counted[0], "rows": rows.sent, "shard": shard_.sent}
+
+
 def quiet(line: str) -> None:
     pass
 
@@ -272,6 +298,7 @@ CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "holes": (holes, ["0", "1"]),
     "nan": (nan, ["last"]),
     "command": (command, ["train"]),
+    "sent": (sent, ["next_token"]),
     "layout": (layout, ["shares"]),
     "elastic": (elastic, ["rows", "shares"]),
     "shares": (shares, ["next_token", "masked_token", "simclr", "byol", "dinov2", "infonce", "mae"]),

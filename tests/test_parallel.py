@@ -18,7 +18,10 @@ from sevenfold.assembly.spread import check_spread
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Order
+from sevenfold.training.estimate import estimate, shape
+from sevenfold.training.hardware import Hardware
 from sevenfold.training.parallel import Parallel, joined
+from sevenfold.training.parallel.layout import layouts
 from sevenfold.training.parallel.watch import Beat, told
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import device_of, read_recipe
@@ -149,6 +152,24 @@ def test_a_run_goes_on_with_another_number_of_processes(found, one, kind, tmp_pa
     assert went_on.loss == pytest.approx(one.loss, rel=1e-6), "two processes, then one"
     losses = [record["loss"] for record in one.log if "loss" in record]
     assert facts["logged"] == pytest.approx(losses, rel=1e-6)
+
+
+def test_what_is_sent_is_what_the_plan_says(found):
+    facts = case(found, "sent/next_token")
+    assert facts["rows"] == pytest.approx(facts["counted"], rel=1e-3)
+    assert facts["shard"] == pytest.approx(1.5 * facts["counted"], rel=1e-3)
+
+
+def test_the_plan_of_many():
+    """More processes: shares get smaller, what rows need does not; nobody is busier than he is."""
+    made = prepare(read_recipe(copy.deepcopy(RECIPE)))
+    alone = estimate(made.objective, shape(made), made.recipe.train, "bf16", Hardware.named("h100"))
+    few, many = (layouts(alone, Hardware.named("h100"), count, 4) for count in (8, 1024))
+    assert [way.way for way in few] == ["rows", "shard", "shard, sequence 4"]
+    assert few[0].memory == many[0].memory == alone.peak
+    assert many[1].memory < few[1].memory < few[0].memory and few[2].memory < few[1].memory
+    assert all(0 < way.efficiency <= 1 and way.seconds > 0 for way in (*few, *many))
+    assert many[0].efficiency < 1, "a tiny model only talks"
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
