@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.mixing import Mixer, Project, allowed, default_heads
+from sevenfold.blocks.mixing._documents import within
 from sevenfold.blocks.mixing.cache import Cache, Kept, cache_of
 from sevenfold.blocks.projection import Projection
 from sevenfold.core.errors import ConfigError
@@ -96,6 +97,16 @@ class Attention(Mixer):
         """What scores are multiplied by."""
         return (self.config.scale or self.head_width**-0.5) * self.score_scale
 
+    @property
+    def _own_scale(self) -> float | None:
+        """The same; None where it is the kernels' own."""
+        return None if self.config.scale is None and self.score_scale == 1 else self._scale
+
+    @property
+    def _dropout(self) -> float:
+        """The share of weights that is dropped now."""
+        return self.config.dropout if self.training else 0.0
+
     def _narrowed(self, mask: Mask) -> Mask:
         """The mask with its own window, where that is narrower."""
         own = self.config.window
@@ -128,6 +139,10 @@ class Attention(Mixer):
     def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008
         q, k, v = self._heads(hidden)
         mask = self._narrowed(mask)
+        if mask.window is None and mask.prefix is None and hidden.bias is None and hidden.segments is not None:
+            apart = within(self._attend, q, k, v, hidden, mask.causal, self._own_scale, self._dropout)
+            if apart is not None:
+                return self.out(apart.transpose(1, 2).flatten(2))
         plain = hidden.valid is None and hidden.segments is None and mask.window is None and mask.prefix is None
         causal = mask.causal and plain and hidden.bias is None
         seen = None if causal else allowed(hidden, mask)
@@ -143,8 +158,8 @@ class Attention(Mixer):
             v,
             attn_mask=seen,
             is_causal=causal,
-            dropout_p=self.config.dropout if self.training else 0.0,
-            scale=None if self.config.scale is None and self.score_scale == 1 else self._scale,
+            dropout_p=self._dropout,
+            scale=self._own_scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
 
