@@ -184,6 +184,11 @@ class Loss(NamedTuple):
         terms = {**self.terms, "balance": (extra.detach(), self.count)}
         return self._replace(total=self.total + extra, terms=terms)
 
+    def share(self, size: int) -> Loss:
+        """One of `size` equal parts of it."""
+        terms = {name: (total / size, count / size) for name, (total, count) in self.terms.items()}
+        return self._replace(total=self.total / size, count=self.count / size, terms=terms)
+
 
 def wide(x: Tensor) -> Tensor:
     """x in float32, or in float64 if it is that already: for sums and recurrences that bf16 cannot hold."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sevenfold.core.errors import BadSample, DataError
+from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.core.seeds import numpy_generator, torch_generator
 from sevenfold.core.types import Batch, Tokens
 from sevenfold.data.bad import ENOUGH, BadSamples
@@ -143,8 +143,24 @@ def look_through(items: Items, share: float) -> None:
 class Order(Sampler[list[Key]]):
     """Which samples make up each step's batch, from step `start` to `steps`, without any state."""
 
-    def __init__(self, size: int, batch: int, seed: int, start: int, steps: int, shuffle: bool = True):
+    def __init__(
+        self,
+        size: int,
+        batch: int,
+        seed: int,
+        start: int,
+        steps: int,
+        shuffle: bool = True,
+        part: tuple[int, int] = (0, 1),
+    ):
+        """`part`: which of how many equal parts of each batch."""
         super().__init__()
+        rank, ranks = part
+        if batch < ranks:
+            raise ConfigError(
+                f"train.batch: {batch} rows cannot be shared out over {ranks} processes: at least {ranks}"
+            )
+        self.low, self.high = rank * batch // ranks, (rank + 1) * batch // ranks
         self.size, self.batch, self.seed, self.start, self.steps = size, batch, seed, start, steps
         self.shuffle = shuffle
 
@@ -153,7 +169,7 @@ class Order(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         for step in range(self.start, self.steps):
-            yield [self.key(place) for place in range(step * self.batch, (step + 1) * self.batch)]
+            yield [self.key(step * self.batch + place) for place in range(self.low, self.high)]
 
     def key(self, place: int) -> Key:
         epoch, rest = divmod(place, self.size)
@@ -173,9 +189,11 @@ def gather(found: Sequence[Item | BadSample]) -> Fetched:
 
 
 def _leave_signals(worker: int) -> None:
-    """A signal to the whole process group is for the trainer, which ends its loader processes itself."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """A signal to the whole process group is for the trainer, which ends its loader processes itself: by SIGTERM, if one does
+    not end when it is told. So the first one of it may be the group's, and the second is not."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def _as_it_is(fetched: Any) -> Any:

@@ -18,7 +18,9 @@ from sevenfold.data.source import Source
 from sevenfold.family import Family
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
+from sevenfold.training.guard import GuardConfig
 from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.parallel import Parallel, local
 from sevenfold.training.precision import Precision
 from sevenfold.training.prepared import with_streams
 from sevenfold.training.schedule import Schedule
@@ -43,6 +45,8 @@ class TrainConfig(part.Config):
     """How the learning rate moves."""
     clip: float = Field(1.0, gt=0)
     """The largest gradient norm."""
+    guard: GuardConfig = GuardConfig()
+    """What is done about steps that would harm the weights."""
     precision: Precision = "auto"
     """bf16, fp32, or auto: bf16 where the processor multiplies it."""
     compile: bool = False
@@ -87,6 +91,8 @@ class Recipe(part.Config):
     """What is learned."""
     train: TrainConfig = TrainConfig()
     """How."""
+    parallel: Parallel = Parallel()
+    """How several processes share the work, where there are several (torchrun). Nothing of what is learned depends on it."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Of everything random."""
 
@@ -138,7 +144,7 @@ def shipped(name: str) -> Path | None:
 def device_of(name: str | None) -> torch.device:
     """The device asked for, or the best there is."""
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = local(torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu")))
     except RuntimeError as error:
         raise ConfigError(f"train.device: {str(error).splitlines()[0]}") from None
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.attention.varlen
 from torch import Tensor
 
 from sevenfold.core.types import Hidden
@@ -21,12 +22,8 @@ SHORTEST = 16
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
 """(q, k, v, mask, causal) → y, all [b h n d_h]."""
 
-try:
-    from torch.nn.attention.varlen import varlen_attn as flash
-
-    FLASH = "window_size" in inspect.signature(flash).parameters
-except ImportError:
-    FLASH = False
+flash: Any = getattr(torch.nn.attention.varlen, "varlen_attn", None)
+FLASH = flash is not None and "window_size" in inspect.signature(flash).parameters
 
 
 def within(

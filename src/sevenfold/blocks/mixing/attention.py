@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.blocks.mixing import Mixer, Project, allowed, default_heads
+from sevenfold.blocks.mixing import Mixer, Project, _rows, allowed, default_heads
 from sevenfold.blocks.mixing._documents import within
 from sevenfold.blocks.mixing.cache import Cache, Kept, cache_of
 from sevenfold.blocks.projection import Projection
@@ -152,6 +152,9 @@ class Attention(Mixer):
         return self.out(y.transpose(1, 2).flatten(2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, causal: bool = False) -> Tensor:
+        plain = seen is None or seen.dtype == torch.bool
+        if plain and not self._dropout and q.shape[1] == k.shape[1] and _rows.pays(q, k):
+            return _rows.attend(q, k, v, self._scale, causal, seen)
         return F.scaled_dot_product_attention(
             q,
             k,
