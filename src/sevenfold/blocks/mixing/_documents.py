@@ -7,23 +7,31 @@ of a few tokens, float32 on CUDA), there is the mask.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
-import torch.nn.attention.varlen
 from torch import Tensor
 
 from sevenfold.core.types import Hidden
 
 SHORTEST = 16
 """Tokens that documents have on average, at least: below, calling the kernel for each takes longer than the mask."""
-Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool], Tensor]
+Attend = Callable[..., Tensor]
 """(q, k, v, mask, causal) → y, all [b h n d_h]."""
 
-flash: Any = getattr(torch.nn.attention.varlen, "varlen_attn", None)
-FLASH = flash is not None and "window_size" in inspect.signature(flash).parameters
+
+@cache
+def flash() -> Any | None:
+    """PyTorch's flash attention for sequences of unequal length, if this version has it; not imported before (seconds)."""
+    try:
+        found = importlib.import_module("torch.nn.attention.varlen").varlen_attn
+    except (ImportError, AttributeError):
+        return None
+    return found if "window_size" in inspect.signature(found).parameters else None
 
 
 def within(
@@ -34,7 +42,8 @@ def within(
     if hidden.segments is None or hidden.streams is not None:
         return None
     if q.is_cuda:
-        if FLASH and not dropout and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] <= 256:
+        fits = not dropout and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] <= 256
+        if fits and flash() is not None:
             return _flash(q, k, v, hidden, causal, scale)
         return None
     if torch.compiler.is_compiling() or q.device.type != "cpu":
@@ -73,13 +82,14 @@ def _first(marks: Tensor) -> Tensor:
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, hidden: Hidden, causal: bool, scale: float | None) -> Tensor:
-    first, longest = _first(_marked(hidden)), q.shape[2]
+    kernel, first, longest = flash(), _first(_marked(hidden)), q.shape[2]
+    assert kernel is not None
     ends = first.new_full((1,), first.numel(), dtype=torch.int32)
     places = torch.cat([first.flatten().nonzero()[:, 0].int(), ends])
     settings: dict[str, Any] = {"scale": scale, "window_size": (-1, 0) if causal else (-1, -1)}
     if q.shape[1] != k.shape[1]:
         settings["enable_gqa"] = True
-    y = flash(*map(_line, (q, k, v)), places, places, longest, longest, **settings)
+    y = kernel(*map(_line, (q, k, v)), places, places, longest, longest, **settings)
     return _rows(y, q)
 
 
