@@ -112,6 +112,8 @@ class Hidden(NamedTuple):
     places     [b n] int: tokens of lower numbers are read first, those of one number as they stand (an input that is
                spliced into another); None: all as they stand
     elsewhere  (angles, bias) of each position that blocks have of their own, in place of the trunk's; None: none has one
+    documents  [k+1] int32: where each segment begins in the rows laid end to end, padding being one too, and where the last ends;
+               made once by the trunk. None: there are none, or one is not in one piece
     """
 
     x: Tensor
@@ -129,6 +131,7 @@ class Hidden(NamedTuple):
     streams: Tensor | None = None
     places: Tensor | None = None
     elsewhere: tuple[tuple[dict[int, tuple[Tensor, Tensor]] | None, Bias | None], ...] | None = None
+    documents: Tensor | None = None
 
     def of(self, name: str) -> Hidden:
         """The part that came from one stream (or `tokens`: class and register tokens)."""
@@ -143,7 +146,8 @@ class Hidden(NamedTuple):
         return Hidden(x, *self[1:])
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Hidden:
-        """With what `change` makes of x, and of coords, valid, segments, frames, streams and places where they are there."""
+        """With what `change` makes of x, and of coords, valid, segments, frames, streams and places where they are there;
+        without `documents`."""
         coords = None if self.coords is None else change(self.coords)
         valid = None if self.valid is None else change(self.valid)
         segments = None if self.segments is None else change(self.segments)
@@ -158,6 +162,7 @@ class Hidden(NamedTuple):
             frames=frames,
             streams=streams,
             places=places,
+            documents=None,
         )
 
 

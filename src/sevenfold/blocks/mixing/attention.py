@@ -139,7 +139,7 @@ class Attention(Mixer):
     def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008
         q, k, v = self._heads(hidden)
         mask = self._narrowed(mask)
-        if mask.window is None and mask.prefix is None and hidden.bias is None and hidden.segments is not None:
+        if mask.window is None and mask.prefix is None and hidden.bias is None:
             apart = within(self._attend, q, k, v, hidden, mask.causal, self._own_scale, self._dropout)
             if apart is not None:
                 return self.out(apart.transpose(1, 2).flatten(2))
