@@ -37,7 +37,8 @@ def spread(hidden: Hidden) -> Hidden:
         (None if turned is None else {w: (cut(a), cut(b)) for w, (a, b) in turned.items()}, bias)
         for turned, bias in hidden.elsewhere
     )
-    return hidden.each(cut)._replace(angles=angles, elsewhere=elsewhere, whole=hidden, begin=begin)
+    cut_up = hidden.each(cut)._replace(angles=angles, elsewhere=elsewhere, documents=None)
+    return cut_up._replace(whole=hidden, begin=begin)
 
 
 def gathered(x: Tensor, hidden: Hidden) -> Tensor:

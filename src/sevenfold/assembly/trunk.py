@@ -43,6 +43,7 @@ from sevenfold.assembly.splice import splice_of
 from sevenfold.assembly.spread import gathered, spread
 from sevenfold.assembly.standing import own_positions, standing
 from sevenfold.assembly.stepping import Stepping
+from sevenfold.blocks.mixing import documents
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.position import Position
 from sevenfold.core import part
@@ -288,7 +289,7 @@ class Trunk(Stepping):
         if hidden.places is not None or (hidden.valid is not None and len(streams_in(hidden)) > 1):
             order = reading_order(hidden)
         inner = self._around(hidden if order is None else moved(hidden, order), memory)
-        inner = with_pair(self.pair, inner, self.grid)
+        inner = with_pair(self.pair, inner._replace(documents=documents(inner)), self.grid)
         mask, together = mask_of(self.config.mask, hidden), inner
         inner = spread(inner)
         x = inner.x

@@ -132,8 +132,9 @@ def _draft(
     if not pair:
         only = offers[used[0]]
         reasons.extend(only.why)
+        held = source.prepared.stream if source.prepared is not None else {}
         made = {
-            "streams": {used[0]: only.stream},
+            "streams": {used[0]: only.stream | held},
             "trunks": only.trunks,
             "objective": only.objective,
             "train": only.train,

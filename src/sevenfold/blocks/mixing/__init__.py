@@ -200,6 +200,20 @@ def starts(hidden: Hidden) -> Tensor | None:
     return torch.cat([first, hidden.segments[:, 1:] != hidden.segments[:, :-1]], dim=1)
 
 
+def documents(hidden: Hidden) -> Tensor | None:
+    """What a trunk puts into `hidden.documents`, on the device of the tokens."""
+    if hidden.segments is None or hidden.streams is not None or torch.compiler.is_compiling():
+        return None
+    marks = hidden.segments if hidden.valid is None else torch.where(hidden.valid, hidden.segments, -1)
+    first = starts(hidden._replace(segments=marks))
+    assert first is not None
+    places = first.flatten().nonzero()[:, 0]
+    pairs = torch.stack([places // marks.shape[1], marks.flatten()[places]], 1)
+    if len(torch.unique(pairs, dim=0)) < len(places):
+        return None
+    return torch.cat([places, places.new_tensor([marks.numel()])]).int()
+
+
 def default_heads(width: int) -> int:
     """Heads of width 64 (32 below width 256), or the nearest number of heads that divides with an even head width."""
     wanted = max(1, width // (64 if width >= 256 else 32))

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.mixing import Mixer, Project, _rows, allowed, default_heads
+from sevenfold.blocks.mixing._documents import within
 from sevenfold.blocks.mixing.cache import Cache, Kept, cache_of
 from sevenfold.blocks.projection import Projection
 from sevenfold.core import ranks
@@ -97,6 +98,16 @@ class Attention(Mixer):
         """What scores are multiplied by."""
         return (self.config.scale or self.head_width**-0.5) * self.score_scale
 
+    @property
+    def _own_scale(self) -> float | None:
+        """The same; None where it is the kernels' own."""
+        return None if self.config.scale is None and self.score_scale == 1 else self._scale
+
+    @property
+    def _dropout(self) -> float:
+        """The share of weights that is dropped now."""
+        return self.config.dropout if self.training else 0.0
+
     def _narrowed(self, mask: Mask) -> Mask:
         """The mask with its own window, where that is narrower."""
         own = self.config.window
@@ -131,6 +142,10 @@ class Attention(Mixer):
         mask = self._narrowed(mask)
         if hidden.whole is not None:
             return self._spread(q, k, v, hidden, mask)
+        if mask.window is None and mask.prefix is None and hidden.bias is None:
+            apart = within(self._attend, q, k, v, hidden, mask.causal, self._own_scale, self._dropout)
+            if apart is not None:
+                return self.out(apart.transpose(1, 2).flatten(2))
         plain = hidden.valid is None and hidden.segments is None and mask.window is None and mask.prefix is None
         causal = mask.causal and plain and hidden.bias is None
         seen = None if causal else allowed(hidden, mask)
@@ -149,9 +164,8 @@ class Attention(Mixer):
         return self.out(self._attend(q, k, v, seen).transpose(1, 2).flatten(2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, causal: bool = False) -> Tensor:
-        dropout = self.config.dropout if self.training else 0.0
         plain = seen is None or seen.dtype == torch.bool
-        if plain and not dropout and q.shape[1] == k.shape[1] and _rows.pays(q, k):
+        if plain and not self._dropout and q.shape[1] == k.shape[1] and _rows.pays(q, k):
             return _rows.attend(q, k, v, self._scale, causal, seen)
         return F.scaled_dot_product_attention(
             q,
@@ -159,8 +173,8 @@ class Attention(Mixer):
             v,
             attn_mask=seen,
             is_causal=causal,
-            dropout_p=dropout,
-            scale=None if self.config.scale is None and self.score_scale == 1 else self._scale,
+            dropout_p=self._dropout,
+            scale=self._own_scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
 
