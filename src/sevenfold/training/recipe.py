@@ -76,11 +76,11 @@ class Recipe(part.Config):
     family: Family.Config | None = None
     """A published architecture, by its published settings: its trunks and heads are those of the recipe, where it does not say
     others, and the trained model can be published as such."""
-    streams: dict[str, Modality.Config] = Field(min_length=1)
+    streams: dict[part.Name, Modality.Config] = Field(min_length=1)
     """Name → modality."""
-    trunks: dict[str, Trunk.Config] = Field(min_length=1)
+    trunks: dict[part.Name, Trunk.Config] = Field(min_length=1)
     """Name → trunk, in order."""
-    heads: dict[str, HeadConfig] = {}
+    heads: dict[part.Name, HeadConfig] = {}
     """Name → head, besides those that the objective adds."""
     init: Initialisation.Config = part.default("standard")
     """The scheme of the first weights."""
