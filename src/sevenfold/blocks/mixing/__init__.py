@@ -131,6 +131,11 @@ class Mixer(part.Part, Ruled):
         """Numbers that either pass over one row needs for a moment, beside what is kept, by formula."""
         return 6 * tokens * self.width
 
+    def scored(self, tokens: int, attended: int, causal: bool) -> tuple[int, int]:
+        """What it needs in addition for a moment where products run in bf16 on a CPU: bytes a row of the batch, and of how many
+        rows at a time. `causal`: nothing else is masked."""
+        return 0, 0
+
     def turned(self, tokens: int) -> int:
         """Numbers kept in addition where a rotary position turns queries and keys, of one row, by formula."""
         return 2 * tokens * (self.heads or 1) * (self.rotated or 0)

@@ -238,6 +238,10 @@ class Attention(Mixer):
         normed = 2 * inner + 2 * shared + (2 if self.config.norm_across else inner)
         return tokens * (2 * inner + 2 * shared + normed * self.config.query_key_norm + self.heads)
 
+    def scored(self, tokens: int, attended: int, causal: bool) -> tuple[int, int]:
+        plain = self.heads == self.kv and not self.config.dropout
+        return _rows.held(self.heads, tokens, attended, causal) if plain else (0, 0)
+
     def turned(self, tokens: int) -> int:
         joined = self.heads if self.heads > 1 else 0  # heads are side by side again
         return tokens * (self.heads + self.kv + joined) * self.head_width
