@@ -34,7 +34,7 @@ from sevenfold.training.log import Bar, Log, Silent
 from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel
 from sevenfold.training.parallel.gradients import Gradients, own
-from sevenfold.training.parallel.rows import of_all, together
+from sevenfold.training.parallel.rows import of_all, stopped_by, together
 from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.parallel.watch import Watch
 from sevenfold.training.precision import peak_flops, resolve
@@ -174,7 +174,7 @@ def fit(
                 record: dict[str, Any] = {"step": step + 1, **turned}
                 turned = {}
                 batch = None if batch is None else to_device(batch, device)
-                batch, broken, stopped = together(batch, broken, stop)
+                batch, broken = together(batch, broken)
                 for error in broken:
                     bad.note(error)
                 bad.check(len(train))
@@ -210,6 +210,7 @@ def fit(
                 told.step(record)
                 step += 1
                 watch.moved(step)
+                stopped = stopped_by(stop)
                 last = step == config.steps
                 regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
                 due = last or regular or bool(stopped)
