@@ -82,7 +82,9 @@ def test_going_on_behind_damaged_ones_keeps_what_is_new(keep, tmp_path):
     newest = []
 
     def on_look(step):
-        newest.append((step, checkpoint.newest_whole(tmp_path / "run", pytest.fail).name[-1]))
+        while (found := checkpoint.newest_whole(tmp_path / "run", pytest.fail).name[-1]) != str(step - 1):
+            time.sleep(0.01)  # it is written while training goes on
+        newest.append((step, found))
 
     settings = again.recipe.train
     fit(again.objective, again.train, again.held_out, settings, folder=tmp_path / "run", resume=True, on_look=on_look)

@@ -22,7 +22,6 @@ from torch import nn
 from sevenfold.assembly.flops import Row
 from sevenfold.core.errors import DataError
 from sevenfold.core.types import Batch
-from sevenfold.data.loader import gather
 from sevenfold.objective import Objective, _told
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.optimizer import Optimizer
@@ -84,7 +83,7 @@ def shape_of(batch: Batch) -> Shape:
 def shape(ready: Ready) -> Shape:
     """The shape of a batch of the recipe's own, from its first training items."""
     number = min(ready.batch, len(ready.train), 64)
-    batch = gather([ready.train[(0, index)] for index in range(number)])[0]
+    batch = ready.train.batch([(0, index) for index in range(number)])[0]
     if batch is None:
         raise DataError(f"{ready.recipe.data.path}: none of the first {number} training items can be read")
     return shape_of(batch)
@@ -97,7 +96,8 @@ def estimate(
     device "meta"."""
     rows, batch = objective.rows(given.lengths, given.masked), settings.batch or 32
     number, bf16 = math.ceil(batch / settings.accumulate), precision == "bf16"
-    pieced = {row.place: in_pieces(row, number, bf16) for row in rows} if objective.in_pieces else {}
+    near = hardware is None or hardware.kind == "cpu"
+    pieced = {row.place: in_pieces(row, number, bf16, near) for row in rows} if objective.in_pieces else {}
     pieces = math.ceil(batch / number)
     every = dict(objective.named_parameters())
     learned = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
@@ -112,7 +112,7 @@ def estimate(
     casts = sum(2 * row.parameters for row in rows if row.flops and not row.wide) if bf16 else 0
     scratch = settings.optimizer.part.scratch(learned)
     peak, moment, beside = _course(
-        rows, kept, pieced, number, bf16, sum(held.values()) + casts, gradients if pieces > 1 else 0
+        rows, kept, pieced, number, bf16, sum(held.values()) + casts, gradients if pieces > 1 else 0, bf16 and near
     )
     last = sum(held.values()) + gradients + scratch
     if last > peak:
@@ -147,14 +147,15 @@ class Pieces(NamedTuple):
     ahead: int
 
 
-def in_pieces(row: Row, number: int, bf16: bool) -> Pieces | None:
-    """None for a part that is no head, and where all logits are made at once."""
+def in_pieces(row: Row, number: int, bf16: bool, near: bool = True) -> Pieces | None:
+    """None for a part that is no head, and where all logits are made at once. `near`: on a CPU."""
     if not row.each or number * row.outputs <= _told.LARGE:
         return None
     places, size = min(_told.ROWS, number * row.outputs // row.each), 2 if bf16 else 4
     matrix = row.flops * row.each // (2 * row.outputs)
     ahead = 4 * matrix if row.backward else 0
-    return Pieces(places * row.each * (size + 4 + 4 * bf16) + (size * matrix if ahead else 0), ahead)
+    looked = 8 * (_told.together(places, row.each) if near else places)
+    return Pieces((places * size + looked) * row.each + (size * matrix if ahead else 0), ahead)
 
 
 def _course(
@@ -165,6 +166,7 @@ def _course(
     bf16: bool,
     held: int,
     before: int,
+    scored: bool,
 ) -> tuple[int, str, int]:
     """(the largest sum of a step's forward and backward pass, when that is, what of it is neither held nor kept)."""
     size = 2 if bf16 else 4
@@ -184,6 +186,10 @@ def _course(
         pieces = pieced.get(row.place)
         extra = number * ((4 if row.exact else size) * row.scratch + (0 if pieces else 8 * row.outputs))
         extra = max(extra, pieces.ahead if pieces else 0)
+        if (
+            scored and row.scored[0]
+        ):  # beside two thirds of the rest: what is given, and the gradients of queries, keys and values
+            extra = max(extra, 2 * extra // 3 + row.scored[0] * min(number, row.scored[1]))
         seen("outputs" if row.outputs else "backward pass", done + max(extra, 4 * row.trained))
         live -= numbers + (pieces.ahead if pieces else 0)
         done += 0 if before else 4 * row.trained

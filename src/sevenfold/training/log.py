@@ -147,3 +147,13 @@ class Bar:
     def close(self) -> None:
         if self.progress is not None:
             self.progress.stop()
+
+
+class Silent(Bar):
+    """Of a process that is not the first: that one says it."""
+
+    def __init__(self) -> None:
+        super().__init__(0, False)
+
+    def say(self, line: str) -> None:
+        pass

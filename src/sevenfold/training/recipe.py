@@ -20,7 +20,9 @@ from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.guard import GuardConfig
 from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.parallel import Parallel, local
 from sevenfold.training.precision import Precision
+from sevenfold.training.prepared import with_streams
 from sevenfold.training.schedule import Schedule
 from sevenfold.training.wiring import filled
 
@@ -89,6 +91,8 @@ class Recipe(part.Config):
     """What is learned."""
     train: TrainConfig = TrainConfig()
     """How."""
+    parallel: Parallel = Parallel()
+    """How several processes share the work, where there are several (torchrun). Nothing of what is learned depends on it."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Of everything random."""
 
@@ -121,7 +125,7 @@ def read_recipe(source: str | Path | dict | Recipe, overrides: Sequence[str] = (
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with data, streams, trunks and objective")
     if not isinstance(source, Recipe):
-        data = filled(data, where)
+        data = filled(with_streams(data), where)
     return part.decode(Recipe, data, where)
 
 
@@ -140,7 +144,7 @@ def shipped(name: str) -> Path | None:
 def device_of(name: str | None) -> torch.device:
     """The device asked for, or the best there is."""
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = local(torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu")))
     except RuntimeError as error:
         raise ConfigError(f"train.device: {str(error).splitlines()[0]}") from None
     if device.type == "cuda" and not torch.cuda.is_available():
