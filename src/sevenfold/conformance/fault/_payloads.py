@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -64,7 +65,11 @@ def read_all(path: Path, **settings: Any) -> Action:
 
 
 def _run(folder: Path) -> Path:
-    train(small(steps=1), folder / "run", say=lambda line: None, bar=False)
+    """A run folder, copied from one that was trained once."""
+    whole = folder.parent.parent / "whole run"
+    if not whole.exists():
+        train(small(steps=1), whole, say=lambda line: None, bar=False)
+    shutil.copytree(whole, folder / "run")
     return folder / "run"
 
 
@@ -218,7 +223,7 @@ def bomb_npz(folder: Path, mark: Path) -> Action:
         archive.open("image.npy", "w") as file,
     ):
         file.write(header.getvalue())
-        for _ in range(256):
+        for _ in range(96):
             file.write(bytes(1 << 20))
     return read_all(folder / "x.npz")
 
@@ -262,7 +267,7 @@ def bomb_image_just_allowed(folder: Path, mark: Path) -> Action:
 
 def bomb_image_text(folder: Path, mark: Path) -> Action:
     """A compressed text chunk of a small picture."""
-    whole, text = png(8, 8, zlib.compress(bytes(72))), zlib.compress(bytes(256 << 20), 9)
+    whole, text = png(8, 8, zlib.compress(bytes(72))), zlib.compress(bytes(96 << 20), 1)
     content = b"Comment\0\0" + text
     chunk = struct.pack(">I", len(content)) + b"zTXt" + content + struct.pack(">I", zlib.crc32(b"zTXt" + content))
     return _pictures(folder, whole[:33] + chunk + whole[33:])

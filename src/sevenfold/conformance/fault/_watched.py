@@ -16,7 +16,7 @@ import torch
 from sevenfold.conformance.fault._kit import _CONTEXT
 from sevenfold.core.errors import SevenfoldError
 
-SECONDS, BYTES = 10.0, 2 << 30
+SECONDS, BYTES, PATIENCE = 10.0, 2 << 30, 10.0
 Attempt = Callable[[int], Any]
 
 
@@ -45,8 +45,8 @@ def watched(maker: Callable[..., Attempt], args: tuple, tries: int, seconds: flo
         wrong = ""
         try:
             while start < tries:
-                if not here.poll(10 + 2 * seconds):
-                    wrong = f"hangs for more than {10 + 2 * seconds:.0f} s"
+                if not here.poll(PATIENCE + 2 * seconds):
+                    wrong = f"hangs for more than {PATIENCE + 2 * seconds:.0f} s"
                     break
                 met = Met(*here.recv())
                 yield met._replace(wrong=met.wrong or _too_much(met, seconds))
