@@ -35,6 +35,7 @@ from sevenfold.training.compiled import compile_blocks
 from sevenfold.training.log import Bar, Log
 from sevenfold.training.precision import autocast, peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
+from sevenfold.training.recomputed import recompute_blocks
 from sevenfold.training.stop import Preempted, stopping
 
 LASTS, LASTS_LONG = 30, 500
@@ -99,6 +100,8 @@ def fit(
                 told.say(f"resuming after step {start} from {restored.path}")
         told.begin(start)
         log = ends.enter_context(closing(Log(folder, start)))
+        if config.recompute:
+            recompute_blocks(objective.model)
         if config.compile:
             ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None
