@@ -39,6 +39,7 @@ from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.parallel.watch import Watch
 from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
+from sevenfold.training.recomputed import recompute_blocks
 from sevenfold.training.saving import Saver
 from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted, stopping
@@ -116,6 +117,8 @@ def fit(
                 told.say(f"resuming after step {start} from {restored.path}")
         told.begin(start)
         log = ends.enter_context(closing(Log(folder if mesh.every.first else None, start)))
+        if config.recompute:
+            recompute_blocks(objective.model)
         if config.compile:
             ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None
