@@ -14,24 +14,32 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 import sevenfold as sf
+from sevenfold.assembly.trunk import Trunk
 from sevenfold.cli import main as main_of
 from sevenfold.conformance.objective import _ready
 from sevenfold.core import ranks
 from sevenfold.core.errors import BadSample
+from sevenfold.core.part import find
 from sevenfold.core.ranks import Mesh
 from sevenfold.core.rooms import kinds
+from sevenfold.core.types import Stream
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, gather
 from sevenfold.training import checkpoint
-from sevenfold.training.fit import fit, take_step
+from sevenfold.training.estimate import estimate, shape
+from sevenfold.training.fit import fit
+from sevenfold.training.hardware import Hardware
 from sevenfold.training.log import Log
-from sevenfold.training.parallel import Parallel, joined
+from sevenfold.training.parallel import Parallel, _mesh, joined
 from sevenfold.training.parallel.gradients import Gradients, own, whole
+from sevenfold.training.parallel.layout import layouts
 from sevenfold.training.parallel.rows import of_all
 from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.recipe import TrainConfig
+from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted
 
 ROWS, STEPS = 8, 3
@@ -45,12 +53,11 @@ def learned(kind: str, rows: slice, sharded: bool = False, accumulate: int = 1) 
     """Parameters, buffers and losses after some steps in float64 on some rows of the same batches."""
     ready = _ready(kind)
     objective = copy.deepcopy(ready.objective).double().train()
-    others = ranks.data()
     if sharded:
-        shard(objective, others)
+        shard(objective, ranks.mesh().every)
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     optimizer = SETTINGS.optimizer.build(trainable, objective.cares())
-    gradients, losses = Gradients(trainable.values(), others), []
+    gradients, losses = Gradients(trainable.values(), ranks.mesh().every), []
     settings = SETTINGS.replace(accumulate=accumulate)
     for step in range(STEPS):
         items = [ready.train[0, (step * ROWS + place) % len(ready.train)] for place in range(ROWS)[rows]]
@@ -95,6 +102,40 @@ def objectives(kind: str) -> Found:
 def in_pieces(kind: str) -> Found:
     """The same with `accumulate`."""
     return apart(learned(kind, mine(), accumulate=2), alone(kind))
+
+
+def spread(kind: str) -> Found:
+    """The same with the tokens of each row spread, and of shares besides."""
+    with ranks.within(_mesh(Parallel(sequence=ranks.mesh().every.size), torch.device("cpu"))):
+        both = [learned(kind, slice(0, ROWS), sharded) for sharded in (False, True)]
+    wanted = alone(kind)
+    return {f"{name}{place}": error for place, found in enumerate(both) for name, error in apart(found, wanted).items()}
+
+
+def places(kind: str) -> Found:
+    """A trunk whose tokens are spread, beside one: windows, packed rows, padding, an odd number of tokens."""
+    config = Trunk.Config.model_validate(
+        {
+            "inputs": ["text"],
+            "width": 32,
+            "depth": 2,
+            "position": kind,
+            "mask": {"causal": kind != "relative_bias", "window": 5},
+        }
+    )
+    torch.manual_seed(0)
+    trunk = Trunk(config, {"text": find("modality", "text").Config().build()}, {}).double()
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randint(4, 200, (3, 13), generator=draw)
+    coords = torch.arange(13)[None, :, None].expand(3, -1, -1)
+    segments = (torch.arange(13) > 6).long().expand(3, -1)
+    valid = torch.arange(13)[None] < torch.tensor([13, 9, 11])[:, None]
+    stream = Stream(values, coords, valid, segments)
+    with ranks.within(Mesh()):
+        wanted = trunk({"text": stream}).x
+    with ranks.within(_mesh(Parallel(sequence=ranks.mesh().every.size), torch.device("cpu"))):
+        found = trunk({"text": stream}).x
+    return {"x": float((found - wanted)[valid].abs().max().detach()), "size": float(wanted.detach().abs().max())}
 
 
 def shares(kind: str) -> Found:
@@ -204,14 +245,15 @@ def layout(kind: str) -> Found:
             gradients = Gradients(trainable.values(), ranks.data())
             batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
             take_step(objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
-            checkpoint.save(run, 1, objective, optimizer)
+            checkpoint.write(run, checkpoint.snapshot(1, objective, optimizer), ranks.mesh().every)
             own_share = sum(own(p).numel() for p in trainable.values()) / sum(p.numel() for p in trainable.values())
         else:
             checkpoint.restore(run, objective, optimizer, quiet)
         both = {**objective.state_dict(), **optimizer.tensors()}
         states.append({name: whole(x.detach()) for name, x in both.items()})
     same = states[0].keys() == states[1].keys() and all(torch.equal(states[0][n], states[1][n]) for n in states[0])
-    return {"same": same, "share": own_share, "tensors": len(states[0])}
+    names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    return {"same": same, "share": own_share, "tensors": len(states[0]), "files": names}
 
 
 def command(kind: str) -> Found:
@@ -222,6 +264,28 @@ def command(kind: str) -> Found:
     return {"codes": ranks.mesh().every.told([code, wrong])}
 
 
+def sent(kind: str) -> Found:
+    """What is sent in a step, beside what the plan says."""
+    inner, counted = dist.all_reduce, [0]
+
+    def count(tensor: torch.Tensor, *more: Any, **settings: Any) -> Any:
+        counted[0] += tensor.nbytes * (tensor.numel() > 200)  # not what is agreed on
+        return inner(tensor, *more, **settings)
+
+    ready = copy.deepcopy(_ready(kind))
+    trainable = {name: p for name, p in ready.objective.named_parameters() if p.requires_grad}
+    optimizer = SETTINGS.optimizer.build(trainable, ready.objective.cares())
+    gradients = Gradients(trainable.values(), ranks.mesh().every)
+    batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
+    dist.all_reduce = count
+    take_step(ready.objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
+    dist.all_reduce = inner
+    size = ranks.mesh().every.size
+    alone = estimate(ready.objective, shape(ready), SETTINGS, "fp32", Hardware.named("h100"))
+    rows, shard_ = layouts(alone, Hardware.named("h100"), size)
+    return {"counted": 2 * (size - 1) / size * counted[0], "rows": rows.sent, "shard": shard_.sent}
+
+
 def quiet(line: str) -> None:
     pass
 
@@ -229,9 +293,12 @@ def quiet(line: str) -> None:
 CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "objectives": (objectives, list(kinds("objective"))),
     "in_pieces": (in_pieces, ["simclr", "infonce", "vicreg", "masked_token"]),
+    "spread": (spread, ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"]),
+    "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),
     "nan": (nan, ["last"]),
     "command": (command, ["train"]),
+    "sent": (sent, ["next_token"]),
     "layout": (layout, ["shares"]),
     "elastic": (elastic, ["rows", "shares"]),
     "shares": (shares, ["next_token", "masked_token", "simclr", "byol", "dinov2", "infonce", "mae"]),

@@ -11,10 +11,12 @@ from safetensors.torch import load_file
 
 from sevenfold.core.types import Stream
 from sevenfold.data.loader import gather
-from sevenfold.training.fit import evaluate, fit, take_step
+from sevenfold.training.fit import fit
 from sevenfold.training.guard import Diverged
+from sevenfold.training.look import evaluate
 from sevenfold.training.recipe import TrainConfig
 from sevenfold.training.run import train
+from sevenfold.training.step import take_step
 from tiny import OBJECTIVES, any_to_any, log_of, made, recipe, weights_of
 
 PLAIN = {"mixer": {"kind": "attention"}}

@@ -65,7 +65,7 @@ def test_precision(monkeypatch, tmp_path):
         ({"amx_bf16", "sse"}, "bf16"),
         ({"sse"}, "fp32"),
     ):
-        monkeypatch.setattr(precision, "_cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr(precision, "flags", lambda flags=flags: frozenset(flags))
         assert precision.resolve("auto", cpu) == expected
         assert precision.resolve("fp32", cpu) == "fp32" and precision.resolve("bf16", cpu) == "bf16"
 

@@ -13,7 +13,8 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.collate import collate
 from sevenfold.data.loader import Order, Samples, load
 from sevenfold.data.source.digits import Digits
-from sevenfold.training.fit import evaluate, fit
+from sevenfold.training.fit import fit
+from sevenfold.training.look import evaluate
 from tiny import any_to_any, made, recipe, text_file
 
 # Bad samples

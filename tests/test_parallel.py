@@ -14,12 +14,17 @@ from pathlib import Path
 import pytest
 
 import sevenfold as sf
+from sevenfold.assembly.spread import check_spread
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Order
+from sevenfold.training.estimate import estimate, shape
+from sevenfold.training.hardware import Hardware
 from sevenfold.training.parallel import Parallel, joined
+from sevenfold.training.parallel.layout import layouts
 from sevenfold.training.parallel.watch import Beat, told
-from sevenfold.training.recipe import device_of
+from sevenfold.training.prepare import prepare
+from sevenfold.training.recipe import device_of, read_recipe
 from sevenfold.training.stop import Preempted
 
 pytestmark = pytest.mark.xdist_group("ranks")
@@ -95,6 +100,19 @@ def test_so_they_do_with_weights_in_shares(found, kind):
         assert error < WITHIN, (name, error)
 
 
+@pytest.mark.parametrize("kind", ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"])
+def test_so_they_do_with_the_tokens_of_a_row_spread(found, kind):
+    """And with weights in shares besides."""
+    for name, error in case(found, f"spread/{kind}").items():
+        assert error < WITHIN, (name, error)
+
+
+@pytest.mark.parametrize("kind", ["rotary", "alibi", "learned", "relative_bias"])
+def test_spread_tokens_know_where_they_stand(found, kind):
+    facts = case(found, f"places/{kind}")
+    assert facts["x"] < WITHIN and facts["size"] > 0.1
+
+
 def test_each_has_its_share_and_a_checkpoint_knows_nothing_of_it(found):
     layout = case(found, "layout/shares")
     assert layout["same"] and layout["tensors"] > 20
@@ -134,6 +152,24 @@ def test_a_run_goes_on_with_another_number_of_processes(found, one, kind, tmp_pa
     assert went_on.loss == pytest.approx(one.loss, rel=1e-6), "two processes, then one"
     losses = [record["loss"] for record in one.log if "loss" in record]
     assert facts["logged"] == pytest.approx(losses, rel=1e-6)
+
+
+def test_what_is_sent_is_what_the_plan_says(found):
+    facts = case(found, "sent/next_token")
+    assert facts["rows"] == pytest.approx(facts["counted"], rel=1e-3)
+    assert facts["shard"] == pytest.approx(1.5 * facts["counted"], rel=1e-3)
+
+
+def test_the_plan_of_many():
+    """More processes: shares get smaller, what rows need does not; nobody is busier than he is."""
+    made = prepare(read_recipe(copy.deepcopy(RECIPE)))
+    alone = estimate(made.objective, shape(made), made.recipe.train, "bf16", Hardware.named("h100"))
+    few, many = (layouts(alone, Hardware.named("h100"), count, 4) for count in (8, 1024))
+    assert [way.way for way in few] == ["rows", "shard", "shard, sequence 4"]
+    assert few[0].memory == many[0].memory == alone.peak
+    assert many[1].memory < few[1].memory < few[0].memory and few[2].memory < few[1].memory
+    assert all(0 < way.efficiency <= 1 and way.seconds > 0 for way in (*few, *many))
+    assert many[0].efficiency < 1, "a tiny model only talks"
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -181,11 +217,18 @@ def test_the_command_line_of_two_processes(found):
 
 
 def test_what_cannot_be_shared_out(monkeypatch):
-    with pytest.raises(ConfigError, match="needs more than one process"), joined(Parallel(tensor=2), device_of("cpu")):
+    with (
+        pytest.raises(ConfigError, match="needs more than one process"),
+        joined(Parallel(sequence=2), device_of("cpu")),
+    ):
         pass
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match="3 processes"), joined(Parallel(sequence=2), device_of("cpu")):
         pass
     monkeypatch.setenv("WORLD_SIZE", "1")
+    recurrent = copy.deepcopy(RECIPE)
+    recurrent["trunks"]["lm"]["block"] = {"mixer": "min_gru"}
+    with pytest.raises(ConfigError, match="parallel.sequence: 'min_gru'"):
+        check_spread(prepare(read_recipe(recurrent)).model)
     with pytest.raises(ConfigError, match="train.batch"):
         Order(10, 2, 0, 0, 3, part=(0, 4))

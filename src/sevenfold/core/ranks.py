@@ -57,6 +57,10 @@ class Ranks(NamedTuple):
         found: Tensor = _Rows.apply(x, self)
         return found
 
+    def along(self, x: Tensor, axis: int) -> Tensor:
+        """The parts of all ranks end to end along an axis, in the order of ranks."""
+        return self.rows(x.movedim(axis, 0).contiguous()).movedim(0, axis)
+
     # Without
     def added(self, x: Tensor) -> Tensor:
         """The sum over ranks, without a gradient."""
@@ -135,7 +139,7 @@ class Ranks(NamedTuple):
         own = {n: torch.empty(0, *shape, dtype=getattr(torch, kind), device=self.device) for n, shape, kind in known}
         return {name: self.rows((found or own)[name]) for name in own}
 
-    def batch(self, batch: Batch | None, like: Any = None) -> tuple[Batch, slice]:
+    def batch(self, batch: Batch | None) -> tuple[Batch, slice]:
         """(the batch of all ranks, padded to the longest row; which rows of it are this rank's)."""
         shape = {} if batch is None else {n: _shape(stream) for n, stream in batch.items()}
         rows = 0 if batch is None or not batch else len(next(iter(batch.values())).values)
@@ -163,12 +167,11 @@ class Elsewhere(SevenfoldError):
 
 
 class Mesh(NamedTuple):
-    """The groups that a process is in: of those that have other rows, of those that have other tokens of the same rows, of
-    those that have other channels."""
+    """The groups that a process is in: of those that have other rows, of those that have other tokens of the same rows, and of
+    all."""
 
     data: Ranks = Ranks()
     sequence: Ranks = Ranks()
-    tensor: Ranks = Ranks()
     every: Ranks = Ranks()
 
 

@@ -112,6 +112,7 @@ class Hidden(NamedTuple):
     places     [b n] int: tokens of lower numbers are read first, those of one number as they stand (an input that is
                spliced into another); None: all as they stand
     elsewhere  (angles, bias) of each position that blocks have of their own, in place of the trunk's; None: none has one
+    whole      where the tokens of a row are spread over processes, the Hidden of all of them, of which these begin at `begin`
     documents  [k+1] int32: where each segment begins in the rows laid end to end, padding being one too, and where the last ends;
                made once by the trunk. None: there are none, or one is not in one piece
     """
@@ -131,6 +132,8 @@ class Hidden(NamedTuple):
     streams: Tensor | None = None
     places: Tensor | None = None
     elsewhere: tuple[tuple[dict[int, tuple[Tensor, Tensor]] | None, Bias | None], ...] | None = None
+    whole: Any = None
+    begin: int = 0
     documents: Tensor | None = None
 
     def of(self, name: str) -> Hidden:
@@ -191,6 +194,8 @@ class Loss(NamedTuple):
 
     def share(self, size: int) -> Loss:
         """One of `size` equal parts of it."""
+        if size == 1:
+            return self
         terms = {name: (total / size, count / size) for name, (total, count) in self.terms.items()}
         return self._replace(total=self.total / size, count=self.count / size, terms=terms)
 

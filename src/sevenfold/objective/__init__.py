@@ -141,6 +141,7 @@ class Objective(part.Part, Ruled):
         """`forward`, and to it what is `asked` times the count, in the term `balance`."""
         self.asked()
         loss: Loss = super().__call__(batch, drawn)
+        loss = loss.share(ranks.sequence().size)
         extra = self.asked()
         return loss if extra is None else loss.with_balance(extra * loss.count)
 
@@ -176,7 +177,7 @@ class Objective(part.Part, Ruled):
         size = ranks.data().size
         with ranks.whole_batch():
             loss = self.compare(vectors)
-        return loss if size == 1 else loss.share(size)
+        return loss.share(size)
 
     def reads(self, batch: Batch) -> Batch:
         """The streams that it passes through the model, if it `shares`."""

@@ -4,7 +4,7 @@
 
 Where the logits would be more than LARGE numbers, places without a target (-100) are left out before the product, and the logits are
 made for ROWS places at a time, and the gradients with them, in the forward pass: of v ids memory is ROWS v instead of n v, and no
-product is done twice (Wijmans 2024, arXiv:2411.09009 section 3; Liger Kernel, arXiv:2410.10989 section 3.2). Sums are in float32 at least.
+product is done twice; what is done to each logit is done to NEAR of them at a time (Wijmans 2024, arXiv:2411.09009 section 3; Liger Kernel, arXiv:2410.10989 section 3.2). Sums are in float32 at least.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from sevenfold.core.types import wide
 
 ROWS = 1024
 """Places at a time."""
+NEAR = 1 << 20
+"""Logits that are looked at together on a CPU: they stay in its cache meanwhile."""
 LARGE = 1 << 23
 """Logits up to this many are made at once (32 MiB in float32)."""
 
@@ -58,6 +60,11 @@ def told(model: Model, head: str, x: Tensor, targets: Tensor, smoothing: float =
     return Told(loss, each.sum(), real.sum(), right.sum(), each)
 
 
+def together(places: int, outputs: int) -> int:
+    """How many of so many places are looked at together on a CPU."""
+    return min(places, max(1, NEAR // outputs))
+
+
 class _InPieces(torch.autograd.Function):
     """(x [n d], W [v d], b [v] or None, targets [n]) → (the sum of losses, nats [n], right [n])."""
 
@@ -76,35 +83,43 @@ class _InPieces(torch.autograd.Function):
             nats, right = wide(x.new_zeros(len(x))), torch.zeros_like(targets, dtype=torch.bool)
             even, most = nats.new_zeros(()), min(ROWS, len(x))
             # what is large is laid down once: fresh pages cost as much as the sums
-            narrow = given.new_empty(most, outputs)
-            full = narrow if narrow.dtype == nats.dtype else nats.new_empty(most, outputs)
-            logs, d = nats.new_empty(most, outputs), None if d_w is None else torch.empty_like(w)
+            narrow, d = given.new_empty(most, outputs), None if d_w is None else torch.empty_like(w)
+            few = together(most, outputs) if kind == "cpu" else most
+            full, shares = nats.new_empty(few, outputs), nats.new_empty(few, outputs)
             for start in range(0, len(x), ROWS):
-                here = slice(start, start + ROWS)
-                rows, wanted = given[here], targets[here, None]
-                logits, log_p = full[: len(rows)], logs[: len(rows)]
-                torch.mm(rows, w.T, out=narrow[: len(rows)])
-                if full is not narrow:
-                    logits.copy_(narrow[: len(rows)])
-                if bias is not None:
-                    logits += bias
-                right[here] = logits.argmax(-1) == wanted[:, 0]
-                torch.log_softmax(logits, -1, out=log_p)
-                nats[here] = -log_p.gather(1, wanted)[:, 0]
-                if smoothing:
-                    even -= log_p.mean(-1).sum()
-                if d_x is None:
-                    continue
-                p = log_p.exp_()
-                p.scatter_add_(1, wanted, p.new_full(wanted.shape, smoothing - 1))
-                if smoothing:
-                    p -= smoothing / outputs
-                if d_b is not None:
-                    d_b += p.sum(0)
-                p = narrow[: len(rows)].copy_(p)
-                torch.mm(p, w, out=d_x[here])
-                if d_w is not None:
-                    d_w += torch.mm(p.T, rows, out=d)
+                rows = given[start : start + ROWS]
+                made = torch.mm(rows, w.T, out=narrow[: len(rows)])
+                for place in range(0, len(rows), few):
+                    some = made[place : place + few]
+                    here = slice(start + place, start + place + len(some))
+                    wanted = targets[here, None]
+                    logits, p = full[: len(some)].copy_(some), shares[: len(some)]
+                    if bias is not None:
+                        logits += bias
+                    torch.softmax(logits, -1, out=p)
+                    top, asked = logits.amax(-1), logits.gather(1, wanted)[:, 0]
+                    log_sum = top - p.amax(-1).log()
+                    nats[here] = log_sum - asked
+                    best = (
+                        (asked == top).nonzero()[:, 0] if kind == "cpu" else slice(None)
+                    )  # a question is a wait elsewhere
+                    right[here][best] = (
+                        logits[best].argmax(-1) == wanted[best, 0]
+                    )  # of several that are as likely the first
+                    if smoothing:
+                        even += (log_sum - logits.mean(-1)).sum()
+                    if d_x is None:
+                        continue
+                    p.scatter_add_(1, wanted, p.new_full(wanted.shape, smoothing - 1))
+                    if smoothing:
+                        p -= smoothing / outputs
+                    if d_b is not None:
+                        d_b += p.sum(0)
+                    some.copy_(p)
+                if d_x is not None:
+                    torch.mm(made, w, out=d_x[start : start + ROWS])
+                    if d_w is not None:
+                        d_w += torch.mm(made.T, rows, out=d)
         ctx.save_for_backward(*(d if d is not None else x.new_zeros(0) for d in (d_x, d_w, d_b)))
         ctx.there, ctx.of = [d is not None for d in (d_x, d_w, d_b)], x.dtype
         ctx.mark_non_differentiable(nats, right)

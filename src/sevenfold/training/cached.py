@@ -71,7 +71,7 @@ def through_pieces(
         return objective.nothing()
     torch.manual_seed(seed)
     with context():
-        loss = objective.compared(every)
+        loss = objective.compared(every).share(ranks.sequence().size)
     if not loss.total.requires_grad:
         return loss
     loss.total.backward()

@@ -96,7 +96,8 @@ def estimate(
     device "meta"."""
     rows, batch = objective.rows(given.lengths, given.masked), settings.batch or 32
     number, bf16 = math.ceil(batch / settings.accumulate), precision == "bf16"
-    pieced = {row.place: in_pieces(row, number, bf16) for row in rows} if objective.in_pieces else {}
+    near = hardware is None or hardware.kind == "cpu"
+    pieced = {row.place: in_pieces(row, number, bf16, near) for row in rows} if objective.in_pieces else {}
     pieces = math.ceil(batch / number)
     every = dict(objective.named_parameters())
     learned = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
@@ -108,11 +109,23 @@ def estimate(
         "batch": batch * given.bytes,
     }
     kept = [number * bytes_kept(row._replace(outputs=0) if pieced.get(row.place) else row, bf16) for row in rows]
+    again = blocks_of(rows) if settings.recompute else [None] * len(rows)
     casts = sum(2 * row.parameters for row in rows if row.flops and not row.wide) if bf16 else 0
     scratch = settings.optimizer.part.scratch(learned)
     peak, moment, beside = _course(
-        rows, kept, pieced, number, bf16, sum(held.values()) + casts, gradients if pieces > 1 else 0
+        rows,
+        kept,
+        pieced,
+        number,
+        bf16,
+        sum(held.values()) + casts,
+        gradients if pieces > 1 else 0,
+        bf16 and near,
+        again,
     )
+    if settings.recompute:
+        kept = [0 if block else numbers for block, numbers in zip(again, kept)]
+        kept.append(sum(number * _stream(row, bf16) for row in rows))
     last = sum(held.values()) + gradients + scratch
     if last > peak:
         peak, moment, beside = last, "optimizer step", scratch
@@ -120,9 +133,9 @@ def estimate(
         **held, "gradients": gradients, "activations": sum(kept) + casts, "outputs and scratch": beside,
     }  # fmt: skip
     once = pieces * sum(row.once for row in rows)
-    done = rows
+    done = [row._replace(backward=row.backward + row.flops) if block else row for row, block in zip(rows, again)]
     if pieces > 1 and objective.cached:  # every piece is embedded twice
-        done = [row._replace(flops=2 * row.flops) for row in rows]
+        done = [row._replace(flops=2 * row.flops) for row in done]
     flops = (batch * sum(r.flops for r in done) + once, batch * sum(r.backward for r in done) + 3 * once)
     times = [] if hardware is None else [pieces * _seconds(row, number, given, bf16, hardware) for row in done]
     seconds = None
@@ -146,14 +159,15 @@ class Pieces(NamedTuple):
     ahead: int
 
 
-def in_pieces(row: Row, number: int, bf16: bool) -> Pieces | None:
-    """None for a part that is no head, and where all logits are made at once."""
+def in_pieces(row: Row, number: int, bf16: bool, near: bool = True) -> Pieces | None:
+    """None for a part that is no head, and where all logits are made at once. `near`: on a CPU."""
     if not row.each or number * row.outputs <= _told.LARGE:
         return None
     places, size = min(_told.ROWS, number * row.outputs // row.each), 2 if bf16 else 4
     matrix = row.flops * row.each // (2 * row.outputs)
     ahead = 4 * matrix if row.backward else 0
-    return Pieces(places * row.each * (size + 4 + 4 * bf16) + (size * matrix if ahead else 0), ahead)
+    looked = 8 * (_told.together(places, row.each) if near else places)
+    return Pieces((places * size + looked) * row.each + (size * matrix if ahead else 0), ahead)
 
 
 def _course(
@@ -164,6 +178,8 @@ def _course(
     bf16: bool,
     held: int,
     before: int,
+    scored: bool,
+    again: Sequence[str | None],
 ) -> tuple[int, str, int]:
     """(the largest sum of a step's forward and backward pass, when that is, what of it is neither held nor kept)."""
     size = 2 if bf16 else 4
@@ -174,20 +190,44 @@ def _course(
         if live + extra > peak:
             peak, moment, beside = live + extra, when, extra
 
-    for row, numbers in zip(rows, kept):
+    for row, numbers, block in zip(rows, kept, again):
         pieces = pieced.get(row.place)
-        live += numbers + (pieces.ahead if pieces else 0)
+        live += number * _stream(row, bf16) if block else numbers + (pieces.ahead if pieces else 0)
         seen("forward pass", pieces.moment if pieces else number * row.outputs * (size + 4 * bf16))
-    done = 0
-    for row, numbers in zip(reversed(rows), reversed(kept)):
-        pieces = pieced.get(row.place)
+    done, inside = 0, None
+    for row, numbers, block in zip(reversed(rows), reversed(kept), reversed(again)):
+        if block and block != inside:  # computed again: all that is inside of it is there, beside what went in
+            live += sum(n - number * _stream(r, bf16) for r, n, place in zip(rows, kept, again) if place == block)
+        inside, pieces = block, pieced.get(row.place)
         extra = number * ((4 if row.exact else size) * row.scratch + (0 if pieces else 8 * row.outputs))
         extra = max(extra, pieces.ahead if pieces else 0)
+        if (
+            scored and row.scored[0]
+        ):  # beside two thirds of the rest: what is given, and gradients of queries, keys, values
+            extra = max(extra, 2 * extra // 3 + row.scored[0] * min(number, row.scored[1]))
         seen("outputs" if row.outputs else "backward pass", done + max(extra, 4 * row.trained))
         live -= numbers + (pieces.ahead if pieces else 0)
         done += 0 if before else 4 * row.trained
         seen("backward pass", done)
     return peak, moment, beside
+
+
+def blocks_of(rows: Sequence[Row]) -> list[str | None]:
+    """The place of the block that each row is in, or None."""
+    found: list[str | None] = []
+    place = None
+    for row in rows:
+        if row.stream:
+            place = row.place.rpartition(".")[0]
+        elif place is None or not row.place.startswith(f"{place}."):
+            place = None
+        found.append(place)
+    return found
+
+
+def _stream(row: Row, bf16: bool) -> int:
+    """Bytes that go into the block which begins with a row."""
+    return row.stream * (2 if bf16 and not row.wide else 4)
 
 
 def state_numbers(optimizer: Optimizer.Config, trained: Mapping[str, nn.Parameter]) -> int:

@@ -8,7 +8,6 @@ It knows an Objective and nothing else. Sums and counts make accumulation exact;
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -20,28 +19,29 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.adapter import need_gradients
 from sevenfold.assembly.model import to_device
+from sevenfold.assembly.spread import check_spread
 from sevenfold.core import ranks
 from sevenfold.core.errors import BadSample, CheckpointError
-from sevenfold.core.seeds import seed_of
-from sevenfold.core.types import Batch, Loss
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.allocator import keep_freed
-from sevenfold.training.cached import through_pieces
 from sevenfold.training.compiled import compile_blocks
-from sevenfold.training.guard import Guard, finite
+from sevenfold.training.guard import Guard
 from sevenfold.training.log import Bar, Log, Silent
+from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel
-from sevenfold.training.parallel.gradients import Gradients, clip, own
-from sevenfold.training.parallel.rows import drawn_of, of_all, of_sums, others_bad, sums, together
+from sevenfold.training.parallel.gradients import Gradients, own
+from sevenfold.training.parallel.rows import of_all, stopped_by, together
 from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.parallel.watch import Watch
-from sevenfold.training.precision import autocast, peak_flops, resolve
+from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
+from sevenfold.training.recomputed import recompute_blocks
+from sevenfold.training.saving import Saver
+from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted, stopping
 
 LASTS, LASTS_LONG = 30, 500
@@ -90,23 +90,26 @@ def fit(
         precision = resolve(config.precision, device)
         mesh, others = ranks.mesh(), ranks.data()
         objective.to(device).train()
-        if parallel.shard and not others.alone:
-            shard(objective, others)
+        if not mesh.sequence.alone:
+            check_spread(objective.model)
+        if parallel.shard and not mesh.every.alone:
+            shard(objective, mesh.every)
         trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         optimizer, schedule = config.optimizer.build(trainable, objective.cares()), config.schedule.build()
         bad = BadSamples(1.0) if bad is None else bad
-        gradients = ends.enter_context(closing(Gradients(trainable.values(), others)))
+        gradients = ends.enter_context(closing(Gradients(trainable.values(), mesh.every)))
         told = ends.enter_context(closing(Bar(config.steps, bar, objective.watched) if mesh.every.first else Silent()))
         guard = Guard(config.guard)
         start = skipped = 0
         saved = -1
-        if folder is not None:
+        saver = None if folder is None else ends.enter_context(Saver(folder, mesh.every, config.keep))
+        if folder is not None and saver is not None:
             mesh.every.once(partial(checkpoint.sweep, folder))
             if checkpoint.listed(folder):
                 if not resume:
                     raise CheckpointError(f"{folder}: already holds checkpoints: resume, or choose another folder")
                 restored = checkpoint.restore(folder, objective, optimizer, told.say)
-                start = saved = restored.step
+                start = saved = saver.done = restored.step
                 skipped = restored.skipped
                 guard.restore(restored.guard, str(restored.path))
                 for where, why in restored.bad:
@@ -114,6 +117,8 @@ def fit(
                 told.say(f"resuming after step {start} from {restored.path}")
         told.begin(start)
         log = ends.enter_context(closing(Log(folder if mesh.every.first else None, start)))
+        if config.recompute:
+            recompute_blocks(objective.model)
         if config.compile:
             ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None
@@ -123,14 +128,19 @@ def fit(
         began = time.perf_counter()
 
         def save(step: int) -> None:
-            if others.any(any(not torch.isfinite(own(p)).all() for p in trainable.values())):
+            if mesh.every.any(any(not torch.isfinite(own(p)).all() for p in trainable.values())):
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
-            if folder is not None and step != saved:
-                state, spared = guard.state(), guard.good
-                checkpoint.save(folder, step, objective, optimizer, skipped, bad.listed, config.keep, state, spared)
+            if saver is not None and step != saved:
+                taken = checkpoint.snapshot(step, objective, optimizer, skipped, bad.listed, guard.state())
+                saver.start(taken, guard.good)
+
+        def written() -> None:
+            if saver is not None:
+                saver.wait()
 
         def back(most: int) -> int:
             assert folder is not None
+            written()
             found = checkpoint.restore(folder, objective, optimizer, told.say, most)
             guard.restore(found.guard, str(found.path))
             return found.step
@@ -152,9 +162,14 @@ def fit(
         how = f"; continue with: sevenfold train {folder} --resume" if folder is not None else ""
         step, wrong_for = start, 0
         turned: dict[str, Any] = {}
-        with stopping(lambda: f"in step {step + 1}, which did not end in time; saved is step {saved}{how}") as stop:
+        with stopping(
+            lambda: (
+                f"in step {step + 1}, which did not end in time; saved is step {saved if saver is None else saver.done}{how}"
+            )
+        ) as stop:
             if saved < 0:
                 save(0)
+                written()  # before loader processes are made
                 saved = 0
             waiting = time.perf_counter()
             for batch, broken, _ in guard.through(feed):
@@ -162,7 +177,7 @@ def fit(
                 record: dict[str, Any] = {"step": step + 1, **turned}
                 turned = {}
                 batch = None if batch is None else to_device(batch, device)
-                batch, broken, stopped = together(batch, broken, stop)
+                batch, broken = together(batch, broken)
                 for error in broken:
                     bad.note(error)
                 bad.check(len(train))
@@ -198,11 +213,12 @@ def fit(
                 told.step(record)
                 step += 1
                 watch.moved(step)
+                stopped = stopped_by(stop)
                 last = step == config.steps
                 regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
                 due = last or regular or bool(stopped)
                 if due:
-                    guard.weigh(others.every(all(torch.isfinite(own(p)).all() for p in trainable.values())))
+                    guard.weigh(mesh.every.every(all(torch.isfinite(own(p)).all() for p in trainable.values())))
                 if guard.lost:
                     to = guard.go_back(step, None if folder is None else back)
                     told.say(f"going back from step {step} to {to}, and on with other data: {guard.why}")
@@ -222,142 +238,15 @@ def fit(
                     saved = step
                 if stopped:
                     name = signal.Signals(stopped).name
+                    written()
                     done = ", saved" if folder is not None else ""
                     raise Preempted(f"stopped by {name} after step {step} of {config.steps}{done}{how}", stopped)
                 waiting = time.perf_counter()
+        written()
         objective.product()  # in no checkpoint: what is trained goes on from the weights that were trained
         found = look(step, None, final=True)
         told.say(_line(step, config.steps, {}, found, began, start))
         return Fitted(log.records, found, time.perf_counter() - began, skipped)
-
-
-def take_step(
-    objective: Objective,
-    optimizer: Any,
-    batch: Batch,
-    config: TrainConfig,
-    precision: Any,
-    seed: int,
-    step: int,
-    factor: float,
-    accepts: Callable[[float, float], bool] = finite,
-    gradients: Gradients | None = None,
-) -> tuple[Loss, float, bool]:
-    """One optimizer step over a batch in `accumulate` pieces → (loss over all, gradient norm, whether it was taken). It is
-    only taken if `accepts` says so of the mean loss and the gradient norm.
-
-    Among several processes, `gradients` adds them up; the loss is that of this process's rows, and the rest is of all.
-    """
-    torch.manual_seed(seed_of(seed, "draw", step))
-    batch, drawn, before = drawn_of(objective, batch)
-    first = next(iter(batch.values())).values
-    size = math.ceil(len(first) / config.accumulate)
-    losses = []
-    pieces = [
-        (slice(begin, begin + size), seed_of(seed, "step", step, before + begin))
-        for begin in range(0, len(first), size)
-    ]
-    gradients = Gradients((), ranks.Ranks()) if gradients is None else gradients
-    if objective.cached and config.accumulate > 1:
-        context, random = partial(autocast, precision, first.device), seed_of(seed, "compare", step)
-        losses, pieces = [_detached(through_pieces(objective, batch, drawn, pieces, random, context))], []
-    for place, (rows, random) in enumerate(pieces):
-        if place == len(pieces) - 1:
-            gradients.last()
-        torch.manual_seed(random)
-        with autocast(precision, first.device):
-            loss = objective(
-                {name: stream.rows(rows) for name, stream in batch.items()},
-                {name: choice[rows] for name, choice in drawn.items()},
-            )
-        if loss.total.requires_grad:
-            loss.total.backward()
-        losses.append(_detached(loss))
-    whole = _sum(losses)
-    total, count = gradients.finish(whole.total, whole.count)
-    if not step and float(count):
-        need_gradients(objective.model, f"{objective.kind} in the first step")
-    parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
-    if parameters:
-        torch._foreach_div_([own(p.grad) for p in parameters], float(count.clamp(min=1)))
-    norm = clip(parameters, config.clip, ranks.data())
-    ok = accepts(float(total) / max(float(count), 1.0), norm)
-    if ok:
-        optimizer.step(factor)
-    optimizer.zero_grad()
-    return whole, norm, ok
-
-
-def _detached(loss: Loss) -> Loss:
-    return Loss(loss.total.detach(), loss.count.detach(), {k: (a.detach(), n) for k, (a, n) in loss.terms.items()}, {})
-
-
-def _sum(losses: list[Loss]) -> Loss:
-    terms: dict[str, tuple[Tensor, Tensor]] = {}
-    for loss in losses:
-        for name, (a, n) in loss.terms.items():
-            before = terms.get(name)
-            terms[name] = (a, n) if before is None else (before[0] + a, before[1] + n)
-    return Loss(torch.stack([x.total for x in losses]).sum(), torch.stack([x.count for x in losses]).sum(), terms, {})
-
-
-def means(losses: list[Loss]) -> dict[str, float]:
-    """The loss of some batches and its terms; those without any target (count 0) are left out."""
-    return of_sums(sums(_sum(losses) if losses else None))
-
-
-def evaluate(
-    objective: Objective,
-    data: Samples,
-    config: TrainConfig,
-    seed: int = 0,
-    batches: int | None = None,
-    bad: BadSamples | None = None,
-) -> dict[str, float]:
-    """The loss and its terms over held-out items in their order: at most `batches` of them, or all; processes take turns.
-
-    `bad` is told of those that cannot be read.
-    """
-    losses = looked(objective, data, config, seed, batches, bad)
-    return of_all(_sum(losses) if losses else None, 0, 0)[0]
-
-
-@torch.no_grad()
-def looked(
-    objective: Objective,
-    data: Samples,
-    config: TrainConfig,
-    seed: int = 0,
-    batches: int | None = None,
-    bad: BadSamples | None = None,
-) -> list[Loss]:
-    """The loss of each batch of held-out items, as in `evaluate`; none of a batch of which nothing can be read."""
-    device = next(objective.parameters()).device
-    size = len(data)
-    batch_size = min(config.batch or 32, size)
-    steps = math.ceil(size / batch_size)
-    was = objective.training
-    objective.eval()
-    losses, others = [], ranks.data()
-    steps = steps if batches is None else min(steps, batches)
-    try:
-        for place in range(others.rank, -(-steps // others.size) * others.size, others.size):
-            again = place >= steps  # for company: what is sharded is asked for by all together
-            place = min(place, steps - 1)
-            keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
-            batch, broken, _ = data.batch(keys)
-            for error in others_bad([] if again else broken):
-                if bad is not None:
-                    bad.note(error)
-            if batch is None:
-                continue
-            torch.manual_seed(seed_of(seed, "look", place))
-            with autocast(resolve(config.precision, device), device), ranks.whole_batch():
-                loss = _detached(objective(to_device(batch, device)))
-            losses += [] if again else [loss]
-    finally:
-        objective.train(was)
-    return losses
 
 
 def _tokens(values: Tensor, valid: Tensor | None) -> int:

@@ -9,6 +9,8 @@ from typing import Literal
 
 import torch
 
+from sevenfold.core.processor import flags
+
 Precision = Literal["auto", "bf16", "fp32"]
 
 
@@ -16,20 +18,7 @@ def fast_bf16(device: torch.device) -> bool:
     """Whether this device has instructions for bf16 products."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = _cpu_flags()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-@cache
-def _cpu_flags() -> frozenset[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith(("flags", "Features")):
-                    return frozenset(line.split(":", 1)[1].split())
-    except OSError:
-        pass
-    return frozenset()
+    return "avx512_bf16" in flags() or "amx_bf16" in flags()
 
 
 NARROW = 128

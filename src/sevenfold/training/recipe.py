@@ -50,7 +50,10 @@ class TrainConfig(part.Config):
     precision: Precision = "auto"
     """bf16, fp32, or auto: bf16 where the processor multiplies it."""
     compile: bool = False
-    """Compile the blocks (torch.compile). It pays for long runs."""
+    """Compile the blocks (torch.compile), once: what is compiled is kept for later runs. It pays for long runs."""
+    recompute: bool = False
+    """Compute blocks again in the backward pass instead of keeping what is inside of them: far less memory, one more forward
+    pass."""
     workers: int = Field(0, ge=0, le=256)
     """Loader processes; 0 loads in the training process. The results do not depend on it."""
     evaluate_every: int | None = Field(None, ge=1)
@@ -76,11 +79,11 @@ class Recipe(part.Config):
     family: Family.Config | None = None
     """A published architecture, by its published settings: its trunks and heads are those of the recipe, where it does not say
     others, and the trained model can be published as such."""
-    streams: dict[str, Modality.Config] = Field(min_length=1)
+    streams: dict[part.Name, Modality.Config] = Field(min_length=1)
     """Name → modality."""
-    trunks: dict[str, Trunk.Config] = Field(min_length=1)
+    trunks: dict[part.Name, Trunk.Config] = Field(min_length=1)
     """Name → trunk, in order."""
-    heads: dict[str, HeadConfig] = {}
+    heads: dict[part.Name, HeadConfig] = {}
     """Name → head, besides those that the objective adds."""
     init: Initialisation.Config = part.default("standard")
     """The scheme of the first weights."""

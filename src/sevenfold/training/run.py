@@ -23,9 +23,10 @@ from sevenfold.core.ranks import Mesh
 from sevenfold.data.source import Source, content_key
 from sevenfold.exchange.origin import save_luggage
 from sevenfold.training.finish import BEGUN, RESULTS, exhibits_of, finish
-from sevenfold.training.fit import Fitted, evaluate, fit
+from sevenfold.training.fit import Fitted, fit
 from sevenfold.training.load import config_json, load, tokenizer_folder
 from sevenfold.training.log import read_log
+from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, joined
 from sevenfold.training.parallel.gradients import whole
 from sevenfold.training.prepare import Ready, prepare
@@ -115,7 +116,7 @@ def _train(
         f"parameters, {len(ready.train_items):,} training and {len(ready.held_out_items):,} held-out samples, "
         f"{settings.steps} steps of {settings.batch}")  # fmt: skip
     pictures: list[str] = []
-    apart = given.parallel.shard and not ranks.data().alone
+    apart = given.parallel.shard and not every.alone
 
     def looked(step: int) -> None:
         if every.first and not apart:

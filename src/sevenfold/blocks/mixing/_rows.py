@@ -53,8 +53,8 @@ class _Rows(torch.autograd.Function):
         for rows, here, upto in _pieces(q, k, ctx.causal):
             p = _weights(q, k, seen, ctx.scale, ctx.causal, rows, here, upto)
             given, keys, values, asked = d_y[rows, :, here], k[rows, :, :upto], v[rows, :, :upto], q[rows, :, here]
-            d_p = (given @ values.transpose(-1, -2)).float()
-            d_s = torch._softmax_backward_data(d_p, p, -1, p.dtype).mul_(ctx.scale).to(q.dtype)
+            d_s = (given @ values.transpose(-1, -2)).float()
+            d_s = torch._softmax_backward_data(d_s, p, -1, p.dtype).mul_(ctx.scale).to(q.dtype)
             d_q[rows, :, here] = d_s @ keys
             of_keys, of_values = d_s.transpose(-1, -2) @ asked, p.to(q.dtype).transpose(-1, -2) @ given
             if here.stop == q.shape[2]:  # the last queries come first: they see all keys
@@ -67,11 +67,23 @@ class _Rows(torch.autograd.Function):
         return d_q, d_k, d_v, None, None, None
 
 
+def queries(n: int, causal: bool) -> int:
+    """How many of n queries are taken at a time."""
+    return n if not causal else min(n, 64 if n <= 256 else 128)
+
+
+def held(heads: int, n: int, m: int, causal: bool) -> tuple[int, int]:
+    """Bytes that are there for a moment for each row of the batch (scores and their gradient in float32, before and after), and
+    of how many rows at a time; none where this does not pay."""
+    each = heads * queries(n, causal) * m
+    return (14 * each, max(1, SCORES // each)) if 1 < n <= MOST >= m else (0, 0)
+
+
 def _pieces(q: Tensor, k: Tensor, causal: bool) -> Iterator[tuple[slice, slice, int]]:
     """(rows of the batch, queries, how many keys they may see) of each piece; the last queries first."""
     b, h, n, _ = q.shape
     m = k.shape[2]
-    step = n if not causal else 64 if n <= 256 else 128
+    step = queries(n, causal)
     some = max(1, SCORES // (h * step * m))
     for row in range(0, b, some):
         for start in reversed(range(0, n, step)):

@@ -19,6 +19,7 @@ from sevenfold.blocks.mixing import Mixer, Project, _rows, allowed, default_head
 from sevenfold.blocks.mixing._documents import within
 from sevenfold.blocks.mixing.cache import Cache, Kept, cache_of
 from sevenfold.blocks.projection import Projection
+from sevenfold.core import ranks
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import Hidden, Mask, wide
@@ -50,7 +51,7 @@ class Attention(Mixer):
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of attention weights dropped in training."""
 
-    caches = True
+    caches = spreads = True
     heeds = frozenset({"window", "prefix"})
     variants = (
         {"heads": 4, "kv_heads": 2, "window": 3, "scale": 1.0},
@@ -139,6 +140,8 @@ class Attention(Mixer):
     def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008
         q, k, v = self._heads(hidden)
         mask = self._narrowed(mask)
+        if hidden.whole is not None:
+            return self._spread(q, k, v, hidden, mask)
         if mask.window is None and mask.prefix is None and hidden.bias is None:
             apart = within(self._attend, q, k, v, hidden, mask.causal, self._own_scale, self._dropout)
             if apart is not None:
@@ -150,6 +153,15 @@ class Attention(Mixer):
             seen = biased(hidden.bias(hidden.coords, hidden.coords, self.heads), seen, q.dtype)
         y = self._attend(q, k, v, seen, causal)
         return self.out(y.transpose(1, 2).flatten(2))
+
+    def _spread(self, q: Tensor, k: Tensor, v: Tensor, hidden: Hidden, mask: Mask) -> Tensor:
+        """The part of the tokens that this process has, of the keys and values of all."""
+        whole: Hidden = hidden.whole
+        k, v = (ranks.sequence().along(part, 2) for part in (k, v))
+        seen = allowed(whole, mask, slice(hidden.begin, hidden.begin + q.shape[2]))
+        if hidden.bias is not None and hidden.coords is not None and whole.coords is not None:
+            seen = biased(hidden.bias(hidden.coords, whole.coords, self.heads), seen, q.dtype)
+        return self.out(self._attend(q, k, v, seen).transpose(1, 2).flatten(2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, causal: bool = False) -> Tensor:
         plain = seen is None or seen.dtype == torch.bool
@@ -225,6 +237,10 @@ class Attention(Mixer):
         inner, shared = self.heads * self.head_width, self.kv * self.head_width
         normed = 2 * inner + 2 * shared + (2 if self.config.norm_across else inner)
         return tokens * (2 * inner + 2 * shared + normed * self.config.query_key_norm + self.heads)
+
+    def scored(self, tokens: int, attended: int, causal: bool) -> tuple[int, int]:
+        plain = self.heads == self.kv and not self.config.dropout
+        return _rows.held(self.heads, tokens, attended, causal) if plain else (0, 0)
 
     def turned(self, tokens: int) -> int:
         joined = self.heads if self.heads > 1 else 0  # heads are side by side again

@@ -12,10 +12,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.blocks.projection import Projection
+from sevenfold.blocks.projection._product import linear
 from sevenfold.core.initial import Constant, Normal, Rule
 
 
@@ -36,7 +36,7 @@ class Linear(Projection):
         return {"weight": weight} | ({} if self.bias is None else {"bias": Constant()})
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
     def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         return self.weight, self.bias

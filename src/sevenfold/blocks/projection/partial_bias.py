@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sevenfold.blocks.projection._product import linear
 from sevenfold.blocks.projection.linear import Linear
 from sevenfold.core.errors import ConfigError
 
@@ -36,7 +36,7 @@ class PartialBias(Linear):
             self.bias = nn.Parameter(torch.empty(width_out - (self.stop - self.start)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, *self.matrix())
+        return linear(x, *self.matrix())
 
     def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         if self.bias is None:

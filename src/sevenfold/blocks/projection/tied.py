@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sevenfold.blocks.projection import Projection
+from sevenfold.blocks.projection._product import linear
 from sevenfold.core.initial import Constant, Rule
 
 
@@ -35,7 +35,7 @@ class Tied(Projection):
         return {} if self.bias is None else {"bias": Constant()}
 
     def forward(self, x: Tensor, table: Tensor) -> Tensor:  # type: ignore[override]
-        return F.linear(x, table, self.bias)
+        return linear(x, table, self.bias)
 
     def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None] | None:
         return None if table is None else (table, self.bias)

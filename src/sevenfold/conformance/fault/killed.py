@@ -18,8 +18,8 @@ from sevenfold.core.errors import SevenfoldError
 from sevenfold.core.files import verify_manifest
 from sevenfold.data.loader import Order, load
 from sevenfold.training import checkpoint
-from sevenfold.training.fit import take_step
 from sevenfold.training.log import read_log
+from sevenfold.training.step import take_step
 
 TRIES = 200
 LONG = 100_000

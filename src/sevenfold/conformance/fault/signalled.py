@@ -44,12 +44,14 @@ def tried(folder: Path, tries: int) -> Iterator[Outcome]:
     """A tenth of the tries with compilation, during which the signal arrives."""
     draw, slowest = random.Random(0), 0.0
     for compiled in (False, True):
-        tally, count = Tally(), tries if not compiled else -(-tries // 10)
+        tally, count = Tally(), tries if not compiled else tries // 10
         for attempt in range(count):
             run, number = folder / f"{compiled}-{attempt % 3}", SIGNALS[attempt % len(SIGNALS)]
             seconds, wrong = _stopped(run, number, compiled, draw)
             slowest = max(slowest, seconds)
             tally.note(wrong)
+        if not count:
+            continue
         what = "a signal while compiling the first step" if compiled else "SIGTERM, SIGINT, SIGUSR1 at a random moment"
         yield tally.outcome(what, "saved < 25 s, exit code 128 + n", f"slowest {slowest:.1f} s")
     tally, slowest = Tally(), 0.0

@@ -29,10 +29,9 @@ class Parallel(part.Config):
     shard: bool = False
     """Each process keeps a share of the weights, gradients and optimizer state only (FSDP2), and asks for a block's weights
     when it comes to it. For models that do not fit otherwise."""
-    tensor: int = Field(1, ge=1, le=64)
-    """So many processes share the channels and heads of each block (tensor parallel); they see the same rows."""
     sequence: int = Field(1, ge=1, le=1024)
-    """So many processes share the tokens of each row (context parallel), for long ones."""
+    """So many processes share the tokens of each row (context parallel), for long ones. Where dropout is used, what it draws
+    depends on it."""
     patience: float = Field(600.0, gt=0)
     """Seconds without a step after which the run ends, naming the process that all wait for, and where it stands."""
 
@@ -42,16 +41,14 @@ def joined(config: Parallel, device: torch.device) -> Iterator[Mesh]:
     """Among the processes that torchrun has started; alone, if it has not."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        if config.tensor * config.sequence > 1:
+        if config.sequence > 1:
             raise ConfigError(
-                f"parallel: tensor {config.tensor} × sequence {config.sequence} needs more than one process: start it with torchrun"
+                f"parallel.sequence: {config.sequence} needs more than one process: start it with torchrun"
             )
         yield ranks.mesh()
         return
-    if size % (config.tensor * config.sequence):
-        raise ConfigError(
-            f"parallel: {size} processes cannot be shared out over tensor {config.tensor} × sequence {config.sequence}"
-        )
+    if size % config.sequence:
+        raise ConfigError(f"parallel.sequence: {size} processes cannot be shared out by {config.sequence}")
     own = not dist.is_initialized()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -67,20 +64,18 @@ def joined(config: Parallel, device: torch.device) -> Iterator[Mesh]:
 
 
 def _mesh(config: Parallel, device: torch.device) -> Mesh:
-    """Groups of processes: data × sequence × tensor, the last one within neighbours."""
+    """Groups of processes: those of a row are neighbours."""
     size, place = dist.get_world_size(), dist.get_rank()
-    inner = config.tensor * config.sequence
-    every = torch.arange(size).view(size // inner, config.sequence, config.tensor)
+    every = torch.arange(size).view(size // config.sequence, config.sequence)
     found = []
-    for axis in range(3):
-        lines = every.movedim(axis, -1).flatten(0, 1).tolist()
-        group = None
+    for lines in (every.T.tolist(), every.tolist()):
+        ours = Ranks(device=device)
         for line in lines:
-            made = dist.new_group(line) if 1 < len(line) < size else None
-            if place in line:
-                group, rank, count = made, line.index(place), len(line)
-        found.append(Ranks(rank, count, group, device) if count > 1 else Ranks(device=device))
-    return Mesh(found[0], found[1], found[2], Ranks(place, size, None, device))
+            group = dist.new_group(line) if 1 < len(line) < size else None
+            if place in line and len(line) > 1:
+                ours = Ranks(line.index(place), len(line), group, device)
+        found.append(ours)
+    return Mesh(found[0], found[1], Ranks(place, size, None, device))
 
 
 def local(device: torch.device) -> torch.device:
