@@ -147,6 +147,10 @@ def fit(
             order = Order(len(train), size, seed, begin, end, part=part)
             return load(train, order, config.workers)
 
+        def alone(stop: list[int]) -> int:
+            """The signal that this process got, where it need not ask others; or 0."""
+            return stop[0] if stop and mesh.every.alone else 0
+
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
             with watch.pause():
                 found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
@@ -211,6 +215,7 @@ def fit(
                 step += 1
                 watch.moved(step)
                 last = step == config.steps
+                stopped = stopped or alone(stop)
                 regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
                 due = last or regular or bool(stopped)
                 if due:
@@ -228,7 +233,8 @@ def fit(
                     told.say(_line(step, config.steps, record, found, began, start))
                     if on_look is not None:
                         on_look(step)
-                if due:
+                stopped = stopped or alone(stop)
+                if due or stopped:
                     guard.good = step if regular or last else guard.good
                     save(step)
                     saved = step
