@@ -110,7 +110,7 @@ def test_travels_to_a_worker_process(source):
 
 def test_names_the_files_it_reads(source):
     assert all(path.is_file() for path in source.files())
-    assert bool(source.files()) == bool(source.config.path)
+    assert bool(source.files()) == bool(source.config.path or source.ingredients)
 
 
 @pytest.mark.parametrize("kind", OF_FILES)

@@ -45,6 +45,8 @@ class Row(NamedTuple):
     """Whether these are in float32 where products run in bf16."""
     scored: tuple[int, int] = (0, 0)
     """Bytes in addition where products run in bf16 on a CPU, and of how many rows of the batch at a time."""
+    stream: int = 0
+    """Of the first row of a block: the numbers that go into the block."""
     outputs: int = 0
     """Of a head: the numbers that it gives."""
     each: int = 0
@@ -201,6 +203,8 @@ def _block(trunk: Trunk, block: Block, place: str, told: Told, side: int) -> lis
     around, moment = [*block.norms, *block.residuals], 2 * given * streams
     flops, made = sum(part.flops(tokens) for part in around), {"kept": between, "wide": told.wide, "scratch": moment}
     rows = [_row(f"{place}.norms", block.config.last_norm.kind, around, flops, True, learns, **made)]
+    beside = side * side * trunk.config.pair.width if trunk.config.pair else 0
+    rows = [rows[0]._replace(stream=given * streams + beside)]
     if block.pair is not None:
         rows += _pair(block, place, told, side)
     if mixer is not None:

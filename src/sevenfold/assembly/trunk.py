@@ -9,12 +9,14 @@ axis. The trunk's coordinates have one column per distinct name; a stream stands
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sevenfold.assembly.block import Block, block_of
 from sevenfold.assembly.condition import Condition
@@ -52,6 +54,9 @@ from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.modules import ModuleList
 from sevenfold.core.types import Batch, Hidden, Stream, take
 from sevenfold.modality import Modality
+
+again = partial(checkpoint, use_reentrant=False)
+"""Calls a block, and calls it again in the backward pass, with the same random numbers."""
 
 
 class Trunk(Stepping):
@@ -136,6 +141,7 @@ class Trunk(Stepping):
         self.splice = splice_of(config, streams)
         extra = int(config.class_token) + config.registers
         self.tokens = nn.Parameter(torch.empty(extra, width)) if extra else None
+        self.recompute = False  # whether blocks are computed again in the backward pass (sevenfold.training.recomputed)
         self.prompts: nn.Parameter | None = None  # put there by an adapter (sevenfold.assembly.adapter.prompt)
         self.marks = (
             nn.ParameterDict({name: nn.Parameter(torch.empty(width)) for name in config.inputs})
@@ -296,7 +302,7 @@ class Trunk(Stepping):
         if self.blocks:
             inner = inner._replace(x=self.blocks[0].residuals[0].enter(x))
             for block in self.blocks:
-                inner = block(inner, mask)
+                inner = again(block, inner, mask) if self.recompute else block(inner, mask)
             x = self.blocks[-1].residuals[-1].leave(inner.x)
         if self.norm is not None:
             x = self.norm(x, inner.condition, inner.valid)

@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", metavar="DIR", required=True, help="the folder to write")
     parser.add_argument("--field", metavar="FIELD", help="the field to make tokens of (default: most to learn from)")
+    parser.add_argument("--like", metavar="DIR", help="with the tokenizer of a folder that was prepared before")
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
 
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
         args.out,
         field=args.field,
         overrides=args.overrides,
+        like=args.like,
         workers=args.workers,
         say=lambda line: print(line, file=sys.stderr),
     )

@@ -139,7 +139,7 @@ class Ranks(NamedTuple):
         own = {n: torch.empty(0, *shape, dtype=getattr(torch, kind), device=self.device) for n, shape, kind in known}
         return {name: self.rows((found or own)[name]) for name in own}
 
-    def batch(self, batch: Batch | None, like: Any = None) -> tuple[Batch, slice]:
+    def batch(self, batch: Batch | None) -> tuple[Batch, slice]:
         """(the batch of all ranks, padded to the longest row; which rows of it are this rank's)."""
         shape = {} if batch is None else {n: _shape(stream) for n, stream in batch.items()}
         rows = 0 if batch is None or not batch else len(next(iter(batch.values())).values)

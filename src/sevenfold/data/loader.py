@@ -92,6 +92,11 @@ class Items(Samples):
         self.seed, self.views, self.looks = seed, views, dict(looks or {})
         self.lacking, self.aligned = dict(lacking or {}), tuple(aligned)
 
+    def of(self, indices: Sequence[int]) -> Items:
+        """The same of other samples."""
+        rest = (self.looks, self.aligned, self.lacking)
+        return Items(self.source, indices, self.encoders, self.seed, self.views, *rest)
+
     def __len__(self) -> int:
         return len(self.indices)
 

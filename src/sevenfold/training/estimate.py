@@ -109,11 +109,23 @@ def estimate(
         "batch": batch * given.bytes,
     }
     kept = [number * bytes_kept(row._replace(outputs=0) if pieced.get(row.place) else row, bf16) for row in rows]
+    again = blocks_of(rows) if settings.recompute else [None] * len(rows)
     casts = sum(2 * row.parameters for row in rows if row.flops and not row.wide) if bf16 else 0
     scratch = settings.optimizer.part.scratch(learned)
     peak, moment, beside = _course(
-        rows, kept, pieced, number, bf16, sum(held.values()) + casts, gradients if pieces > 1 else 0, bf16 and near
+        rows,
+        kept,
+        pieced,
+        number,
+        bf16,
+        sum(held.values()) + casts,
+        gradients if pieces > 1 else 0,
+        bf16 and near,
+        again,
     )
+    if settings.recompute:
+        kept = [0 if block else numbers for block, numbers in zip(again, kept)]
+        kept.append(sum(number * _stream(row, bf16) for row in rows))
     last = sum(held.values()) + gradients + scratch
     if last > peak:
         peak, moment, beside = last, "optimizer step", scratch
@@ -121,9 +133,9 @@ def estimate(
         **held, "gradients": gradients, "activations": sum(kept) + casts, "outputs and scratch": beside,
     }  # fmt: skip
     once = pieces * sum(row.once for row in rows)
-    done = rows
+    done = [row._replace(backward=row.backward + row.flops) if block else row for row, block in zip(rows, again)]
     if pieces > 1 and objective.cached:  # every piece is embedded twice
-        done = [row._replace(flops=2 * row.flops) for row in rows]
+        done = [row._replace(flops=2 * row.flops) for row in done]
     flops = (batch * sum(r.flops for r in done) + once, batch * sum(r.backward for r in done) + 3 * once)
     times = [] if hardware is None else [pieces * _seconds(row, number, given, bf16, hardware) for row in done]
     seconds = None
@@ -167,6 +179,7 @@ def _course(
     held: int,
     before: int,
     scored: bool,
+    again: Sequence[str | None],
 ) -> tuple[int, str, int]:
     """(the largest sum of a step's forward and backward pass, when that is, what of it is neither held nor kept)."""
     size = 2 if bf16 else 4
@@ -177,24 +190,44 @@ def _course(
         if live + extra > peak:
             peak, moment, beside = live + extra, when, extra
 
-    for row, numbers in zip(rows, kept):
+    for row, numbers, block in zip(rows, kept, again):
         pieces = pieced.get(row.place)
-        live += numbers + (pieces.ahead if pieces else 0)
+        live += number * _stream(row, bf16) if block else numbers + (pieces.ahead if pieces else 0)
         seen("forward pass", pieces.moment if pieces else number * row.outputs * (size + 4 * bf16))
-    done = 0
-    for row, numbers in zip(reversed(rows), reversed(kept)):
-        pieces = pieced.get(row.place)
+    done, inside = 0, None
+    for row, numbers, block in zip(reversed(rows), reversed(kept), reversed(again)):
+        if block and block != inside:  # computed again: all that is inside of it is there, beside what went in
+            live += sum(n - number * _stream(r, bf16) for r, n, place in zip(rows, kept, again) if place == block)
+        inside, pieces = block, pieced.get(row.place)
         extra = number * ((4 if row.exact else size) * row.scratch + (0 if pieces else 8 * row.outputs))
         extra = max(extra, pieces.ahead if pieces else 0)
         if (
             scored and row.scored[0]
-        ):  # beside two thirds of the rest: what is given, and the gradients of queries, keys and values
+        ):  # beside two thirds of the rest: what is given, and gradients of queries, keys, values
             extra = max(extra, 2 * extra // 3 + row.scored[0] * min(number, row.scored[1]))
         seen("outputs" if row.outputs else "backward pass", done + max(extra, 4 * row.trained))
         live -= numbers + (pieces.ahead if pieces else 0)
         done += 0 if before else 4 * row.trained
         seen("backward pass", done)
     return peak, moment, beside
+
+
+def blocks_of(rows: Sequence[Row]) -> list[str | None]:
+    """The place of the block that each row is in, or None."""
+    found: list[str | None] = []
+    place = None
+    for row in rows:
+        if row.stream:
+            place = row.place.rpartition(".")[0]
+        elif place is None or not row.place.startswith(f"{place}."):
+            place = None
+        found.append(place)
+    return found
+
+
+def _stream(row: Row, bf16: bool) -> int:
+    """Bytes that go into the block which begins with a row."""
+    return row.stream * (2 if bf16 and not row.wide else 4)
 
 
 def state_numbers(optimizer: Optimizer.Config, trained: Mapping[str, nn.Parameter]) -> int:

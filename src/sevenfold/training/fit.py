@@ -34,11 +34,12 @@ from sevenfold.training.log import Bar, Log, Silent
 from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel
 from sevenfold.training.parallel.gradients import Gradients, own
-from sevenfold.training.parallel.rows import of_all, together
+from sevenfold.training.parallel.rows import of_all, stopped_by, together
 from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.parallel.watch import Watch
 from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
+from sevenfold.training.recomputed import recompute_blocks
 from sevenfold.training.saving import Saver
 from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted, stopping
@@ -116,6 +117,8 @@ def fit(
                 told.say(f"resuming after step {start} from {restored.path}")
         told.begin(start)
         log = ends.enter_context(closing(Log(folder if mesh.every.first else None, start)))
+        if config.recompute:
+            recompute_blocks(objective.model)
         if config.compile:
             ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None
@@ -178,7 +181,7 @@ def fit(
                 record: dict[str, Any] = {"step": step + 1, **turned}
                 turned = {}
                 batch = None if batch is None else to_device(batch, device)
-                batch, broken, stopped = together(batch, broken, stop)
+                batch, broken = together(batch, broken)
                 for error in broken:
                     bad.note(error)
                 bad.check(len(train))
@@ -214,6 +217,7 @@ def fit(
                 told.step(record)
                 step += 1
                 watch.moved(step)
+                stopped = stopped_by(stop)
                 last = step == config.steps
                 stopped = stopped or alone(stop)
                 regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row

@@ -15,15 +15,14 @@ from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mea
 from sevenfold.core.seeds import seed_of
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Aligned, Items, Samples, look_through
-from sevenfold.data.packing import Rows
 from sevenfold.data.source import Source
 from sevenfold.data.view import View
-from sevenfold.data.windows import Windows, laid
 from sevenfold.exchange.origin import recall
 from sevenfold.modality import Modality, check_views
 from sevenfold.objective import Look, Objective
 from sevenfold.training import cached
 from sevenfold.training.completed import completed
+from sevenfold.training.laid_out import laid_out
 from sevenfold.training.load import objective_of, tokenizer_folder
 from sevenfold.training.prepared import already
 from sevenfold.training.recipe import Recipe, device_of
@@ -130,7 +129,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         chosen = items_of(recipe, source, part_of, modalities, fields, views, objective.looks(), objective.aligned())
         look_through(chosen, recipe.data.bad_share if views else 1.0)
         items.append(chosen)
-        sets.append(laid_out(recipe, chosen, bad, modalities))
+        sets.append(laid_out(recipe, chosen, bad, modalities, note))
     if any(config.pack for config in recipe.streams.values()):
         bad.size = len(source)
         bad.check(len(source))
@@ -183,23 +182,6 @@ def _views(look: Look, modality: Modality) -> list[View]:
     views = [view.build() for view in look.views]
     check_views(views, modality, "objective.views")
     return views
-
-
-def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[str, Modality]) -> Samples:
-    """Items as they are trained on: one by one, end to end in windows, or whole ones packed into rows."""
-    packed = [name for name, config in recipe.streams.items() if config.pack]
-    if not packed:
-        return items
-    name, config, modality = packed[0], recipe.streams[packed[0]], modalities[packed[0]]
-    assert config.length is not None
-    line = items.source.line(items.indices)
-    if line is None:
-        around = modality.around()
-        line = laid(
-            items, name, items.source.continuous, bad.note, around if any(around) else None, modality.tokenizer.size
-        )
-    layout = Rows if config.pack == "whole" else Windows
-    return layout(line, name, config.length, items.seed, items.views)
 
 
 def _check_early(recipe: Recipe) -> None:

@@ -66,6 +66,7 @@ def prepare_data(
     *,
     field: str | None = None,
     overrides: Sequence[str] = (),
+    like: str | Path | None = None,
     workers: int | None = None,
     say: Say = print,
 ) -> Path:
@@ -73,6 +74,7 @@ def prepare_data(
 
     field      what to make tokens of; by default the field with the most to learn from
     overrides  `data.…=value` and `stream.…=value`: how the data are read, and how they become tokens
+    like       a folder that was prepared before: with its tokenizer and settings
     workers    processes; by default one for each core. The files do not depend on it
 
     Goes on where an earlier call with the same data and settings stopped. Raises ConfigError and DataError, one line each.
@@ -87,9 +89,14 @@ def prepare_data(
         asked = part.override(asked, name, notation.parse(value, change))
     config = part.decode(Source.Config, asked["data"], "data")
     source = config.build()
+    if like is not None:
+        before = read_index(Path(like).expanduser(), True)
+        asked["stream"], field = {**before.stream, **asked["stream"]}, field or before.field
     field, modality = _stream(source, field, asked["stream"])
+    if like is not None:
+        modality.restore(Path(like).expanduser() / "tokenizer")
     stream = {name: value for name, value in part.encode(modality.config).items() if name in SETTINGS}
-    stamp = _stamp(source, field, stream)
+    stamp = _stamp(source, field, stream, like)
     if final.exists():
         _whole_already(final, stamp, say)
         return final
@@ -150,9 +157,12 @@ def _some(source: Source, field: str) -> Iterator[Any]:
             yield raw
 
 
-def _stamp(source: Source, field: str, stream: dict[str, Any]) -> str:
+def _stamp(source: Source, field: str, stream: dict[str, Any], like: str | Path | None) -> str:
     """What tells a preparation from another one: settings, and names, sizes and times of the files that are read."""
-    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in source.files()]
+    files: list[Any] = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in source.files()]
+    files += (
+        [] if like is None else [sorted(sha256(file) for file in (Path(like).expanduser() / "tokenizer").iterdir())]
+    )
     return json.dumps([part.encode(source.config), field, stream, files], sort_keys=True)
 
 

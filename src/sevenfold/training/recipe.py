@@ -50,7 +50,10 @@ class TrainConfig(part.Config):
     precision: Precision = "auto"
     """bf16, fp32, or auto: bf16 where the processor multiplies it."""
     compile: bool = False
-    """Compile the blocks (torch.compile). It pays for long runs."""
+    """Compile the blocks (torch.compile), once: what is compiled is kept for later runs. It pays for long runs."""
+    recompute: bool = False
+    """Compute blocks again in the backward pass instead of keeping what is inside of them: far less memory, one more forward
+    pass."""
     workers: int = Field(0, ge=0, le=256)
     """Loader processes; 0 loads in the training process. The results do not depend on it."""
     evaluate_every: int | None = Field(None, ge=1)

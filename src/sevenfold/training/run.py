@@ -83,6 +83,8 @@ def train(
     given = read_recipe(recipe, overrides)
     with joined(given.parallel, device_of(given.train.device)) as mesh:
         every = mesh.every
+        if not every.alone:  # what was measured to make it differs between processes
+            given = read_recipe(every.told(part.encode(given))[0])
         where = None if out is None else str(out)
         where = where or every.once(lambda: str(fresh(Path("runs") / (name or _name(recipe)))))
         return _train(given, Path(every.told(where)[0]), resume, say if every.first else _silent, bar, on_look)

@@ -55,6 +55,21 @@ class Prepared(NamedTuple):
     tokenizer: Path
 
 
+class Ingredient(NamedTuple):
+    """What a source says that is a mixture of others.
+
+    name         of one of them
+    indices      its samples
+    weight       how much it counts; None: by how much there is of it
+    temperature  see sevenfold.data.source.mix
+    """
+
+    name: str
+    indices: range
+    weight: float | None
+    temperature: float
+
+
 class Source(part.Part):
     """Samples by number. `__getitem__` raises BadSample (with file and offset) for one that cannot be read;
     `__init__` raises DataError, one line with the path and what to do, for a file that cannot be used at all."""
@@ -135,6 +150,11 @@ class Source(part.Part):
     def prepared(self) -> Prepared | None:
         """What it says of the tokens that it holds; None where tokens are made of its raw items."""
         return None
+
+    @property
+    def ingredients(self) -> list[Ingredient]:
+        """The sources that it is a mixture of; none: it is one."""
+        return []
 
     def line(self, indices: Sequence[int]) -> Line | None:
         """The tokens of some samples laid end to end, where it holds them that way."""

@@ -83,3 +83,8 @@ def local(device: torch.device) -> torch.device:
     if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
         return torch.device("cuda", int(os.environ["LOCAL_RANK"]))
     return device
+
+
+def first_here() -> bool:
+    """Whether this process is the one that speaks, before any have met."""
+    return os.environ.get("RANK", "0") == "0"

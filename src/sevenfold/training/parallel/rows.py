@@ -14,18 +14,19 @@ from sevenfold.objective import Objective
 Sums = dict[str, tuple[float, float]]
 
 
-def together(
-    batch: Batch | None, broken: Sequence[BadSample], stop: Sequence[int]
-) -> tuple[Batch | None, list[BadSample], int]:
-    """(this process's rows, what could not be read of all of them, the signal that some process got, or 0).
+def stopped_by(noted: Sequence[int]) -> int:
+    """The signal that some process got, or 0."""
+    return max(number for (number,) in ranks.mesh().every.numbers([noted[0] if noted else 0]))
+
+
+def together(batch: Batch | None, broken: Sequence[BadSample]) -> tuple[Batch | None, list[BadSample]]:
+    """(this process's rows, what could not be read of all of them).
 
     Where a process is left without a row, all rows are shared out anew; None for all where there are fewer than processes.
     """
-    mesh, signal = ranks.mesh(), stop[0] if stop else 0
-    others = mesh.data
-    signal = max(number for (number,) in mesh.every.numbers([signal]))
+    others = ranks.data()
     if others.alone:
-        return batch, list(broken), signal
+        return batch, list(broken)
     rows = 0 if batch is None else len(next(iter(batch.values())).values)
     said = others.numbers([rows, len(broken)])
     bad = others_bad(broken) if any(found for _, found in said) else []
@@ -35,7 +36,7 @@ def together(
         low, high = (place * sum(counts) // others.size for place in (others.rank, others.rank + 1))
         enough = sum(counts) >= others.size
         batch = {name: stream.rows(slice(low, high)) for name, stream in whole.items()} if enough else None
-    return batch, bad, signal
+    return batch, bad
 
 
 def others_bad(broken: Sequence[BadSample]) -> list[BadSample]:
