@@ -90,9 +90,9 @@ def _killed(folder: Path, data: Any, reached: int, draw: random.Random, early: b
         if wrong:
             return reached, wrong
     newest = max((int(path.name.removeprefix("step-")) for path in found), default=0)
-    whole = max(reached, logged - 2)  # that of the step before may be under way still
-    if newest < whole:
-        return newest, f"step {whole} was saved, and the newest is {newest}"
+    saved = max(reached, logged - 2)  # a checkpoint is written while the next step is made
+    if newest < saved:
+        return newest, f"step {saved} was saved, and the newest is {newest}"
     return newest, "" if "damaged" not in (folder / "told").read_text() else "a damaged one was passed over"
 
 
