@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
 from _peers import decoders, stepper, vits
 from _shapes import Case, batch_of, decoder, objective, ours, recipe_of, vit
-
 from sevenfold.core.types import Batch
 from sevenfold.training.fit import take_step
 
