@@ -12,9 +12,9 @@ from sevenfold.core.types import Batch, Stream
 from sevenfold.objective import Objective
 from sevenfold.training.allocator import keep_freed
 from sevenfold.training.compiled import compile_blocks
-from sevenfold.training.fit import take_step
 from sevenfold.training.load import objective_of
 from sevenfold.training.recipe import Recipe, read_recipe
+from sevenfold.training.step import take_step
 
 
 class Case(NamedTuple):

@@ -24,7 +24,7 @@ import sevenfold as sf
 from representations import embedded, spread
 from sevenfold.adaptation.readout import probe
 from sevenfold.core.part import decode, find
-from sevenfold.training.fit import evaluate
+from sevenfold.training.look import evaluate
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import read_recipe
 

@@ -47,11 +47,11 @@ def row(name: str, width: int, depth: int, batch: int, precision: str, steps: in
     from sevenfold.conformance._kit import peak_bytes
     from sevenfold.data.loader import gather
     from sevenfold.training.estimate import estimate, shape_of
-    from sevenfold.training.fit import take_step
     from sevenfold.training.hardware import Hardware
     from sevenfold.training.plan import resized
     from sevenfold.training.prepare import prepare
     from sevenfold.training.recipe import read_recipe
+    from sevenfold.training.step import take_step
 
     hardware = Hardware.here(torch.device("cpu"))
     recipe = resized(read_recipe(name, [f"train.batch={batch}", f"train.precision={precision}"]), width, depth)

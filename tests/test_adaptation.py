@@ -21,8 +21,8 @@ from sevenfold.adaptation.method.test_time import PLAIN, TestTime, TestTimeWay, 
 from sevenfold.adaptation.readout import knn, probe
 from sevenfold.cli import main
 from sevenfold.core.part import decode, find
-from sevenfold.training.fit import evaluate
 from sevenfold.training.load import load_objective
+from sevenfold.training.look import evaluate
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import read_recipe
 from tiny import text_file

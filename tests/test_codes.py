@@ -19,10 +19,11 @@ from sevenfold.blocks.tokenization import Tokenizer
 from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.part import decode, find
 from sevenfold.core.types import Stream
-from sevenfold.training.fit import fit, take_step
+from sevenfold.training.fit import fit
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import read_recipe
 from sevenfold.training.run import train
+from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted
 from tiny import log_of, recipe, weights_of
 

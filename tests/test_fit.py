@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sevenfold.core.errors import CheckpointError
 from sevenfold.core.types import Stream
 from sevenfold.data.loader import gather
-from sevenfold.training.fit import evaluate, fit, take_step
+from sevenfold.training.fit import fit
+from sevenfold.training.guard import Diverged
+from sevenfold.training.look import evaluate
 from sevenfold.training.recipe import TrainConfig
 from sevenfold.training.run import train
+from sevenfold.training.step import take_step
 from tiny import OBJECTIVES, any_to_any, log_of, made, recipe, weights_of
 
 PLAIN = {"mixer": {"kind": "attention"}}
@@ -188,7 +190,7 @@ def test_what_is_not_finite_is_skipped_and_counted(tmp_path, broken, wrong):
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
     data = recipe("supervised", tmp_path, steps=4, save_every=1, optimizer={"kind": "adamw", "lr": 3e38})
     ready = made(data)
-    with pytest.raises(CheckpointError, match="the weights are not finite: lower train.optimizer.lr"):
+    with pytest.raises(Diverged, match="the weights are not finite: lower train.optimizer.lr"):
         fit(ready.objective, ready.train, ready.held_out, ready.recipe.train, folder=tmp_path, bar=False)
     assert (tmp_path / "checkpoints/step-00000000").is_dir()
     for file in (tmp_path / "checkpoints").glob("*/model.safetensors"):

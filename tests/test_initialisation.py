@@ -13,7 +13,8 @@ from sevenfold.assembly.initialisation.mup import factors
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Constant, Normal, Ruled, cares, ruled
 from sevenfold.objective.supervised import Supervised
-from sevenfold.training.fit import fit, take_step
+from sevenfold.training.fit import fit
+from sevenfold.training.step import take_step
 from tiny import made, recipe
 
 WIDTHS = (32, 64, 128, 256)

@@ -10,7 +10,8 @@ import torch
 
 from numbered import Numbers, items, samples
 from sevenfold.core.errors import DataError
-from sevenfold.data.loader import Items, Order, Windows, load
+from sevenfold.data.loader import Items, Order, load
+from sevenfold.data.windows import Windows, laid
 from tiny import made, recipe
 
 
@@ -77,6 +78,11 @@ def test_the_global_generators_are_left_alone(workers):
 # Windows
 
 
+def cut(some, length, continuous, note=pytest.fail):
+    """Windows of items laid end to end in memory."""
+    return Windows(laid(some, "text", continuous, note), "text", length, some.seed, some.views)
+
+
 def brute(documents, length, start):
     """(values, coords, segments) of the window at `start`, token by token."""
     line = [(value, number, place) for number, tokens in enumerate(documents) for place, value in enumerate(tokens)]
@@ -97,7 +103,7 @@ def brute(documents, length, start):
 def test_windows_against_a_loop(length, begins):
     lengths = [5, 1, 3, 8, 2, 2, 9, 1, 1, 4, 6, 3]
     source = Numbers(12, begins=begins, lengths=lengths)
-    windows = Windows(items(source), "text", length, len(begins) == 1, pytest.fail)
+    windows = cut(items(source), length, len(begins) == 1)
     pieces = [source.encode(k, None).values.tolist() for k in range(12)]
     documents = []
     for number, piece in enumerate(pieces):
@@ -123,20 +129,20 @@ def test_windows_against_a_loop(length, begins):
 
 def test_windows_differ_from_epoch_to_epoch_in_training_only():
     source = Numbers(50, begins=(0,))
-    windows = Windows(items(source), "text", 16, True, pytest.fail)
+    windows = cut(items(source), 16, True)
     assert len({int(windows[epoch, 2]["text"].values[0]) for epoch in range(8)}) > 3
-    still = Windows(items(source, views=False), "text", 16, True, pytest.fail)
+    still = cut(items(source, views=False), 16, True)
     assert [int(still[epoch, 2]["text"].values[0]) for epoch in range(4)] == [10 * 1000 + 2] * 4
     assert still[0, 0]["text"].segments is None
 
 
 def test_windows_pass_over_bad_samples():
     noted = []
-    windows = Windows(items(Numbers(6, broken=(2,), begins=(0,))), "text", 15, False, noted.append)
+    windows = cut(items(Numbers(6, broken=(2,), begins=(0,))), 15, False, noted.append)
     assert [error.where for error in noted] == ["numbers.txt:line 3"]
     assert windows[0, 0]["text"].segments.tolist() == [0] * 6 + [1] * 9
     with pytest.raises(DataError, match="no readable sample"):
-        Windows(items(Numbers(2, broken=(0, 1))), "text", 4, False, noted.append)
+        cut(items(Numbers(2, broken=(0, 1))), 4, False, noted.append)
 
 
 def test_pieces_of_one_document_have_no_ends_between_them(tmp_path) -> None:
@@ -155,7 +161,7 @@ def test_pieces_of_one_document_have_no_ends_between_them(tmp_path) -> None:
     ready = prepare(read_recipe(recipe))
     specials = ready.model.modalities["text"].tokenizer.specials
     assert len(ready.train_items) > 2
-    values = ready.train.values
+    values = ready.train.line.read(0, len(ready.train.line))
     assert [(values == specials[name]).sum() for name in ("bos", "eos")] == [1, 1]
     inside = values[(values != specials["bos"]) & (values != specials["eos"])]
     assert bytes(inside.astype("uint8")) == path.read_bytes()[: len(inside)]

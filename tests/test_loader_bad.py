@@ -11,9 +11,10 @@ from sevenfold.core.errors import BadSample, DataError
 from sevenfold.core.types import Tokens
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.collate import collate
-from sevenfold.data.loader import Order, load
+from sevenfold.data.loader import Order, Samples, load
 from sevenfold.data.source.digits import Digits
-from sevenfold.training.fit import evaluate, fit
+from sevenfold.training.fit import fit
+from sevenfold.training.look import evaluate
 from tiny import any_to_any, made, recipe, text_file
 
 # Bad samples
@@ -122,7 +123,7 @@ def test_batches_without_what_an_objective_needs_are_no_targets(objective, tmp_p
     ready = made(recipe(objective, tmp_path))
     source = Digits.Config().build()
 
-    class Half:
+    class Half(Samples):
         """The images of every second batch are gone."""
 
         def __len__(self):

@@ -20,12 +20,12 @@ from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import gather
 from sevenfold.objective import _told
 from sevenfold.training.estimate import bytes_kept, estimate, shape_of, state_numbers
-from sevenfold.training.fit import take_step
 from sevenfold.training.hardware import SHEETS, Hardware
 from sevenfold.training.plan import on_meta, resized
 from sevenfold.training.precision import autocast
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import read_recipe
+from sevenfold.training.step import take_step
 from sevenfold.training.units import bytes_of, seconds_of
 
 CPU = Hardware("a small CPU", "cpu", 5e10, 1e11, 64.0, 2e10, 2 * 10**9, 3e-6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
@@ -227,41 +226,3 @@ print(json.dumps(found))
     assert terminated == -signal.SIGTERM
     assert interrupted == 7
     assert max(seconds, wait) < 5
-
-
-def test_killed_ten_times_while_saving_every_step(tmp_path):
-    """kill -9 at random moments: no checkpoint is lost or half, and each resume works without a helping hand."""
-    data = recipe("infonce", tmp_path, steps=80, evaluate_every=40, save_every=1)
-    code = (
-        FORKS
-        + """
-from sevenfold.core.files import verify_manifest
-recipe, folder, told = sys.argv[1:]
-found = []
-for attempt in range(10):
-    before = lines(folder)
-    pid = begin([recipe, "--out", folder, "--resume"], told)
-    if attempt % 3:
-        await_lines(folder, before + random.randint(1, 8))
-    time.sleep(random.uniform(0, 0.3 if attempt % 3 == 0 else 0.05))
-    os.kill(pid, signal.SIGKILL)
-    ended(pid)
-    whole = sorted(Path(folder, "checkpoints").glob("step-*"))
-    for path in whole:
-        verify_manifest(path)
-    found.append((lines(folder), [int(path.name[5:]) for path in whole], Path(told).read_text()))
-print(json.dumps(found))
-"""
-    )
-    folder = tmp_path / "run"
-    found = python(code, write(tmp_path / "recipe.yaml", data), folder, tmp_path / "told")
-    reached = 0
-    for logged, steps, told in found:
-        assert "damaged" not in told and "Traceback" not in told, told
-        if steps:
-            assert max(steps) >= max(reached, logged - 1)
-            reached = max(steps)
-    assert reached > 10
-    finish_and_compare(data, tmp_path, folder)
-    assert [r["step"] for r in log_of(folder) if "loss" in r] == list(range(1, 81))
-    json.dumps(log_of(folder), allow_nan=False)

@@ -35,6 +35,7 @@ _HOME = {
     "Recipe": "sevenfold.training.recipe:Recipe",
     "read_recipe": "sevenfold.training.recipe:read_recipe",
     "prepare": "sevenfold.training.prepare:prepare",
+    "prepare_data": "sevenfold.training.prepare_data:prepare_data",
     "fit": "sevenfold.training.fit:fit",
     "tokens": "sevenfold.explain.lab:tokens",
     "SevenfoldError": "sevenfold.core.errors:SevenfoldError",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from sevenfold.training.load import load
     from sevenfold.training.plan import plan
     from sevenfold.training.prepare import prepare
+    from sevenfold.training.prepare_data import prepare_data
     from sevenfold.training.pretrain import pretrain
     from sevenfold.training.recipe import Recipe, read_recipe
     from sevenfold.training.run import Run, train

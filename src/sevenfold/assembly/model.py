@@ -99,11 +99,11 @@ class Head(Ruled):
 class ModelConfig(part.Config):
     """What a model is, without its weights."""
 
-    streams: dict[str, Modality.Config] = Field(min_length=1)
+    streams: dict[part.Name, Modality.Config] = Field(min_length=1)
     """Name → modality."""
-    trunks: dict[str, Trunk.Config] = Field(min_length=1)
+    trunks: dict[part.Name, Trunk.Config] = Field(min_length=1)
     """Name → trunk, in order: a trunk reads streams and earlier trunks."""
-    heads: dict[str, HeadConfig] = {}
+    heads: dict[part.Name, HeadConfig] = {}
     """Name → head. The objective adds those that it needs."""
     init: Initialisation.Config = part.default("standard")
     """The scheme of the first weights."""

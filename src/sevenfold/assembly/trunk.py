@@ -42,8 +42,10 @@ from sevenfold.assembly.pieces import (
 )
 from sevenfold.assembly.pool import extras_of
 from sevenfold.assembly.splice import splice_of
+from sevenfold.assembly.spread import gathered, spread
 from sevenfold.assembly.standing import own_positions, standing
 from sevenfold.assembly.stepping import Stepping
+from sevenfold.blocks.mixing import documents
 from sevenfold.blocks.normalization import Norm
 from sevenfold.blocks.position import Position
 from sevenfold.core import part
@@ -293,8 +295,10 @@ class Trunk(Stepping):
         if hidden.places is not None or (hidden.valid is not None and len(streams_in(hidden)) > 1):
             order = reading_order(hidden)
         inner = self._around(hidden if order is None else moved(hidden, order), memory)
-        inner = with_pair(self.pair, inner, self.grid)
-        mask, x = mask_of(self.config.mask, hidden), inner.x
+        inner = with_pair(self.pair, inner._replace(documents=documents(inner)), self.grid)
+        mask, together = mask_of(self.config.mask, hidden), inner
+        inner = spread(inner)
+        x = inner.x
         if self.blocks:
             inner = inner._replace(x=self.blocks[0].residuals[0].enter(x))
             for block in self.blocks:
@@ -302,6 +306,7 @@ class Trunk(Stepping):
             x = self.blocks[-1].residuals[-1].leave(inner.x)
         if self.norm is not None:
             x = self.norm(x, inner.condition, inner.valid)
+        x = gathered(x, together)
         if order is None:
             return unprompted(hidden._replace(x=x, pair=inner.pair, grid=inner.grid))
         back = order.argsort(1)

@@ -1,13 +1,16 @@
-"""Check that a part does what its room asks, or that a run folder is whole.
+"""Check that a part does what its room asks, that a run folder is whole, or that trainings and files survive faults.
 
 sevenfold check rotary                       every check of the position room on `rotary`
 sevenfold check mylab_mixer --room mixing    a part of an installed package
 sevenfold check runs/speeches                a run folder: whole, loads, gives the same again
+sevenfold check --faults                     kill -9, full disks, damaged, mutated and hostile files: a table
+sevenfold check --faults --only killed --tries 20
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from sevenfold.core.errors import ConfigError, did_you_mean
@@ -15,11 +18,21 @@ from sevenfold.core.rooms import ROOMS, folder, kinds
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="KIND_OR_RUN", help="the kind of a part, or a run folder")
+    parser.add_argument("what", metavar="KIND_OR_RUN", nargs="?", help="the kind of a part, or a run folder")
     parser.add_argument("--room", help="the room of the part, where several have one of that name")
+    parser.add_argument("--faults", action="store_true", help="try faults, and print what came of each")
+    parser.add_argument("--only", action="append", metavar="NAME", help="with --faults: this one (may be repeated)")
+    parser.add_argument(
+        "--tries", type=int, metavar="N", help="with --faults: so many tries a row, instead of its own number"
+    )
+    parser.add_argument("--json", action="store_true", help="with --faults: a JSON object a row")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.faults:
+        return _faults(args)
+    if args.what is None:
+        raise ConfigError("say what to check: the kind of a part, a run folder, or --faults")
     from sevenfold import conformance
 
     if args.room is None and (Path(args.what) / "recipe.yaml").is_file():
@@ -44,3 +57,29 @@ def run(args: argparse.Namespace) -> int:
     failed, skipped = sum(not result.ok for result in results), sum(bool(result.skipped_why) for result in results)
     print(f"{len(results) - failed - skipped} hold, {failed} fail, {skipped} do not apply")
     return 1 if failed else 0
+
+
+def _faults(args: argparse.Namespace) -> int:
+    """A row for each fault as it was tried; 1 if one misses its target."""
+    from sevenfold.conformance import fault
+
+    if args.tries is not None and args.tries < 1:
+        raise ConfigError(f"--tries {args.tries}: must be at least 1")
+    missed = 0
+    if not args.json:
+        print(f"{'fault':<10} {'what was tried':<68} {'tried':>6} {'missed':>6}  {'target':<36} {'':<4} {'s':>5}")
+    for name in args.only or fault.names():
+        for row in fault.outcomes(name, args.tries):
+            missed += not row.ok
+            if args.json:
+                print(json.dumps({"fault": name, **row._asdict(), "ok": row.ok}), flush=True)
+                continue
+            verdict = "" if not row.gates else "ok" if row.ok else "MISS"
+            told = f"\n{'':<11}{row.told}" if row.told else ""
+            print(
+                f"{name:<10} {row.what:<68} {row.tried:>6} {row.missed:>6}  {row.target:<36} {verdict:<4} {row.seconds:>5.0f}{told}",
+                flush=True,
+            )
+    if not args.json:
+        print("every target is met" if not missed else f"{missed} targets are missed")
+    return 1 if missed else 0

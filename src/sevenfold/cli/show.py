@@ -2,6 +2,7 @@
 
 sevenfold show recipes/gpt.yaml data.path=speeches/
 sevenfold show gpt data.path=speeches/ --budget 2h --memory 8GB --hardware h200
+sevenfold show gpt data.path=speeches/ --hardware h100 --processes 8,64,1024
 sevenfold show runs/gpt --recipe
 
 FLOPs are those of one item, forward and backward (2 per multiply-add, matrix products only); memory and seconds are those
@@ -30,6 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budget", metavar="TIME", help="find the largest model for so much time: 90s, 30m, 2h, 1d")
     parser.add_argument("--memory", metavar="SIZE", help="find the largest model for so much memory: 500MB, 8GB, 8GiB")
     parser.add_argument("--hardware", metavar="NAME", default="here", help="a100, h100, h200, or here (default)")
+    parser.add_argument(
+        "--processes", metavar="N,…", help="what each of so many needs, and how much of the time talking costs"
+    )
     parser.add_argument("--recipe", action="store_true", help="print the recipe too, with every default written out")
 
 
@@ -41,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     _parts(plan)
     _memory(plan)
     _told(plan, args)
+    if args.processes:
+        _layouts(plan, args.processes)
     if args.recipe:
         print("\n" + notation.write(part.encode(plan.recipe)), end="")
     return 0
@@ -171,6 +177,34 @@ def _told(plan: Plan, args: argparse.Namespace) -> None:
         print(f"\nfor {held}: " + ("the recipe fits as it is" if not plan.traded else "traded"))
         for line in plan.traded:
             print(f"  {line}")
+
+
+def _layouts(plan: Plan, asked: str) -> None:
+    from sevenfold.training.parallel.layout import layouts
+
+    found, batch, sequence = plan.estimate, plan.recipe.train.batch or 32, plan.recipe.parallel.sequence
+    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", asked):
+        raise ConfigError(f"--processes: whole numbers, 8 or 8,64,1024, not {asked!r}")
+    drawn = []
+    for processes in map(int, asked.split(",")):
+        for way in layouts(found, plan.hardware, processes, sequence):
+            rows = batch * processes // (sequence if "sequence" in way.way else 1)
+            drawn.append(
+                [f"{processes:,}", way.way, mebibytes(way.memory), mebibytes(way.sent), f"{way.seconds:.3g} s", f"{100 * way.efficiency:.0f} %", f"{rows:,}"]
+            )  # fmt: skip
+    print()
+    table(
+        [
+            "processes",
+            "parallel",
+            "memory of each",
+            "sends a step",
+            "a step takes",
+            "of its time it computes",
+            "rows a step",
+        ],
+        drawn,
+    )
 
 
 def _time(seconds: float) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +52,20 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def known_by(path: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"size": path.stat().st_size, "sha256": sha256(path)}
+
+
 def write_manifest(folder: str | Path, names: Iterable[str], **facts: Any) -> None:
     """Record size and hash of each named file of a folder in its manifest.json."""
     folder = Path(folder)
-    files = {name: {"size": (folder / name).stat().st_size, "sha256": sha256(folder / name)} for name in sorted(names)}
-    write_atomic(folder / MANIFEST, json.dumps({**facts, "files": files}, indent=1) + "\n")
+    _write_manifest(folder, {name: known_by(folder / name) for name in names}, facts)
+
+
+def _write_manifest(folder: Path, files: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    listed = {name: files[name] for name in sorted(files)}
+    write_atomic(folder / MANIFEST, json.dumps({**facts, "files": listed}, indent=1) + "\n")
 
 
 def verify_manifest(folder: str | Path) -> dict[str, Any]:
@@ -96,22 +105,34 @@ def read_json(path: str | Path, largest: int = 64 << 20) -> Any:
         raise CheckpointError(f"{path}: cannot be read as JSON: {str(error).splitlines()[0]}") from None
 
 
+def temporary_of(final: Path) -> Path:
+    """A new folder beside `final`, to be filled and then published under that name."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    temporary.mkdir()
+    return temporary
+
+
+def publish(temporary: Path, final: Path, files: Mapping[str, Any], **facts: Any) -> None:
+    """Rename a folder that is filled; `files`: name → what `known_by` says of it, synced already."""
+    _write_manifest(temporary, files, facts)
+    for folder in {(temporary / name).parent for name in files} | {temporary}:
+        sync_folder(folder)
+    os.rename(temporary, final)
+    sync_folder(final.parent)
+
+
 def publish_folder(final: Path, fill: Callable[[Path], Iterable[str]], **facts: Any) -> None:
     """Make a folder appear under its final name only when it is whole.
 
     `fill(temporary)` writes files and returns their names; they are synced, given a manifest, and the folder is renamed.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".tmp-{final.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    temporary.mkdir()
+    temporary = temporary_of(final)
     try:
         names = list(fill(temporary))
         for name in names:
             sync_file(temporary / name)
-        write_manifest(temporary, names, **facts)
-        sync_folder(temporary)
-        os.rename(temporary, final)
-        sync_folder(final.parent)
+        publish(temporary, final, {name: known_by(temporary / name) for name in names}, **facts)
     except BaseException:
         remove_folder(temporary)
         raise

@@ -1,6 +1,7 @@
 """Torch's containers of modules, and what they hold: `ModuleList[Block]`, `ModuleDict[Trunk]`.
 
-At run time these are torch's own classes; the type of what is inside is for readers and type checkers.
+At run time these are torch's own classes; the type of what is inside is for readers and type checkers. A dict of ours takes any
+name: torch's refuses those of its own methods, and a column of a table may be called `type` or `values`.
 """
 
 from __future__ import annotations
@@ -30,4 +31,11 @@ if TYPE_CHECKING:
         def values(self) -> ValuesView[M]: ...
         def items(self) -> ItemsView[str, M]: ...
 else:
-    ModuleList, ModuleDict = nn.ModuleList, nn.ModuleDict
+    ModuleList = nn.ModuleList
+
+    class ModuleDict(nn.ModuleDict):
+        def __class_getitem__(cls, item):
+            return cls
+
+        def __setitem__(self, name, module):
+            self._modules[name] = module

@@ -10,15 +10,23 @@ import yaml
 
 from sevenfold.core.errors import ConfigError
 
-LARGEST = 4 << 20
+LARGEST = 1 << 20
 """Bytes of the largest recipe that is read."""
 ALIASES = 100
 DEEPEST = 50
+LONGEST = 200
+"""Characters of a number; a million digits would take minutes to tell from a word."""
 
 
 class _Loader(yaml.SafeLoader):
     aliases = 0
     depth = 0
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:
+        """What a word is taken for: beyond LONGEST characters, a word."""
+        if kind is yaml.ScalarNode and len(value or "") > LONGEST:
+            return self.DEFAULT_SCALAR_TAG
+        return super().resolve(kind, value, implicit)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -51,7 +59,9 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
@@ -74,7 +84,7 @@ def parse(text: str, where: str = "") -> Any:
 
 
 def read(path: str | Path) -> Any:
-    """Plain data from a YAML file of at most 4 MiB."""
+    """Plain data from a YAML file of at most 1 MiB."""
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST:

@@ -14,16 +14,27 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.rooms import entry_points, kinds, module_of
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w -]{0,99}", name):
+        raise PydanticCustomError("name", "a name is letters, digits, _ and -, at most 100 of them")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+"""The name of a stream, trunk or head: it becomes the name of a module and of a folder, so it leads nowhere else."""
 
 
 class Config(BaseModel):

@@ -112,6 +112,9 @@ class Hidden(NamedTuple):
     places     [b n] int: tokens of lower numbers are read first, those of one number as they stand (an input that is
                spliced into another); None: all as they stand
     elsewhere  (angles, bias) of each position that blocks have of their own, in place of the trunk's; None: none has one
+    whole      where the tokens of a row are spread over processes, the Hidden of all of them, of which these begin at `begin`
+    documents  [k+1] int32: where each segment begins in the rows laid end to end, padding being one too, and where the last ends;
+               made once by the trunk. None: there are none, or one is not in one piece
     """
 
     x: Tensor
@@ -129,6 +132,9 @@ class Hidden(NamedTuple):
     streams: Tensor | None = None
     places: Tensor | None = None
     elsewhere: tuple[tuple[dict[int, tuple[Tensor, Tensor]] | None, Bias | None], ...] | None = None
+    whole: Any = None
+    begin: int = 0
+    documents: Tensor | None = None
 
     def of(self, name: str) -> Hidden:
         """The part that came from one stream (or `tokens`: class and register tokens)."""
@@ -143,7 +149,8 @@ class Hidden(NamedTuple):
         return Hidden(x, *self[1:])
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Hidden:
-        """With what `change` makes of x, and of coords, valid, segments, frames, streams and places where they are there."""
+        """With what `change` makes of x, and of coords, valid, segments, frames, streams and places where they are there;
+        without `documents`."""
         coords = None if self.coords is None else change(self.coords)
         valid = None if self.valid is None else change(self.valid)
         segments = None if self.segments is None else change(self.segments)
@@ -158,6 +165,7 @@ class Hidden(NamedTuple):
             frames=frames,
             streams=streams,
             places=places,
+            documents=None,
         )
 
 
@@ -183,6 +191,13 @@ class Loss(NamedTuple):
         """With `extra`, what parts of the model ask for, added to the total and told in the term `balance`."""
         terms = {**self.terms, "balance": (extra.detach(), self.count)}
         return self._replace(total=self.total + extra, terms=terms)
+
+    def share(self, size: int) -> Loss:
+        """One of `size` equal parts of it."""
+        if size == 1:
+            return self
+        terms = {name: (total / size, count / size) for name, (total, count) in self.terms.items()}
+        return self._replace(total=self.total / size, count=self.count / size, terms=terms)
 
 
 def wide(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sevenfold.core.errors import BadSample, DataError
+from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.core.seeds import numpy_generator, torch_generator
 from sevenfold.core.types import Batch, Tokens
 from sevenfold.data.bad import ENOUGH, BadSamples
@@ -25,6 +25,8 @@ Look = Callable[[Any, np.random.Generator | None, np.random.Generator], Tokens]
 Item = dict[str, Tokens]
 Key = tuple[int, int]
 """(epoch, index)"""
+Fetched = tuple[Batch | None, list[BadSample], int]
+"""Good items as a batch (None if there are none), the bad ones, and how many were asked for."""
 
 
 class Aligned(NamedTuple):
@@ -59,6 +61,14 @@ class Samples(Dataset[Item | BadSample]):
     def __getitem__(self, key: Key) -> Item | BadSample:
         raise NotImplementedError
 
+    def batch(self, keys: Sequence[Key]) -> Fetched:
+        """Those of some keys as one batch."""
+        return gather([self[key] for key in keys])
+
+    def __getitems__(self, keys: Sequence[Key]) -> Fetched:
+        """What PyTorch's loader asks for."""
+        return self.batch(keys)
+
 
 class Items(Samples):
     """One sample, one item: each stream's tokens, encoded when asked for."""
@@ -81,6 +91,11 @@ class Items(Samples):
         self.source, self.indices, self.encoders = source, list(indices), dict(encoders)
         self.seed, self.views, self.looks = seed, views, dict(looks or {})
         self.lacking, self.aligned = dict(lacking or {}), tuple(aligned)
+
+    def of(self, indices: Sequence[int]) -> Items:
+        """The same of other samples."""
+        rest = (self.looks, self.aligned, self.lacking)
+        return Items(self.source, indices, self.encoders, self.seed, self.views, *rest)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -130,77 +145,27 @@ def look_through(items: Items, share: float) -> None:
         raise DataError(f"none of {len(places)} samples can be read; the first is {where}: {why}")
 
 
-class Windows(Samples):
-    """Documents laid end to end and cut into windows of one length: no padding. Tokens know which document they are
-    from (`segments`), and count their positions from its start. Each epoch cuts at another offset."""
-
-    def __init__(
-        self,
-        items: Items,
-        stream: str,
-        length: int,
-        continuous: bool,
-        note: Callable[[BadSample], None],
-        ends: tuple[list[int], list[int]] | None = None,
-    ):
-        """`continuous`: all samples are pieces of one document. `ends`: the ids that stand before and behind each
-        item; between pieces of one document they are taken out. `note` is told of samples that cannot be read."""
-        documents: list[np.ndarray] = []
-        begins, start, last = [], 0, -2
-        for place, index in enumerate(items.indices):
-            found = items[0, place]
-            if isinstance(found, BadSample):
-                note(found)
-            elif stream in found:
-                values = found[stream].values
-                if not (last == index - 1 and items.source.follows(index)):
-                    begins.append(start)
-                elif ends is not None:
-                    start -= len(documents[-1])
-                    documents[-1], values = _joined(documents[-1], values, ends)
-                    start += len(documents[-1])
-                documents.append(values)
-                start, last = start + len(values), index
-        if not documents:
-            raise DataError(f"{items.source.where(0)}: no readable sample for stream {stream!r}")
-        self.stream, self.seed, self.views = stream, items.seed, items.views
-        self.values = np.concatenate(documents)
-        self.begins = np.zeros(1, np.int64) if continuous else np.array(begins)
-        self.length = min(length, len(self.values))
-        self.count = len(self.values) // self.length
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, key: Key) -> Item:
-        epoch, place = key
-        spare = len(self.values) - self.count * self.length
-        shift = 0
-        if self.views and self.count > 1:
-            shift = int(numpy_generator(self.seed, "offset", epoch).integers(0, self.length))
-        start = place * self.length + shift
-        if shift > spare and place == self.count - 1:
-            start = len(self.values) - self.length
-        index = np.arange(start, start + self.length)
-        document = np.searchsorted(self.begins, index, side="right") - 1
-        coords = index - np.maximum(self.begins[document], start)
-        segments = None if len(self.begins) == 1 else document - document[0]
-        return {self.stream: Tokens(self.values[start : start + self.length], coords[:, None], segments)}
-
-
-def _joined(before: np.ndarray, after: np.ndarray, ends: tuple[list[int], list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Two pieces of one document without the end and begin tokens between them."""
-    begin, end = ends
-    ended = bool(end) and before[-len(end) :].tolist() == end
-    begun = bool(begin) and after[: len(begin)].tolist() == begin
-    return before[: len(before) - len(end) * ended], after[len(begin) * begun :]
-
-
 class Order(Sampler[list[Key]]):
     """Which samples make up each step's batch, from step `start` to `steps`, without any state."""
 
-    def __init__(self, size: int, batch: int, seed: int, start: int, steps: int, shuffle: bool = True):
+    def __init__(
+        self,
+        size: int,
+        batch: int,
+        seed: int,
+        start: int,
+        steps: int,
+        shuffle: bool = True,
+        part: tuple[int, int] = (0, 1),
+    ):
+        """`part`: which of how many equal parts of each batch."""
         super().__init__()
+        rank, ranks = part
+        if batch < ranks:
+            raise ConfigError(
+                f"train.batch: {batch} rows cannot be shared out over {ranks} processes: at least {ranks}"
+            )
+        self.low, self.high = rank * batch // ranks, (rank + 1) * batch // ranks
         self.size, self.batch, self.seed, self.start, self.steps = size, batch, seed, start, steps
         self.shuffle = shuffle
 
@@ -209,38 +174,44 @@ class Order(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         for step in range(self.start, self.steps):
-            yield [self.key(place) for place in range(step * self.batch, (step + 1) * self.batch)]
+            yield [self.key(step * self.batch + place) for place in range(self.low, self.high)]
 
     def key(self, place: int) -> Key:
         epoch, rest = divmod(place, self.size)
-        return epoch, (_permutation(self.size, self.seed, epoch)[rest] if self.shuffle else rest)
+        return epoch, (int(_permutation(self.size, self.seed, epoch)[rest]) if self.shuffle else rest)
 
 
 @lru_cache(maxsize=4)
-def _permutation(size: int, seed: int, epoch: int) -> list[int]:
-    return torch.randperm(size, generator=torch_generator(seed, "order", epoch)).tolist()
+def _permutation(size: int, seed: int, epoch: int) -> np.ndarray:
+    return torch.randperm(size, generator=torch_generator(seed, "order", epoch)).numpy()
 
 
-def gather(found: Sequence[Item | BadSample]) -> tuple[Batch | None, list[BadSample], int]:
-    """Good items as a batch (None if there are none), the bad ones, and how many were seen."""
+def gather(found: Sequence[Item | BadSample]) -> Fetched:
+    """What was found under some keys, as one batch."""
     good = [item for item in found if not isinstance(item, BadSample)]
     bad = [item for item in found if isinstance(item, BadSample)]
     return (collate(good) if good else None), bad, len(found)
 
 
 def _leave_signals(worker: int) -> None:
-    """A signal to the whole process group is for the trainer, which ends its loader processes itself."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """A signal to the whole process group is for the trainer, which ends its loader processes itself: by SIGTERM, if one does
+    not end when it is told. So the first one of it may be the group's, and the second is not."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
-def load(dataset: Dataset, order: Sampler, workers: int) -> DataLoader:
+def _as_it_is(fetched: Any) -> Any:
+    return fetched
+
+
+def load(dataset: Samples, order: Sampler, workers: int) -> DataLoader:
     """A loader over (batch, bad samples, seen). It has a generator of its own, so the global one is left alone."""
     return DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=workers,
-        collate_fn=gather,
+        collate_fn=_as_it_is,
         generator=torch.Generator(),
         worker_init_fn=_leave_signals,
         prefetch_factor=4 if workers else None,

@@ -31,9 +31,10 @@ from sevenfold.evaluation.vectors import twin
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
 from sevenfold.training.finish import BEGUN, RESULTS, baselines
-from sevenfold.training.fit import looked, means
+from sevenfold.training.laid_out import laid_out
 from sevenfold.training.load import load_objective, located, objective_of
-from sevenfold.training.prepare import fields_of, items_of, laid_out, prepare
+from sevenfold.training.look import looked, means
+from sevenfold.training.prepare import fields_of, items_of, prepare
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.run import data_hash
 from sevenfold.training.start import going_on

@@ -82,9 +82,9 @@ class Modality(part.Part):
         """Whether an item that is cut to `length` still has its end token behind it (BERT, CLIP); without, it is cut off."""
         begin: int | None = Field(None, ge=0)
         """An id that stands in front of every item, before what ends put there (T5 begins what it writes with padding)."""
-        pack: bool | None = None
-        """Lay items end to end and cut windows of `length` tokens, instead of padding; by default so for the only
-        stream of ids in a line."""
+        pack: bool | Literal["whole"] | None = None
+        """Lay items end to end and cut windows of `length` tokens, instead of padding; by default so for the only stream of
+        ids in a line. `whole`: as many items in each row of `length` tokens as fit, none of them cut that would fit alone."""
         projection: Projection.Config | None = None
         """How tokens become vectors of the model's width; by default `embedding` for ids, `patch_embed` for vectors."""
         table: str | None = None

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Cells(Modality):
     class Config(Modality.Config):
         tokenizer: Tokenizer.Config = part.default("gene_rank")
         """How raw items become tokens."""
-        pack: bool | None = False
+        pack: bool | Literal["whole"] | None = False
         """Not for cells: they are never laid end to end."""
 
     axes = ("gene",)

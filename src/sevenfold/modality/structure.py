@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Structure(Modality):
     class Config(Modality.Config):
         tokenizer: Tokenizer.Config = part.default("backbone")
         """How raw items become tokens."""
-        pack: bool | None = False
+        pack: bool | Literal["whole"] | None = False
         """Not for structures: they are never laid end to end, as frames are of one chain."""
 
     axes = ("residue",)

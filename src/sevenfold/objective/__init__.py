@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
-from sevenfold.core import part
+from sevenfold.core import part, ranks
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
 from sevenfold.core.types import Batch, Hidden, Loss, Stream
@@ -127,6 +127,12 @@ class Objective(part.Part, Ruled):
     def settle(self) -> None:
         """Called once, when the model has its first weights, its own or those of `start`: teachers copy them."""
 
+    @property
+    def alike(self) -> bool:
+        """Whether the rows of all ranks must be as long as the longest of all: it draws something for them, or compares what
+        they hold. Then every rank is sent the rows of all."""
+        return type(self).draw is not Objective.draw
+
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """Random choices about the rows of a batch (what is hidden, in which order streams are read), each [b …]."""
         return {}
@@ -135,6 +141,7 @@ class Objective(part.Part, Ruled):
         """`forward`, and to it what is `asked` times the count, in the term `balance`."""
         self.asked()
         loss: Loss = super().__call__(batch, drawn)
+        loss = loss.share(ranks.sequence().size)
         extra = self.asked()
         return loss if extra is None else loss.with_balance(extra * loss.count)
 
@@ -153,8 +160,8 @@ class Objective(part.Part, Ruled):
         Padding, rows without some stream and batches without one are no targets: see `nothing`. One that is `cached` offers
         `embed` and `compare` instead.
         """
-        found = self.embed(batch, drawn)
-        return self.nothing() if found is None else self.compare(found)
+        found = ranks.data().gathered(self.embed(batch, drawn))
+        return self.nothing() if found is None else self.compared(found)
 
     def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:
         """Of one that is `cached`: tensors [k …] of the k rows that have all that it needs, from which `compare` makes the loss;
@@ -164,6 +171,13 @@ class Objective(part.Part, Ruled):
     def compare(self, vectors: Mapping[str, Tensor]) -> Loss:
         """Of one that is `cached`: the loss of the rows of a whole batch, from what `embed` gave of them."""
         raise NotImplementedError
+
+    def compared(self, vectors: Mapping[str, Tensor]) -> Loss:
+        """`compare`, of the rows of all ranks; each has its share of the loss."""
+        size = ranks.data().size
+        with ranks.whole_batch():
+            loss = self.compare(vectors)
+        return loss.share(size)
 
     def reads(self, batch: Batch) -> Batch:
         """The streams that it passes through the model, if it `shares`."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pieces import embedded
-from sevenfold.core import part
+from sevenfold.core import part, ranks
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.modules import ModuleDict
@@ -157,7 +157,7 @@ class SelfDistillation(Looking):
     def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
         drawn = self.draw(batch) if drawn is None else drawn
         there = self.there(batch)
-        if there is None:
+        if not ranks.data().every(there is not None) or there is None:
             return self.nothing()
         looks = {name: batch[name].rows(there) for name in self.names()}
         hides = {name: drawn[name][there] for name in self.globals() if name in drawn}
@@ -203,18 +203,21 @@ class SelfDistillation(Looking):
         self, seen: Mapping[str, Hidden], known: Mapping[str, Hidden], hides: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor] | None:
         """(the mean over looks with hidden tokens, the teacher's probabilities of each hidden one); None without any."""
-        if not hides or not any(bool(hidden.any()) for hidden in hides.values()):
+        others = ranks.data()
+        if not others.any(any(bool(hidden.any()) for hidden in hides.values())):
             return None
         name = "patch" if "patch" in self.behind else "class"
         mask = torch.cat([hides[look].flatten() for look in known])
         weight = torch.cat([(h / h.sum(1, keepdim=True).clamp(min=1)).flatten() for h in hides.values()])[mask]
-        rows = torch.stack([h.any(1).sum() for h in hides.values()]).sum()
+        looks = sum(len(h) for h in hides.values())
+        counts = torch.stack([h.any(1).sum() for h in hides.values()]).sum()[None]
+        rows, every = others.added(torch.cat([counts, counts.new_tensor([looks])]))
         ours = torch.cat([wide(seen[look].of(self.stream).x).flatten(0, 1) for look in known])[mask]
         with torch.no_grad():
             theirs = torch.cat([wide(hidden.of(self.stream).x).flatten(0, 1) for hidden in known.values()])[mask]
             p = self.balances["patch"](self.teacher["behind"][name](theirs), self.sharpness)
         each = against(p, self.behind[name](ours), self.config.temperature)
-        return (each * weight).sum() / rows, p
+        return (each * weight).sum() / (rows * looks / every), p
 
     @property
     def sharpness(self) -> float:

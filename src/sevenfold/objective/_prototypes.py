@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.core import part
+from sevenfold.core import part, ranks
 from sevenfold.core.initial import Normal, Rule, Ruled
 from sevenfold.objective._projector import Projector
 
@@ -59,7 +59,10 @@ class Head(Ruled):
         """[b w] of length 1: what is compared with the prototypes."""
         x = self.perceptron(x)
         if self.standardise:
-            x = (x - x.mean(0)) * (x.var(0, unbiased=False) + 1e-12).rsqrt()
+            others = ranks.data()
+            count = others.added(torch.tensor(float(len(x)), device=x.device)).clamp(min=1)
+            x = x - others.total(x.sum(0)) / count
+            x = x * (others.total(x.square().sum(0)) / count + 1e-12).rsqrt()
         return F.normalize(x, dim=-1)
 
     def scores(self, points: Tensor) -> Tensor:
@@ -79,7 +82,9 @@ def against(p: Tensor, scores: Tensor, temperature: float) -> Tensor:
 
 
 def koleo(x: Tensor, floor: float = 1e-8) -> Tensor:
-    """How near the nearest neighbours are, a scalar; 0 of fewer than two rows. Equal rows count as `floor` apart."""
+    """How near the nearest neighbours are among all ranks' rows, a scalar; 0 of fewer than two. Equal rows count as `floor`
+    apart."""
+    x = ranks.data().rows(x)
     if len(x) < 2:
         return x.sum() * 0
     u = F.normalize(x, dim=-1)

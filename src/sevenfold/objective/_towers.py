@@ -80,6 +80,10 @@ class Towers(Objective):
         self.towers = self._towers(config, model.config)
         self.streams = [reads(model, tower) for tower in self.towers]
 
+    @property
+    def alike(self) -> bool:
+        return bool(self.config.multi_positive)
+
     def vectors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """u and v [b width], of length 1."""
         done = self.model(batch)

@@ -125,6 +125,10 @@ class NextToken(Objective):
         }
         return [*model_rows(self.model, lengths, masked, asked), *self.own_rows()]
 
+    @property
+    def alike(self) -> bool:
+        return len(self.ends) > 1
+
     def draw(self, batch: Batch) -> dict[str, Tensor]:
         """order [b]: which of `orders` each row follows, in the given shares."""
         values = next(iter(batch.values())).values

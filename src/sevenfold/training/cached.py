@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from sevenfold.core import ranks
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss
 from sevenfold.objective import Objective
@@ -62,18 +63,19 @@ def through_pieces(
 
     with torch.no_grad():
         seen = [(rows, own, found) for rows, own in pieces if (found := embed(rows, own)) is not None]
-    if not seen:
-        return objective.nothing()
-    whole = {name: torch.cat([found[name] for *_, found in seen]) for name in seen[0][2]}
+    whole = {name: torch.cat([found[name] for *_, found in seen]) for name in (seen[0][2] if seen else ())}
     for value in whole.values():
         value.requires_grad_(value.is_floating_point())
+    every = ranks.data().gathered(whole or None)
+    if every is None:
+        return objective.nothing()
     torch.manual_seed(seed)
     with context():
-        loss = objective.compare(whole)
+        loss = objective.compared(every).share(ranks.sequence().size)
     if not loss.total.requires_grad:
         return loss
     loss.total.backward()
-    start, rows_in_all, left = 0, len(next(iter(whole.values()))), []
+    start, rows_in_all, left = 0, sum(len(value) for value in list(whole.values())[:1]), []
     objective.asked()
     for rows, own, before in seen:
         found = embed(rows, own)

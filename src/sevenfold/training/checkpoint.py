@@ -2,7 +2,7 @@
 
     checkpoints/step-00000200/  model.safetensors  objective.safetensors  optimizer.safetensors  state.json  manifest.json
 
-A folder under its final name is whole. Loading walks from the newest to the oldest, and says what it passed over.
+(or folders model, objective, optimizer of shards, where each process has a share of the weights only). A folder under its final name is whole. Loading walks from the newest to the oldest, and says what it passed over.
 """
 
 from __future__ import annotations
@@ -11,17 +11,31 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sevenfold.core import ranks
 from sevenfold.core.errors import CheckpointError
-from sevenfold.core.files import MANIFEST, publish_folder, read_json, remove_folder, verify_manifest
+from sevenfold.core.files import (
+    MANIFEST,
+    known_by,
+    publish,
+    read_json,
+    remove_folder,
+    sync_file,
+    temporary_of,
+    verify_manifest,
+)
+from sevenfold.core.ranks import Ranks
 from sevenfold.exchange.weights import of_file as tensors
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.parallel import shards
+from sevenfold.training.parallel.gradients import placed, sharded
 
 FOLDER = "checkpoints"
 Say = Callable[[str], None]
@@ -29,17 +43,44 @@ Say = Callable[[str], None]
 
 class Restored(NamedTuple):
     """What a checkpoint says beside weights: the step it was written after, how many steps were skipped until then,
-    and (where, why) of the samples that could not be read."""
+    (where, why) of the samples that could not be read, and the guard's state (None: it begins anew)."""
 
     step: int
     skipped: int
     bad: list[tuple[str, str]]
     path: Path
+    guard: Any
 
 
 def contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors as safetensors wants them: own memory, contiguous."""
-    return {name: value.detach().clone().contiguous() for name, value in state.items()}
+    return {name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+
+
+class Snapshot(NamedTuple):
+    """What a checkpoint is written from: nothing of it changes when training goes on."""
+
+    step: int
+    parts: dict[str, dict[str, Tensor]]
+    """model, objective, optimizer: name → tensor."""
+    facts: dict[str, Any]
+    shares: bool
+    """Whether each process has its share of the tensors only."""
+
+
+def snapshot(
+    step: int, objective: Objective, optimizer: Optimizer, skipped: int = 0, bad: Sequence[tuple[str, str]] = (), guard: Any = None,
+) -> Snapshot:  # fmt: skip
+    """The state of a run after `step`, copied."""
+    parts = {
+        "model": objective.model.state_dict(),
+        "objective": own_state(objective),
+        "optimizer": optimizer.tensors(),
+    }
+    shares = any(sharded(value) for state in parts.values() for value in state.values())
+    copied = {part: contiguous(state) for part, state in parts.items()}
+    facts = {"step": step, "skipped": skipped, "bad": [list(pair) for pair in bad], "guard": guard}
+    return Snapshot(step, copied, facts, shares)
 
 
 def own_state(objective: Objective) -> dict[str, Tensor]:
@@ -47,37 +88,52 @@ def own_state(objective: Objective) -> dict[str, Tensor]:
     return {name: value for name, value in objective.state_dict().items() if not name.startswith("model.")}
 
 
-def save(
-    run: Path,
-    step: int,
-    objective: Objective,
-    optimizer: Optimizer,
-    skipped: int = 0,
-    bad: Sequence[tuple[str, str]] = (),
-    keep: int = 2,
-) -> Path:
-    """Write the checkpoint of `step` and then remove all but the newest `keep`. Returns its folder."""
+def write(run: Path, taken: Snapshot, ranks: Ranks, keep: int = 2, spared: int = -1) -> Path:
+    """Write a checkpoint and then remove all but the newest `keep` and that of step `spared`. Returns its folder.
 
-    def fill(folder: Path) -> list[str]:
-        save_file(contiguous(objective.model.state_dict()), folder / "model.safetensors")
-        save_file(contiguous(own_state(objective)), folder / "objective.safetensors")
-        save_file(contiguous(optimizer.tensors()), folder / "optimizer.safetensors")
-        state = {"step": step, "skipped": skipped, "bad": [list(pair) for pair in bad]}
-        (folder / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-        return ["model.safetensors", "objective.safetensors", "optimizer.safetensors", "state.json"]
-
-    final = run / FOLDER / f"step-{step:08d}"
+    All processes must. Where each has all of the weights the first one writes them; where each has a share, each writes that,
+    in a layout that knows nothing of how many there were.
+    """
+    final = run / FOLDER / f"step-{taken.step:08d}"
     try:
-        remove_folder(final)
-        publish_folder(final, fill, step=step)
-        for old in listed(run)[keep:]:
-            remove_folder(old)
+        ranks.once(lambda: remove_folder(final))
+        temporary = Path(ranks.told(ranks.once(lambda: str(temporary_of(final))))[0])
+        try:
+            facts = ranks.told(_filled(temporary, taken, ranks))
+            ranks.once(lambda: publish(temporary, final, dict(sum(map(list, facts), [])), step=taken.step))
+        except BaseException:
+            if ranks.first:
+                remove_folder(temporary)
+            raise
+        ranks.once(lambda: _thinned(run, keep, spared))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{final}: cannot be written ({str(error).splitlines()[0]}); earlier checkpoints are as they were: "
             "make room, then resume"
         ) from None
     return final
+
+
+def _filled(temporary: Path, taken: Snapshot, ranks: Ranks) -> list[Any]:
+    """Write this process's files, synced; (name, size and hash) of each."""
+    for part, state in taken.parts.items():
+        if taken.shares:
+            shards.write(state, temporary / part, ranks)
+        elif ranks.first:
+            save_file(state, temporary / f"{part}.safetensors")
+    if ranks.first:
+        (temporary / "state.json").write_text(json.dumps(taken.facts, indent=1) + "\n", encoding="utf-8")
+    mine = [temporary / "state.json", *temporary.glob("*.safetensors")] if ranks.first else []
+    mine += temporary.glob(f"*/shard-{ranks.rank + 1:05d}-*.safetensors")
+    for path in mine:
+        sync_file(path)
+    return [(path.relative_to(temporary).as_posix(), known_by(path)) for path in mine]
+
+
+def _thinned(run: Path, keep: int, spared: int) -> None:
+    for old in listed(run)[keep:]:
+        if old.name != f"step-{spared:08d}":
+            remove_folder(old)
 
 
 def listed(run: Path) -> list[Path]:
@@ -98,9 +154,10 @@ def sweep(run: Path) -> None:
             orphan.unlink(missing_ok=True)
 
 
-def newest_whole(run: Path, say: Say) -> Path:
-    """The newest checkpoint whose files are all there and unchanged; `say` is told of each that is not."""
-    found = listed(run)
+def newest_whole(run: Path, say: Say, most: int | None = None) -> Path:
+    """The newest checkpoint (of at most step `most`) whose files are all there and unchanged; `say` is told of each that is
+    not."""
+    found = [path for path in listed(run) if most is None or int(path.name.removeprefix("step-")) <= most]
     for path in found:
         try:
             if verify_manifest(path).get("step") != int(path.name.removeprefix("step-")):
@@ -112,7 +169,7 @@ def newest_whole(run: Path, say: Say) -> Path:
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
-    """Put tensors into a module; every name and shape must fit."""
+    """Put tensors, whole or in shares, into a module; every name and shape must fit."""
     own = module.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or extra:
@@ -126,21 +183,47 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> No
             raise CheckpointError(
                 f"{where}: {name} has shape {list(value.shape)}, the model needs {list(own[name].shape)}"
             )
-    module.load_state_dict(dict(state))
+    module.load_state_dict({name: placed(own[name], value) for name, value in state.items()})
 
 
-def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say) -> Restored:
-    """Take over the newest whole checkpoint (model, objective, optimizer), and remove damaged ones that are newer."""
-    path = newest_whole(run, say)
-    load_into(objective.model, tensors(path / "model.safetensors"), path / "model.safetensors")
-    own = {f"model.{name}": value for name, value in objective.model.state_dict().items()}
-    load_into(objective, {**own, **tensors(path / "objective.safetensors")}, path / "objective.safetensors")
-    optimizer.restore(tensors(path / "optimizer.safetensors"), str(path / "optimizer.safetensors"))
-    found = _state(path / "state.json")
-    for damaged in listed(run):
-        if damaged.name > path.name:
-            remove_folder(damaged)
-    return found
+def _part(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Path]:
+    """(a part of a checkpoint, where it is): of shards, this process's share of it, as its own tensors `own` lie."""
+    file = path.with_name(path.name + ".safetensors")
+    if not path.is_dir():
+        return tensors(file), file
+
+    def like(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        lies = own.get(name.partition("|")[0])
+        return (
+            torch.empty(shape, dtype=dtype)
+            if lies is None or lies.shape != shape
+            else torch.empty_like(lies, dtype=dtype)
+        )
+
+    return shards.read(path, like, ranks.mesh().every), path
+
+
+def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say, most: int | None = None) -> Restored:
+    """Take over the newest whole checkpoint (model, objective, optimizer), of at most step `most`, and remove what is newer."""
+    every = ranks.mesh().every
+    path = run / FOLDER / every.told(every.once(lambda: newest_whole(run, say, most).name))[0]
+    load_into(objective.model, *_part(path / "model", objective.model.state_dict()))
+    found, where = _part(path / "objective", own_state(objective))
+    load_into(
+        objective, {**{f"model.{name}": value for name, value in objective.model.state_dict().items()}, **found}, where
+    )
+    found, where = _part(path / "optimizer", dict(objective.named_parameters()))
+    optimizer.restore(found, str(where))
+    state = _state(path / "state.json")
+    every.wait()  # all have read it
+
+    def clear() -> None:
+        for newer in listed(run):
+            if newer.name > path.name:
+                remove_folder(newer)
+
+    every.once(clear)
+    return state
 
 
 def _state(path: Path) -> Restored:
@@ -150,4 +233,4 @@ def _state(path: Path) -> Restored:
     pairs = isinstance(bad, list) and all(isinstance(x, list) and [type(y) for y in x] == [str, str] for x in bad)
     if type(step) is not int or step < 0 or type(skipped) is not int or not pairs:
         raise CheckpointError(f"{path}: is not the state of a run")
-    return Restored(step, skipped, [(where, why) for where, why in bad], path.parent)
+    return Restored(step, skipped, [(where, why) for where, why in bad], path.parent, facts.get("guard"))

@@ -33,7 +33,8 @@ def completed(
         if config.length is None and name in fields:
             longest = _longest(modality, source, train, fields[name])
             free = modality.tokenizer.axes < 2 and modality.tokenizer.layout() is None
-            changes["length"] = 256 if pack else min(longest, 1024) if free else None
+            usual = min(longest, 1024) if free else None
+            changes["length"] = max(256, usual or 0) if pack == "whole" else 256 if pack else usual
         if changes:
             streams[name] = config.replace(**changes)
     wiring = recipe.replace(streams=streams).wiring

@@ -22,7 +22,6 @@ from torch import nn
 from sevenfold.assembly.flops import Row
 from sevenfold.core.errors import DataError
 from sevenfold.core.types import Batch
-from sevenfold.data.loader import gather
 from sevenfold.objective import Objective, _told
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.optimizer import Optimizer
@@ -84,7 +83,7 @@ def shape_of(batch: Batch) -> Shape:
 def shape(ready: Ready) -> Shape:
     """The shape of a batch of the recipe's own, from its first training items."""
     number = min(ready.batch, len(ready.train), 64)
-    batch = gather([ready.train[(0, index)] for index in range(number)])[0]
+    batch = ready.train.batch([(0, index) for index in range(number)])[0]
     if batch is None:
         raise DataError(f"{ready.recipe.data.path}: none of the first {number} training items can be read")
     return shape_of(batch)

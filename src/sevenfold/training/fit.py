@@ -8,10 +8,9 @@ It knows an Objective and nothing else. Sums and counts make accumulation exact;
 
 from __future__ import annotations
 
-import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -20,22 +19,29 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.adapter import need_gradients
 from sevenfold.assembly.model import to_device
+from sevenfold.assembly.spread import check_spread
+from sevenfold.core import ranks
 from sevenfold.core.errors import BadSample, CheckpointError
-from sevenfold.core.seeds import seed_of
-from sevenfold.core.types import Batch, Loss
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Order, Samples, gather, load
+from sevenfold.data.loader import Order, Samples, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.allocator import keep_freed
-from sevenfold.training.cached import through_pieces
 from sevenfold.training.compiled import compile_blocks
-from sevenfold.training.log import Bar, Log
-from sevenfold.training.precision import autocast, peak_flops, resolve
+from sevenfold.training.guard import Guard
+from sevenfold.training.log import Bar, Log, Silent
+from sevenfold.training.look import evaluate
+from sevenfold.training.parallel import Parallel
+from sevenfold.training.parallel.gradients import Gradients, own
+from sevenfold.training.parallel.rows import of_all, stopped_by, together
+from sevenfold.training.parallel.sharding import shard
+from sevenfold.training.parallel.watch import Watch
+from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
 from sevenfold.training.recomputed import recompute_blocks
+from sevenfold.training.saving import Saver
+from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted, stopping
 
 LASTS, LASTS_LONG = 30, 500
@@ -44,7 +50,7 @@ LASTS, LASTS_LONG = 30, 500
 
 class Fitted(NamedTuple):
     """What a finished fit tells: its log, the last held-out terms, seconds spent in this process, and how many steps
-    were not taken because the loss or a gradient was not finite."""
+    were left out (config.guard)."""
 
     log: list[dict[str, Any]]
     held_out: dict[str, float]
@@ -64,95 +70,138 @@ def fit(
     bad: BadSamples | None = None,
     on_look: Callable[[int], None] | None = None,
     bar: bool | None = None,
+    parallel: Parallel = Parallel(),  # noqa: B008
 ) -> Fitted:
-    """Train `objective` on `train` for config.steps steps, looking at `held_out` on the way.
+    """Train `objective` on `train` for config.steps steps, looking at `held_out` on the way; among other processes, with them.
 
     folder   where checkpoints and the log go; None keeps everything in memory
     resume   continue from the newest whole checkpoint in `folder`
     bad      the ledger of samples that cannot be read
     on_look  called after each look at the held-out loss
     bar      show a progress bar; by default when the output is a terminal
+    parallel how the processes that were `joined` share the work
 
-    Raises Preempted after saving, when SIGINT or SIGTERM arrives; DataError when too many samples are bad;
-    CheckpointError when a checkpoint cannot be written or read, or the weights are not finite any more.
+    Raises Preempted after saving, when SIGINT, SIGTERM or SIGUSR1 arrives; DataError when too many samples are bad;
+    CheckpointError when a checkpoint cannot be written or read; Diverged when going back did not help (config.guard).
     """
     with ExitStack() as ends:
         device = device_of(config.device)
         keep_freed(device)
         precision = resolve(config.precision, device)
+        mesh, others = ranks.mesh(), ranks.data()
         objective.to(device).train()
+        if not mesh.sequence.alone:
+            check_spread(objective.model)
+        if parallel.shard and not mesh.every.alone:
+            shard(objective, mesh.every)
         trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         optimizer, schedule = config.optimizer.build(trainable, objective.cares()), config.schedule.build()
         bad = BadSamples(1.0) if bad is None else bad
-        told = ends.enter_context(closing(Bar(config.steps, bar, objective.watched)))
+        gradients = ends.enter_context(closing(Gradients(trainable.values(), mesh.every)))
+        told = ends.enter_context(closing(Bar(config.steps, bar, objective.watched) if mesh.every.first else Silent()))
+        guard = Guard(config.guard)
         start = skipped = 0
         saved = -1
-        if folder is not None:
-            checkpoint.sweep(folder)
+        saver = None if folder is None else ends.enter_context(Saver(folder, mesh.every, config.keep))
+        if folder is not None and saver is not None:
+            mesh.every.once(partial(checkpoint.sweep, folder))
             if checkpoint.listed(folder):
                 if not resume:
                     raise CheckpointError(f"{folder}: already holds checkpoints: resume, or choose another folder")
                 restored = checkpoint.restore(folder, objective, optimizer, told.say)
-                start = saved = restored.step
+                start = saved = saver.done = restored.step
                 skipped = restored.skipped
+                guard.restore(restored.guard, str(restored.path))
                 for where, why in restored.bad:
                     bad.note(BadSample(where, why))
                 told.say(f"resuming after step {start} from {restored.path}")
         told.begin(start)
-        log = ends.enter_context(closing(Log(folder, start)))
+        log = ends.enter_context(closing(Log(folder if mesh.every.first else None, start)))
         if config.recompute:
             recompute_blocks(objective.model)
         if config.compile:
             ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None
-        order = Order(len(train), config.batch, seed, start, config.steps)
+        size = config.batch
         peak = peak_flops(device, precision)
+        watch = ends.enter_context(closing(Watch(mesh.every, parallel.patience)))
         began = time.perf_counter()
 
         def save(step: int) -> None:
-            if any(not torch.isfinite(p).all() for p in trainable.values()):
+            if mesh.every.any(any(not torch.isfinite(own(p)).all() for p in trainable.values())):
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
-            if folder is not None and step != saved:
-                checkpoint.save(folder, step, objective, optimizer, skipped, bad.listed, config.keep)
+            if saver is not None and step != saved:
+                taken = checkpoint.snapshot(step, objective, optimizer, skipped, bad.listed, guard.state())
+                saver.start(taken, guard.good)
+
+        def written() -> None:
+            if saver is not None:
+                saver.wait()
+
+        def back(most: int) -> int:
+            assert folder is not None
+            written()
+            found = checkpoint.restore(folder, objective, optimizer, told.say, most)
+            guard.restore(found.guard, str(found.path))
+            return found.step
+
+        def feed() -> Iterable[Any]:
+            begin, end, part = step + guard.passed, config.steps + guard.passed, (others.rank, others.size)
+            order = Order(len(train), size, seed, begin, end, part=part)
+            return load(train, order, config.workers)
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
-            found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
+            with watch.pause():
+                found = evaluate(objective, held_out, config, seed, batches, None if batches else bad)
             wrong = objective.warnings(found)
             log.write({"step": step, "held_out": found, **({"warnings": wrong} if wrong else {}), **more})
             for line in wrong:
                 told.say(f"warning, after step {step}: {line}")
             return found
 
+        how = f"; continue with: sevenfold train {folder} --resume" if folder is not None else ""
         step, wrong_for = start, 0
-        with stopping() as stop:
+        turned: dict[str, Any] = {}
+        with stopping(
+            lambda: (
+                f"in step {step + 1}, which did not end in time; saved is step {saved if saver is None else saver.done}{how}"
+            )
+        ) as stop:
             if saved < 0:
                 save(0)
+                written()  # before loader processes are made
                 saved = 0
             waiting = time.perf_counter()
-            for batch, broken, _ in load(train, order, config.workers):
+            for batch, broken, _ in guard.through(feed):
                 clock = time.perf_counter()
-                record: dict[str, Any] = {"step": step + 1}
+                record: dict[str, Any] = {"step": step + 1, **turned}
+                turned = {}
+                batch = None if batch is None else to_device(batch, device)
+                batch, broken = together(batch, broken)
                 for error in broken:
                     bad.note(error)
                 bad.check(len(train))
                 if batch is None:
                     record["skipped"] = "no sample of this batch can be read"
                 else:
-                    batch = to_device(batch, device)
                     factor = schedule.factor(step, config.steps)
-                    loss, norm, ok = take_step(objective, optimizer, batch, config, precision, seed, step, factor)
+                    loss, norm, ok = take_step(
+                        objective, optimizer, batch, config, precision, seed, step, factor, guard.accepts, gradients
+                    )
                     if ok:
                         objective.after_step(step, config.steps)
                     else:
                         skipped += 1
-                        record["skipped"] = "the loss or a gradient is not finite"
-                    tokens = sum(_tokens(stream.values, stream.valid) for stream in batch.values())
-                    record |= means([loss])
+                        record["skipped"] = guard.why
+                        told.say(f"step {step + 1} is left out: {guard.why}")
+                    own_tokens = sum(_tokens(stream.values, stream.valid) for stream in batch.values())
+                    losses, tokens, flops = of_all(loss, own_tokens, objective.flops(batch))
+                    record |= losses
                     record["lr"] = config.optimizer.lr * factor
                     record["grad_norm"] = norm
                     seconds = time.perf_counter() - clock
                     record["tokens_per_s"] = round(tokens / seconds, 1)
-                    record["mfu"] = round(3 * objective.flops(batch) / seconds / peak, 4)
+                    record["mfu"] = round(3 * flops / seconds / peak / mesh.every.size, 4)
                     record["wait_s"] = round(clock - waiting, 5)
                     wrong = objective.warnings(record)
                     wrong_for = wrong_for + 1 if wrong else 0
@@ -163,139 +212,41 @@ def fit(
                 log.write(record)
                 told.step(record)
                 step += 1
+                watch.moved(step)
+                stopped = stopped_by(stop)
                 last = step == config.steps
+                regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
+                due = last or regular or bool(stopped)
+                if due:
+                    guard.weigh(mesh.every.every(all(torch.isfinite(own(p)).all() for p in trainable.values())))
+                if guard.lost:
+                    to = guard.go_back(step, None if folder is None else back)
+                    told.say(f"going back from step {step} to {to}, and on with other data: {guard.why}")
+                    turned = {"went_back": {"from": step, "to": to, "why": guard.why}}
+                    step = saved = to
+                    log.back(step)
+                    told.begin(step)
+                    continue
                 if not last and step % (config.evaluate_every or config.steps) == 0:
                     found = look(step, config.evaluate_batches)
                     told.say(_line(step, config.steps, record, found, began, start))
                     if on_look is not None:
                         on_look(step)
-                if last or stop or step % (config.save_every or config.steps) == 0:
+                if due:
+                    guard.good = step if regular or last else guard.good
                     save(step)
                     saved = step
-                if stop:
-                    name = signal.Signals(stop[0]).name
-                    how = f", saved; continue with: sevenfold train {folder} --resume" if folder is not None else ""
-                    raise Preempted(f"stopped by {name} after step {step} of {config.steps}{how}", stop[0])
+                if stopped:
+                    name = signal.Signals(stopped).name
+                    written()
+                    done = ", saved" if folder is not None else ""
+                    raise Preempted(f"stopped by {name} after step {step} of {config.steps}{done}{how}", stopped)
                 waiting = time.perf_counter()
+        written()
         objective.product()  # in no checkpoint: what is trained goes on from the weights that were trained
         found = look(step, None, final=True)
         told.say(_line(step, config.steps, {}, found, began, start))
         return Fitted(log.records, found, time.perf_counter() - began, skipped)
-
-
-def take_step(
-    objective: Objective,
-    optimizer: Any,
-    batch: Batch,
-    config: TrainConfig,
-    precision: Any,
-    seed: int,
-    step: int,
-    factor: float,
-) -> tuple[Loss, float, bool]:
-    """One optimizer step over a batch in `accumulate` pieces → (loss over all, gradient norm, whether it was taken)."""
-    first = next(iter(batch.values())).values
-    size = math.ceil(len(first) / config.accumulate)
-    torch.manual_seed(seed_of(seed, "draw", step))
-    drawn = objective.draw(batch)
-    losses = []
-    pieces = [(slice(begin, begin + size), seed_of(seed, "step", step, begin)) for begin in range(0, len(first), size)]
-    if objective.cached and len(pieces) > 1:
-        context, own = partial(autocast, precision, first.device), seed_of(seed, "compare", step)
-        losses, pieces = [_detached(through_pieces(objective, batch, drawn, pieces, own, context))], []
-    for rows, own in pieces:
-        torch.manual_seed(own)
-        with autocast(precision, first.device):
-            loss = objective(
-                {name: stream.rows(rows) for name, stream in batch.items()},
-                {name: choice[rows] for name, choice in drawn.items()},
-            )
-        if loss.total.requires_grad:
-            loss.total.backward()
-        losses.append(_detached(loss))
-    whole = _sum(losses)
-    if not step and float(whole.count):
-        need_gradients(objective.model, f"{objective.kind} in the first step")
-    parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
-    if parameters:
-        torch._foreach_div_([p.grad for p in parameters], float(whole.count.clamp(min=1)))
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip))
-    ok = math.isfinite(norm) and math.isfinite(float(whole.total))
-    if ok:
-        optimizer.step(factor)
-    optimizer.zero_grad()
-    return whole, norm, ok
-
-
-def _detached(loss: Loss) -> Loss:
-    return Loss(loss.total.detach(), loss.count.detach(), {k: (a.detach(), n) for k, (a, n) in loss.terms.items()}, {})
-
-
-def _sum(losses: list[Loss]) -> Loss:
-    terms: dict[str, tuple[Tensor, Tensor]] = {}
-    for loss in losses:
-        for name, (a, n) in loss.terms.items():
-            before = terms.get(name)
-            terms[name] = (a, n) if before is None else (before[0] + a, before[1] + n)
-    return Loss(torch.stack([x.total for x in losses]).sum(), torch.stack([x.count for x in losses]).sum(), terms, {})
-
-
-def means(losses: list[Loss]) -> dict[str, float]:
-    """The loss of some batches and its terms; those without any target (count 0) are left out."""
-    if not losses:
-        return {}
-    loss = _sum(losses)
-    sums = {"loss": (loss.total, loss.count), **loss.terms}
-    return {name: float(total) / float(count) for name, (total, count) in sums.items() if float(count) > 0}
-
-
-def evaluate(
-    objective: Objective,
-    data: Samples,
-    config: TrainConfig,
-    seed: int = 0,
-    batches: int | None = None,
-    bad: BadSamples | None = None,
-) -> dict[str, float]:
-    """The loss and its terms over held-out items in their order: at most `batches` of them, or all.
-
-    `bad` is told of those that cannot be read.
-    """
-    return means(looked(objective, data, config, seed, batches, bad))
-
-
-@torch.no_grad()
-def looked(
-    objective: Objective,
-    data: Samples,
-    config: TrainConfig,
-    seed: int = 0,
-    batches: int | None = None,
-    bad: BadSamples | None = None,
-) -> list[Loss]:
-    """The loss of each batch of held-out items, as in `evaluate`; none of a batch of which nothing can be read."""
-    device = next(objective.parameters()).device
-    size = len(data)
-    batch_size = min(config.batch or 32, size)
-    steps = math.ceil(size / batch_size)
-    was = objective.training
-    objective.eval()
-    losses = []
-    try:
-        for place in range(steps if batches is None else min(steps, batches)):
-            keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
-            batch, broken, _ = gather([data[key] for key in keys])
-            if bad is not None:
-                for error in broken:
-                    bad.note(error)
-            if batch is None:
-                continue
-            torch.manual_seed(seed_of(seed, "look", place))
-            with autocast(resolve(config.precision, device), device):
-                losses.append(_detached(objective(to_device(batch, device))))
-    finally:
-        objective.train(was)
-    return losses
 
 
 def _tokens(values: Tensor, valid: Tensor | None) -> int:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.files import write_atomic
@@ -39,19 +39,28 @@ class Log:
 
     def __init__(self, folder: Path | None, start: int = 0):
         self.records: list[dict[str, Any]] = []
-        self.file, self.events = None, None
+        self.file: TextIO | None = None
+        self.events: Any = None
+        self.path = None if folder is None else folder / LOG
         if folder is None:
             return
-        self.path = folder / LOG
         if start:
-            self.records = [r for r in read_log(folder) if r["step"] <= start and not r.get("final")]
+            self.records = read_log(folder)
+        self.back(start)
+
+    def back(self, start: int) -> None:
+        """Go on after step `start`: what came later is dropped."""
+        self.records = [r for r in self.records if r["step"] <= start and not r.get("final")]
+        if self.path is None:
+            return
+        self.close()
         with self._told():
             write_atomic(self.path, "".join(_line(record) for record in self.records))
             self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
             if importlib.util.find_spec("tensorboard") is not None:
                 from torch.utils.tensorboard import SummaryWriter
 
-                self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+                self.events = SummaryWriter(str(self.path.parent / "tensorboard"), purge_step=start + 1)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -138,3 +147,13 @@ class Bar:
     def close(self) -> None:
         if self.progress is not None:
             self.progress.stop()
+
+
+class Silent(Bar):
+    """Of a process that is not the first: that one says it."""
+
+    def __init__(self) -> None:
+        super().__init__(0, False)
+
+    def say(self, line: str) -> None:
+        pass

@@ -14,7 +14,7 @@ from sevenfold.assembly.wiring import check_wiring
 from sevenfold.core.errors import BadSample, ConfigError, DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
 from sevenfold.data.bad import BadSamples
-from sevenfold.data.loader import Aligned, Items, Windows, look_through
+from sevenfold.data.loader import Aligned, Items, Samples, look_through
 from sevenfold.data.source import Source
 from sevenfold.data.view import View
 from sevenfold.exchange.origin import recall
@@ -22,7 +22,9 @@ from sevenfold.modality import Modality, check_views
 from sevenfold.objective import Look, Objective
 from sevenfold.training import cached
 from sevenfold.training.completed import completed
+from sevenfold.training.laid_out import laid_out
 from sevenfold.training.load import objective_of, tokenizer_folder
+from sevenfold.training.prepared import already
 from sevenfold.training.recipe import Recipe, device_of
 from sevenfold.training.start import begun_from, record_for
 
@@ -32,8 +34,8 @@ class Ready(NamedTuple):
 
     recipe: Recipe
     source: Source
-    train: Items | Windows
-    held_out: Items | Windows
+    train: Samples
+    held_out: Samples
     train_items: Items
     held_out_items: Items
     fields: dict[str, str]
@@ -80,15 +82,18 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     fields = fields_of(recipe, source.fields)
     bad = BadSamples(recipe.data.bad_share, len(train))
     _share_tokenizers(modalities)
+    held = already(source, recipe.streams, fields)
     for name, modality in modalities.items():
-        if tokenizers is not None:
+        if name == held and source.prepared is not None:
+            modality.restore(source.prepared.tokenizer)
+        elif tokenizers is not None:
             modality.restore(tokenizer_folder(tokenizers, name, len(modalities)))
         elif start is not None and start.knows(name, recipe.streams[name]):
             modality.tokenizer = start.model.modalities[name].tokenizer
         elif not modality.tokenizer.ready:
             note(f"fitting the {modality.tokenizer.kind} tokenizer of {name}")
             alike = [other for other in fields if modalities[other].tokenizer is modality.tokenizer]
-            raws = [raw for other in alike for raw in _raws(source, train, fields[other], modality, name, note)]
+            raws = [raw for other in alike for raw in raws_of(source, train, fields[other], modality, name, note)]
             modality.fit(raws)
             for line in modality.remarks(raws):
                 note(f"{name}: {line}")
@@ -119,12 +124,12 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         model.published = record_for(recipe.family, modalities)
     objective.settle()
     items: list[Items] = []
-    sets: list[Items | Windows] = []
+    sets: list[Samples] = []
     for part_of, views in ((train, True), (held_out, False)):
         chosen = items_of(recipe, source, part_of, modalities, fields, views, objective.looks(), objective.aligned())
         look_through(chosen, recipe.data.bad_share if views else 1.0)
         items.append(chosen)
-        sets.append(laid_out(recipe, chosen, bad, modalities))
+        sets.append(laid_out(recipe, chosen, bad, modalities, note))
     if any(config.pack for config in recipe.streams.values()):
         bad.size = len(source)
         bad.check(len(source))
@@ -177,17 +182,6 @@ def _views(look: Look, modality: Modality) -> list[View]:
     views = [view.build() for view in look.views]
     check_views(views, modality, "objective.views")
     return views
-
-
-def laid_out(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[str, Modality]) -> Items | Windows:
-    """Items as they are trained on: one by one, or end to end in windows."""
-    packed = [name for name, config in recipe.streams.items() if config.pack]
-    if not packed:
-        return items
-    length = recipe.streams[packed[0]].length
-    assert length is not None
-    around = modalities[packed[0]].around()
-    return Windows(items, packed[0], length, items.source.continuous, bad.note, around if any(around) else None)
 
 
 def _check_early(recipe: Recipe) -> None:
@@ -258,7 +252,7 @@ def field_of(name: str, config: Modality.Config, fields: dict[str, str]) -> str:
     raise ConfigError(f"streams.{name}.field: say which of the data's fields {sorted(fields)} it reads")
 
 
-def _raws(
+def raws_of(
     source: Source, indices: Sequence[int], field: str, modality: Modality, name: str, note: Callable[[str], None]
 ) -> list[Any]:
     """Readable training items for a tokenizer to learn from; `note` is told how many samples have none. DataError if all."""

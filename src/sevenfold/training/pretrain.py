@@ -22,13 +22,14 @@ from sevenfold.data.recognise import recognise, survey
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality, Suggestion
 from sevenfold.training.estimate import shape
-from sevenfold.training.fit import evaluate, take_step
 from sevenfold.training.hardware import Hardware
+from sevenfold.training.look import evaluate
 from sevenfold.training.plan import SHARE_OF_TIME, choose, resized
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, TrainConfig, device_of, read_recipe
 from sevenfold.training.run import Run, Say, train
 from sevenfold.training.start import going_on
+from sevenfold.training.step import take_step
 
 BEGIN = (384, 6)
 """Width and depth that a recipe is drafted with; trunks that read another one have half of it, and a third."""
@@ -131,8 +132,9 @@ def _draft(
     if not pair:
         only = offers[used[0]]
         reasons.extend(only.why)
+        held = source.prepared.stream if source.prepared is not None else {}
         made = {
-            "streams": {used[0]: only.stream},
+            "streams": {used[0]: only.stream | held},
             "trunks": only.trunks,
             "objective": only.objective,
             "train": only.train,

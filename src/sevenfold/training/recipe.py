@@ -18,8 +18,11 @@ from sevenfold.data.source import Source
 from sevenfold.family import Family
 from sevenfold.modality import Modality
 from sevenfold.objective import Objective
+from sevenfold.training.guard import GuardConfig
 from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.parallel import Parallel, local
 from sevenfold.training.precision import Precision
+from sevenfold.training.prepared import with_streams
 from sevenfold.training.schedule import Schedule
 from sevenfold.training.wiring import filled
 
@@ -42,6 +45,8 @@ class TrainConfig(part.Config):
     """How the learning rate moves."""
     clip: float = Field(1.0, gt=0)
     """The largest gradient norm."""
+    guard: GuardConfig = GuardConfig()
+    """What is done about steps that would harm the weights."""
     precision: Precision = "auto"
     """bf16, fp32, or auto: bf16 where the processor multiplies it."""
     compile: bool = False
@@ -74,11 +79,11 @@ class Recipe(part.Config):
     family: Family.Config | None = None
     """A published architecture, by its published settings: its trunks and heads are those of the recipe, where it does not say
     others, and the trained model can be published as such."""
-    streams: dict[str, Modality.Config] = Field(min_length=1)
+    streams: dict[part.Name, Modality.Config] = Field(min_length=1)
     """Name → modality."""
-    trunks: dict[str, Trunk.Config] = Field(min_length=1)
+    trunks: dict[part.Name, Trunk.Config] = Field(min_length=1)
     """Name → trunk, in order."""
-    heads: dict[str, HeadConfig] = {}
+    heads: dict[part.Name, HeadConfig] = {}
     """Name → head, besides those that the objective adds."""
     init: Initialisation.Config = part.default("standard")
     """The scheme of the first weights."""
@@ -89,6 +94,8 @@ class Recipe(part.Config):
     """What is learned."""
     train: TrainConfig = TrainConfig()
     """How."""
+    parallel: Parallel = Parallel()
+    """How several processes share the work, where there are several (torchrun). Nothing of what is learned depends on it."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Of everything random."""
 
@@ -121,7 +128,7 @@ def read_recipe(source: str | Path | dict | Recipe, overrides: Sequence[str] = (
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a recipe is a mapping with data, streams, trunks and objective")
     if not isinstance(source, Recipe):
-        data = filled(data, where)
+        data = filled(with_streams(data), where)
     return part.decode(Recipe, data, where)
 
 
@@ -140,7 +147,7 @@ def shipped(name: str) -> Path | None:
 def device_of(name: str | None) -> torch.device:
     """The device asked for, or the best there is."""
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = local(torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu")))
     except RuntimeError as error:
         raise ConfigError(f"train.device: {str(error).splitlines()[0]}") from None
     if device.type == "cuda" and not torch.cuda.is_available():

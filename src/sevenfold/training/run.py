@@ -16,17 +16,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sevenfold.assembly.model import Model
-from sevenfold.core import notation, part
+from sevenfold.core import notation, part, ranks
 from sevenfold.core.errors import CheckpointError, ConfigError, DataError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_atomic
+from sevenfold.core.ranks import Mesh
 from sevenfold.data.source import Source, content_key
 from sevenfold.exchange.origin import save_luggage
 from sevenfold.training.finish import BEGUN, RESULTS, exhibits_of, finish
-from sevenfold.training.fit import Fitted, evaluate, fit
+from sevenfold.training.fit import Fitted, fit
 from sevenfold.training.load import config_json, load, tokenizer_folder
 from sevenfold.training.log import read_log
+from sevenfold.training.look import evaluate
+from sevenfold.training.parallel import Parallel, joined
+from sevenfold.training.parallel.gradients import whole
 from sevenfold.training.prepare import Ready, prepare
-from sevenfold.training.recipe import Recipe, read_recipe
+from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.report import exhibits_html
 
 Say = Callable[[str], None]
@@ -77,8 +81,22 @@ def train(
             raise ConfigError(f"{recipe}: is not a run folder; to resume, name one: sevenfold train FOLDER --resume")
         out = recipe
     given = read_recipe(recipe, overrides)
-    folder = Path(out) if out is not None else fresh(Path("runs") / (name or _name(recipe)))
-    begun = (folder / "recipe.yaml").is_file()
+    with joined(given.parallel, device_of(given.train.device)) as mesh:
+        every = mesh.every
+        where = None if out is None else str(out)
+        where = where or every.once(lambda: str(fresh(Path("runs") / (name or _name(recipe)))))
+        return _train(given, Path(every.told(where)[0]), resume, say if every.first else _silent, bar, on_look)
+
+
+def _silent(line: str) -> None:
+    """What a process says that is not the first."""
+
+
+def _train(
+    given: Recipe, folder: Path, resume: bool, say: Say, bar: bool | None, on_look: Callable[[Ready, int], None] | None
+) -> Run:
+    every = ranks.mesh().every
+    begun = bool(every.told((folder / "recipe.yaml").is_file())[0])
     if folder.is_file():
         raise ConfigError(f"{folder}: is a file, not a folder for a run")
     if begun and not resume:
@@ -87,24 +105,27 @@ def train(
         raise ConfigError(f"{folder}: is not empty, and what it holds is not a run: choose another --out")
     if resume and begun:
         ready = _again(folder, given, say)
-        if _whole(folder, say):
+        if every.told(_whole(folder, say))[0]:
             say(f"{folder}: this run has ended, and is whole")
             return Run(folder, ready.recipe, load(folder), read_json(folder / RESULTS))
     else:
         ready = prepare(given, note=say)
-        begin(folder, given, ready)
+        every.once(lambda: begin(folder, given, ready))
     model, settings = ready.model, ready.recipe.train
     say(f"{ready.objective.kind}: {sum(p.numel() for p in ready.objective.parameters() if p.requires_grad):,} trained "
         f"parameters, {len(ready.train_items):,} training and {len(ready.held_out_items):,} held-out samples, "
         f"{settings.steps} steps of {settings.batch}")  # fmt: skip
     pictures: list[str] = []
+    apart = given.parallel.shard and not every.alone
 
     def looked(step: int) -> None:
-        if on_look is not None:
-            on_look(ready, step)
-        pieces = exhibits_html(model, exhibits_of(ready, 4))
-        if pieces:
-            pictures.append(f"<h3>after step {step}</h3>" + pieces)
+        if every.first and not apart:
+            with ranks.within(Mesh()):
+                if on_look is not None:
+                    on_look(ready, step)
+                pieces = exhibits_html(model, exhibits_of(ready, 4))
+            if pieces:
+                pictures.append(f"<h3>after step {step}</h3>" + pieces)
 
     fitted = fit(
         ready.objective,
@@ -117,14 +138,30 @@ def train(
         bad=ready.bad,
         on_look=looked,
         bar=bar,
+        parallel=given.parallel,
     )
     if not math.isfinite(fitted.held_out.get("loss", math.nan)):
         raise CheckpointError(f"{folder}: the held-out loss is not finite at the end: lower train.optimizer.lr")
-    if on_look is not None:
-        on_look(ready, settings.steps)
-    results = finish(folder, ready, fitted, pictures)
+    if apart:
+        ready = _put_together(ready, folder)
+
+    def end() -> dict[str, Any]:
+        with ranks.within(Mesh()):
+            if on_look is not None:
+                on_look(ready, settings.steps)
+            return finish(folder, ready, fitted, pictures)
+
+    results = every.told(every.once(end))[0]
     say(f"done: {folder}/report.html · use it with: sf.load({str(folder)!r})")
-    return Run(folder, ready.recipe, model.eval(), results)
+    return Run(folder, ready.recipe, ready.model.eval(), results)
+
+
+def _put_together(ready: Ready, folder: Path) -> Ready:
+    """The same, with all weights on each process."""
+    state = {name: whole(value.detach()) for name, value in ready.objective.state_dict().items()}
+    again = prepare(ready.recipe, tokenizers=folder)
+    again.objective.load_state_dict(state)
+    return again
 
 
 def _name(recipe: Any) -> str:
@@ -201,8 +238,10 @@ def _again(folder: Path, given: Recipe, say: Say) -> Ready:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """SHA-256 of a recipe's content."""
-    return hashlib.sha256(json.dumps(part.encode(recipe), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of a recipe's content, without how processes share the work: any number of them may go on with it."""
+    return hashlib.sha256(
+        json.dumps(part.encode(recipe.replace(parallel=Parallel())), sort_keys=True).encode()
+    ).hexdigest()
 
 
 def data_hash(source: Source) -> str:

@@ -21,8 +21,9 @@ from sevenfold.core.files import read_json
 from sevenfold.data.loader import Samples
 from sevenfold.data.source import Source
 from sevenfold.training.finish import RESULTS
-from sevenfold.training.fit import evaluate
-from sevenfold.training.prepare import Ready, field_of, items_of, laid_out, prepare
+from sevenfold.training.laid_out import laid_out
+from sevenfold.training.look import evaluate
+from sevenfold.training.prepare import Ready, field_of, items_of, prepare
 from sevenfold.training.recipe import Recipe, read_recipe
 from sevenfold.training.run import train
 from sevenfold.training.start import going_on

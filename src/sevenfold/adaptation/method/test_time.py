@@ -32,12 +32,12 @@ from sevenfold.data.source import Sample
 from sevenfold.data.view import View
 from sevenfold.modality import check_views
 from sevenfold.objective import Look, Objective
-from sevenfold.training.fit import take_step
 from sevenfold.training.optimizer import Optimizer
 from sevenfold.training.prepare import Ready, items_of, prepare
 from sevenfold.training.recipe import TrainConfig, read_recipe
 from sevenfold.training.run import settled
 from sevenfold.training.start import objective_of
+from sevenfold.training.step import take_step
 from sevenfold.training.wiring import wiring_of
 
 PLAIN = -1

@@ -50,6 +50,8 @@ class Mixer(part.Part, Ruled):
     caches: ClassVar[bool] = False
     """Whether it keeps keys and values in a cache: then `start` also takes the cache that is asked for (or None) and the mask
     (see sevenfold.blocks.mixing.cache)."""
+    spreads: ClassVar[bool] = False
+    """Whether the tokens of a row may be spread over processes: it then reads `hidden.whole`."""
     exact: ClassVar[bool] = False
     """Whether what it needs for a moment (`scratch`) is in float32 also where products run in bf16."""
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -149,17 +151,19 @@ class Mixer(part.Part, Ruled):
         raise NotImplementedError
 
 
-def allowed(hidden: Hidden, mask: Mask) -> Tensor | None:
-    """The description of a mask as a matrix: [b 1 n n] bool, True where row may look at column; None if nowhere hidden.
+def allowed(hidden: Hidden, mask: Mask, rows: slice = slice(None)) -> Tensor | None:
+    """The description of a mask as a matrix: [b 1 n n] bool, True where row may look at column (of the `rows` only); None if
+    nowhere hidden.
 
     A token always sees itself, so that no row is empty, padding included.
     """
     n, device = hidden.x.shape[1], hidden.x.device
     seen: Tensor | None = None
     place = torch.arange(n, device=device)
+    asks = place[rows]
     if mask.causal or mask.window is not None:
-        distance = place[:, None] - place[None, :]
-        near = torch.ones(n, n, dtype=torch.bool, device=device)
+        distance = asks[:, None] - place[None, :]
+        near = torch.ones_like(distance, dtype=torch.bool)
         if mask.causal:
             near = distance >= 0
         if mask.window is not None:
@@ -167,16 +171,16 @@ def allowed(hidden: Hidden, mask: Mask) -> Tensor | None:
         seen = near[None]
         if mask.prefix is not None:
             head = place[None, :] < mask.prefix[:, None]
-            seen = seen | (head[:, :, None] & head[:, None, :])
+            seen = seen | (head[:, rows, None] & head[:, None, :])
     if hidden.segments is not None:
-        same = hidden.segments[:, :, None] == hidden.segments[:, None, :]
+        same = hidden.segments[:, rows, None] == hidden.segments[:, None, :]
         seen = same if seen is None else seen & same
     if hidden.valid is not None:
-        real = hidden.valid[:, None, :].expand(-1, n, -1)
+        real = hidden.valid[:, None, :].expand(-1, len(asks), -1)
         seen = real if seen is None else seen & real
     if seen is None:
         return None
-    return (seen | torch.eye(n, dtype=torch.bool, device=device)[None])[:, None]
+    return (seen | (asks[:, None] == place)[None])[:, None]
 
 
 def paired(hidden: Hidden) -> Tensor | None:
@@ -199,6 +203,20 @@ def starts(hidden: Hidden) -> Tensor | None:
         return None
     first = torch.ones_like(hidden.segments[:, :1], dtype=torch.bool)
     return torch.cat([first, hidden.segments[:, 1:] != hidden.segments[:, :-1]], dim=1)
+
+
+def documents(hidden: Hidden) -> Tensor | None:
+    """What a trunk puts into `hidden.documents`, on the device of the tokens."""
+    if hidden.segments is None or hidden.streams is not None or torch.compiler.is_compiling():
+        return None
+    marks = hidden.segments if hidden.valid is None else torch.where(hidden.valid, hidden.segments, -1)
+    first = starts(hidden._replace(segments=marks))
+    assert first is not None
+    places = first.flatten().nonzero()[:, 0]
+    pairs = torch.stack([places // marks.shape[1], marks.flatten()[places]], 1)
+    if len(torch.unique(pairs, dim=0)) < len(places):
+        return None
+    return torch.cat([places, places.new_tensor([marks.numel()])]).int()
 
 
 def default_heads(width: int) -> int:

@@ -16,8 +16,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.mixing import Mixer, Project, _rows, allowed, default_heads
+from sevenfold.blocks.mixing._documents import within
 from sevenfold.blocks.mixing.cache import Cache, Kept, cache_of
 from sevenfold.blocks.projection import Projection
+from sevenfold.core import ranks
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import Hidden, Mask, wide
@@ -49,7 +51,7 @@ class Attention(Mixer):
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of attention weights dropped in training."""
 
-    caches = True
+    caches = spreads = True
     heeds = frozenset({"window", "prefix"})
     variants = (
         {"heads": 4, "kv_heads": 2, "window": 3, "scale": 1.0},
@@ -96,6 +98,16 @@ class Attention(Mixer):
         """What scores are multiplied by."""
         return (self.config.scale or self.head_width**-0.5) * self.score_scale
 
+    @property
+    def _own_scale(self) -> float | None:
+        """The same; None where it is the kernels' own."""
+        return None if self.config.scale is None and self.score_scale == 1 else self._scale
+
+    @property
+    def _dropout(self) -> float:
+        """The share of weights that is dropped now."""
+        return self.config.dropout if self.training else 0.0
+
     def _narrowed(self, mask: Mask) -> Mask:
         """The mask with its own window, where that is narrower."""
         own = self.config.window
@@ -128,6 +140,12 @@ class Attention(Mixer):
     def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008
         q, k, v = self._heads(hidden)
         mask = self._narrowed(mask)
+        if hidden.whole is not None:
+            return self._spread(q, k, v, hidden, mask)
+        if mask.window is None and mask.prefix is None and hidden.bias is None:
+            apart = within(self._attend, q, k, v, hidden, mask.causal, self._own_scale, self._dropout)
+            if apart is not None:
+                return self.out(apart.transpose(1, 2).flatten(2))
         plain = hidden.valid is None and hidden.segments is None and mask.window is None and mask.prefix is None
         causal = mask.causal and plain and hidden.bias is None
         seen = None if causal else allowed(hidden, mask)
@@ -136,10 +154,18 @@ class Attention(Mixer):
         y = self._attend(q, k, v, seen, causal)
         return self.out(y.transpose(1, 2).flatten(2))
 
+    def _spread(self, q: Tensor, k: Tensor, v: Tensor, hidden: Hidden, mask: Mask) -> Tensor:
+        """The part of the tokens that this process has, of the keys and values of all."""
+        whole: Hidden = hidden.whole
+        k, v = (ranks.sequence().along(part, 2) for part in (k, v))
+        seen = allowed(whole, mask, slice(hidden.begin, hidden.begin + q.shape[2]))
+        if hidden.bias is not None and hidden.coords is not None and whole.coords is not None:
+            seen = biased(hidden.bias(hidden.coords, whole.coords, self.heads), seen, q.dtype)
+        return self.out(self._attend(q, k, v, seen).transpose(1, 2).flatten(2))
+
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None, causal: bool = False) -> Tensor:
-        dropout = self.config.dropout if self.training else 0.0
         plain = seen is None or seen.dtype == torch.bool
-        if plain and not dropout and q.shape[1] == k.shape[1] and _rows.pays(q, k):
+        if plain and not self._dropout and q.shape[1] == k.shape[1] and _rows.pays(q, k):
             return _rows.attend(q, k, v, self._scale, causal, seen)
         return F.scaled_dot_product_attention(
             q,
@@ -147,8 +173,8 @@ class Attention(Mixer):
             v,
             attn_mask=seen,
             is_causal=causal,
-            dropout_p=dropout,
-            scale=None if self.config.scale is None and self.score_scale == 1 else self._scale,
+            dropout_p=self._dropout,
+            scale=self._own_scale,
             enable_gqa=q.shape[1] != k.shape[1],
         )
 

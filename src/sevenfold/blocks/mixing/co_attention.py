@@ -29,6 +29,8 @@ class Past(NamedTuple):
 
 
 class CoAttention(Attention):
+    spreads = False
+
     class Config(Attention.Config):
         pass
 

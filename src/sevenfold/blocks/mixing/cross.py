@@ -47,7 +47,7 @@ class Cross(Mixer):
         dropout: float = Field(0.0, ge=0, lt=1)
         """Share of attention weights dropped in training."""
 
-    crosses = True
+    crosses = spreads = True
     variants = (
         {"heads": 4, "memory_width": 12},
         {"heads": 3, "head_width": 10, "scale": 1.0, "key_value": {"kind": "linear", "bias": True}},

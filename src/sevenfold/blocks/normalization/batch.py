@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.normalization import Norm
+from sevenfold.core import ranks
 from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import wide
 
@@ -52,10 +53,10 @@ class Batch(Norm):
         weight = x.new_ones(x.shape[:-1]) if valid is None else valid.to(x.dtype)
         while weight.dim() < x.dim():
             weight = weight.unsqueeze(-1)
-        over = tuple(range(x.dim() - 1))
-        count = weight.expand(*x.shape[:-1], 1).sum().clamp(min=1)
-        mean = (x * weight).sum(over) / count
-        variance = ((x - mean).square() * weight).sum(over) / count
+        over, others = tuple(range(x.dim() - 1)), ranks.data()
+        count = others.added(weight.expand(*x.shape[:-1], 1).sum()).clamp(min=1)
+        mean = others.total((x * weight).sum(over)) / count
+        variance = others.total(((x - mean).square() * weight).sum(over)) / count
         with torch.no_grad():
             share = self.config.momentum
             unbiased = variance * count / (count - 1).clamp(min=1)

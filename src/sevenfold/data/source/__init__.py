@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +18,7 @@ from pydantic import Field
 from sevenfold.core import part
 from sevenfold.core.errors import DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
+from sevenfold.data.line import Line
 
 Sample = dict[str, Any]
 
@@ -39,6 +40,34 @@ SEQUENCES_AND_IMAGES = {
     "table",
 }
 """Kinds of fields that say what a sample is about, whatever labels and captions stand beside them."""
+
+
+class Prepared(NamedTuple):
+    """What a source says that holds tokens already.
+
+    field      the field that they are of
+    stream     settings of the stream that they were made for, as plain data: kind, tokenizer, ends, begin
+    tokenizer  the folder of the tokenizer's files
+    """
+
+    field: str
+    stream: dict[str, Any]
+    tokenizer: Path
+
+
+class Ingredient(NamedTuple):
+    """What a source says that is a mixture of others.
+
+    name         of one of them
+    indices      its samples
+    weight       how much it counts; None: by how much there is of it
+    temperature  see sevenfold.data.source.mix
+    """
+
+    name: str
+    indices: range
+    weight: float | None
+    temperature: float
 
 
 class Source(part.Part):
@@ -111,6 +140,25 @@ class Source(part.Part):
     def follows(self, index: int) -> bool:
         """Whether a sample goes on where sample `index - 1` ends, with no document boundary between them."""
         return False
+
+    @classmethod
+    def told(cls, settings: Mapping[str, Any]) -> Prepared | None:
+        """What a source of these settings would say as `prepared`; read before it is built. DataError as in building it."""
+        return None
+
+    @property
+    def prepared(self) -> Prepared | None:
+        """What it says of the tokens that it holds; None where tokens are made of its raw items."""
+        return None
+
+    @property
+    def ingredients(self) -> list[Ingredient]:
+        """The sources that it is a mixture of; none: it is one."""
+        return []
+
+    def line(self, indices: Sequence[int]) -> Line | None:
+        """The tokens of some samples laid end to end, where it holds them that way."""
+        return None
 
     @property
     def notes(self) -> list[str]:

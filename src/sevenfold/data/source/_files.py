@@ -22,8 +22,8 @@ LOOKED_AT = 20
 
 
 def expands_to(size: int, largest: int) -> int:
-    """The most bytes that `size` compressed ones may become: `largest`, and no more than 200-fold beyond 64 MiB."""
-    return min(largest, max(64 << 20, 200 * size))
+    """The most bytes that `size` compressed ones may become: `largest`, and no more than 20-fold beyond 64 MiB."""
+    return min(largest, max(64 << 20, 20 * size))
 
 
 def read_bytes(path: Path, largest: int) -> bytes:

@@ -21,13 +21,16 @@ from sevenfold.core.cell import Cell, Genes
 from sevenfold.core.errors import BadSample, DataError, did_you_mean, need_extra
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.data.source import Sample, Source
-from sevenfold.data.source._files import LARGEST
+from sevenfold.data.source._files import LARGEST, expands_to
 
 NAMES = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names")
 """Columns of var with the names that people use, where the index holds Ensembl numbers."""
 MOST_LABELS = 1000
 HIGHEST_LOG = 20.0
 """The log of 1 + a count is below it."""
+
+MATRICES = ("X", "layers", "raw/X")
+"""What is read by rows, its size checked then."""
 
 
 class H5ad(Source):
@@ -57,9 +60,12 @@ class H5ad(Source):
         if not path.is_file() or path.stat().st_size == 0:
             raise DataError(f"{path}: is {'empty' if path.is_file() else 'a folder; give an .h5ad file'}")
         try:
+            self._check_sizes(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 data = anndata.read_h5ad(path, backed="r")
+        except DataError:
+            raise
         except Exception as error:  # HDF5 and anndata raise anything on a damaged file
             raise DataError(f"{path}: cannot be read as .h5ad: {_line(error)}") from None
         try:
@@ -68,6 +74,22 @@ class H5ad(Source):
             raise DataError(f"{path}: is damaged: {_line(error)}") from None
         finally:
             data.file.close()
+
+    def _check_sizes(self, path: Path) -> None:
+        """DataError where what stands beside the matrices, which anndata reads whole, says that it is far longer than the file."""
+        import h5py
+
+        most = expands_to(path.stat().st_size, self.config.largest_bytes)
+
+        def look(name: str, found: Any) -> None:
+            size = found.size * found.dtype.itemsize if isinstance(found, h5py.Dataset) and found.size else 0
+            if size > most and not name.startswith(MATRICES):
+                raise DataError(
+                    f"{path}: {name} declares {size:,} bytes, and {most:,} are allowed: it is damaged, or raise largest_bytes"
+                )
+
+        with h5py.File(path) as file:
+            file.visititems(look)
 
     def _read(self, data: Any) -> None:
         matrix, var, chosen = self._chosen(data)

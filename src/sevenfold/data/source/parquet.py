@@ -18,7 +18,7 @@ from pydantic import Field
 from sevenfold.core.errors import BadSample, DataError, need_extra
 from sevenfold.data.source import Sample, Source, suffix
 from sevenfold.data.source._columns import FIRST, cell, choose
-from sevenfold.data.source._files import LARGEST, list_files
+from sevenfold.data.source._files import LARGEST, expands_to, list_files
 
 CACHED = 4
 """Row groups that are kept in memory."""
@@ -66,11 +66,9 @@ class Parquet(Source):
         metadata, first = self._open(file).metadata, 0
         for group in range(metadata.num_row_groups):
             size, count = metadata.row_group(group).total_byte_size, metadata.row_group(group).num_rows
-            if size > self.config.largest_bytes:
-                raise DataError(
-                    f"{file}: row group {group} holds {size:,} bytes, and {self.config.largest_bytes:,} are allowed: "
-                    f"write it with smaller row groups, or raise largest_bytes"
-                )
+            most = expands_to(file.stat().st_size, self.config.largest_bytes)
+            if size > most:
+                raise DataError(f"{file}: row group {group} {_too_long(size, most)}")
             if count:
                 self._groups.append((file, group, first))
                 self._starts.append(self._starts[-1] + count)
@@ -83,7 +81,9 @@ class Parquet(Source):
         except ImportError as error:
             need_extra("pyarrow", "parquet", error)
         try:
-            return pyarrow.parquet.ParquetFile(file)
+            schema = pyarrow.parquet.read_schema(file)
+            texts = [field.name for field in schema if field.type in (pyarrow.string(), pyarrow.binary())]
+            return pyarrow.parquet.ParquetFile(file, read_dictionary=texts)
         except Exception as error:  # damaged files raise anything
             raise DataError(f"{file}: is not a whole parquet file: {str(error).splitlines()[0]}") from None
 
@@ -91,6 +91,9 @@ class Parquet(Source):
         if number not in self._cache:
             file, group, _ = self._groups[number]
             table = self._open(file).read_row_group(group, columns=self._columns, use_threads=False)
+            size, most = _unfolded(table), expands_to(file.stat().st_size, self.config.largest_bytes)
+            if size > most:
+                raise ValueError(_too_long(size, most))
             self._cache[number] = table
             while len(self._cache) > CACHED:
                 self._cache.popitem(last=False)
@@ -149,3 +152,20 @@ class Parquet(Source):
 
     def files(self) -> list[Path]:
         return list(self._files)
+
+
+def _too_long(size: int, most: int) -> str:
+    return f"holds {size:,} bytes, and {most:,} are allowed: write it with smaller row groups, or raise largest_bytes"
+
+
+def _unfolded(table: Any) -> int:
+    """Bytes of a table whose words are kept once each (dictionaries), with every word written out."""
+    import pyarrow
+    import pyarrow.compute
+
+    size = table.nbytes
+    for column in table.columns:
+        for chunk in column.chunks if pyarrow.types.is_dictionary(column.type) else ():
+            lengths = pyarrow.compute.binary_length(chunk.dictionary).to_numpy(zero_copy_only=False)
+            size += int(lengths[chunk.indices.drop_null().to_numpy()].sum(dtype="int64"))
+    return size

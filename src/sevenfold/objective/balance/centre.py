@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from sevenfold.core import ranks
 from sevenfold.objective.balance import Balance
 
 
@@ -45,7 +46,8 @@ class Centre(Balance):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        if float(self.noted[-1]) > 0:
-            mean = (self.noted[:-1] / self.noted[-1]).to(self.centre)
+        noted = ranks.data().added(self.noted)
+        if float(noted[-1]) > 0:
+            mean = (noted[:-1] / noted[-1]).to(self.centre)
             self.centre.lerp_(mean, 1 - self.config.momentum)
         self.forget()

@@ -8,9 +8,11 @@ prototypes nearly so after three rounds. It wants batches of about an eighth of 
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
+from sevenfold.core import ranks
 from sevenfold.objective.balance import Balance
 
 
@@ -24,6 +26,16 @@ class Sinkhorn(Balance):
     def forward(self, scores: Tensor, temperature: float) -> Tensor:
         logs = scores / temperature
         for _ in range(self.config.rounds):
-            logs = logs - logs.logsumexp(0, keepdim=True)
+            logs = logs - _over_rows(logs)
             logs = logs - logs.logsumexp(1, keepdim=True)
         return logs.exp()
+
+
+def _over_rows(logs: Tensor) -> Tensor:
+    """log sum exp of each column over the rows of all ranks, [1 k]."""
+    others = ranks.data()
+    if others.alone:
+        return logs.logsumexp(0, keepdim=True)
+    lowest = torch.finfo(logs.dtype).min
+    most = others.most(logs.amax(0, keepdim=True) if len(logs) else logs.new_full((1, logs.shape[1]), lowest))
+    return most + others.added((logs - most).exp().sum(0, keepdim=True)).log()

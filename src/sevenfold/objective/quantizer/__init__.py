@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sevenfold.core import part
+from sevenfold.core import part, ranks
 from sevenfold.core.initial import Ruled
 
 DECAY = 0.99
@@ -70,9 +70,18 @@ class Quantizer(part.Part, Ruled):
         if self.training:
             self.counted += torch.bincount(ids.flatten(), minlength=self.size).to(self.counted)
 
+    def gather(self) -> None:
+        """Add what other ranks have noted; the first thing in `after_step`."""
+        self.counted.copy_(ranks.data().added(self.counted))
+
     @torch.no_grad()
     def after_step(self) -> None:
         """The end of an optimizer step."""
+        self.gather()
+        self.learn()
+
+    def learn(self) -> None:
+        """From what was noted to the buffers."""
         if self.counted.any():
             began = bool(self.uses.any())
             self.uses.mul_(DECAY if began else 0.0).add_(self.counted, alpha=1 - DECAY if began else 1.0)

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from sevenfold.core import ranks
 from sevenfold.core.types import wide
 from sevenfold.objective.quantizer import Quantized, Quantizer
 
@@ -97,12 +98,23 @@ class VQ(Quantizer):
         """Valid vectors [n w], their codes and scores [n]."""
         self.note(ids)
         self.summed.index_add_(0, ids, z.to(self.summed.dtype))
-        scores, vectors = (torch.cat(parts) for parts in zip(*self.offered, (score, z)))
+        self._offer(*(torch.cat(parts) for parts in zip(*self.offered, (score, z))))
+
+    def _offer(self, scores: Tensor, vectors: Tensor) -> None:
+        """Keep those with the lowest scores."""
         lowest = scores.argsort(stable=True)[: self.size]
         self.offered = [(scores[lowest], vectors[lowest])]
 
-    @torch.no_grad()
-    def after_step(self) -> None:
+    def gather(self) -> None:
+        super().gather()
+        others = ranks.data()
+        if not others.alone:
+            self.summed.copy_(others.added(self.summed))
+            empty = self.summed.new_empty(0, *self.summed.shape[1:])
+            scores, vectors = self.offered[0] if self.offered else (empty[:, 0], empty)
+            self._offer(others.rows(scores.to(empty)), others.rows(vectors.to(empty)))
+
+    def learn(self) -> None:
         if self.counted.any():
             gain = 1 - self.config.decay
             self.weights.mul_(self.config.decay).add_(self.counted, alpha=gain)
@@ -117,7 +129,7 @@ class VQ(Quantizer):
                 self._renew(torch.ones_like(self.weights, dtype=torch.bool), (self.config.revive or FIRST) * even)
                 self.begun.fill_(True)
                 self.counted.zero_()  # how the codes before these were used says nothing
-        super().after_step()
+        super().learn()
 
     def _renew(self, which: Tensor, weight: float) -> None:
         """Put vectors of the batch in the place of codes [K] bool, as if each had been used `weight` times; of more codes

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.initial import Care
+from sevenfold.training.parallel.gradients import placed, sharded
 
 
 class Optimizer(part.Part):
@@ -56,14 +57,14 @@ class Optimizer(part.Part):
     def groups(self, parameters: Mapping[str, nn.Parameter], power: float = 1.0) -> list[dict[str, Any]]:
         """Torch's parameter groups: those that are decayed first, with the rate of each (the factor ** power for optimizers
         whose steps do not have Adam's size). Decay times rate is the same for all that are decayed."""
-        found: dict[tuple[bool, float], list[nn.Parameter]] = {}
+        found: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
         for name, parameter in parameters.items():
             care = self.care.get(name, Care(parameter.dim() >= 2 and name.endswith("weight")))
-            found.setdefault((care.decays, care.rate**power), []).append(parameter)
+            found.setdefault((care.decays, care.rate**power, sharded(parameter)), []).append(parameter)
         lr, decay = self.config.lr, self.config.weight_decay
         return [
-            {"params": found[decays, rate], "lr": lr * rate, "weight_decay": decay / rate if decays else 0.0}
-            for decays, rate in sorted(found, reverse=True)
+            {"params": found[decays, rate, shared], "lr": lr * rate, "weight_decay": decay / rate if decays else 0.0}
+            for decays, rate, shared in sorted(found, reverse=True)
         ]
 
     def zero_grad(self) -> None:
@@ -108,4 +109,5 @@ class Optimizer(part.Part):
                 raise CheckpointError(
                     f"{where}: {name} has shape {list(value.shape)}, the parameter has {list(parameter.shape)}"
                 )
-            optimizer.state[parameter][key] = value.clone().to(parameter.device)
+            lies = placed(parameter, value) if value.dim() else value
+            optimizer.state[parameter][key] = lies.clone().to(parameter.device)

@@ -1,0 +1,282 @@
+"""Several processes that work on one thing: which one this is, and what they tell each other.
+
+    total(x) = sum_r x_r                gradient: sum_r of what the ranks have for it
+    rows(x)  = x_0, x_1, … end to end   gradient: the same, each rank's own rows of it
+
+With these, what is computed on some rows of a batch is what would be computed on all of them: statistics of a batch norm,
+prototypes in balance, neighbours to be kept apart. One process alone is a group of one, for which all of it is nothing.
+
+Nothing is pickled: texts go as JSON, in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sevenfold.core.errors import SevenfoldError
+from sevenfold.core.types import Batch, Stream
+
+
+class Ranks(NamedTuple):
+    """This process among those of a group."""
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+    device: torch.device = torch.device("cpu")
+    """On which its processes talk."""
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def alone(self) -> bool:
+        return self.size == 1
+
+    # With gradients
+    def total(self, x: Tensor) -> Tensor:
+        """The sum over ranks."""
+        if self.alone:
+            return x
+        found: Tensor = _Total.apply(x, self)
+        return found
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The rows of all ranks [sum of b …], in the order of ranks; how many each has may differ."""
+        if self.alone:
+            return x
+        found: Tensor = _Rows.apply(x, self)
+        return found
+
+    def along(self, x: Tensor, axis: int) -> Tensor:
+        """The parts of all ranks end to end along an axis, in the order of ranks."""
+        return self.rows(x.movedim(axis, 0).contiguous()).movedim(0, axis)
+
+    # Without
+    def added(self, x: Tensor) -> Tensor:
+        """The sum over ranks, without a gradient."""
+        if self.alone:
+            return x
+        whole = x.detach().clone()
+        dist.all_reduce(whole, group=self.group)
+        return whole
+
+    def most(self, x: Tensor) -> Tensor:
+        """The largest over ranks, each number for itself; without a gradient."""
+        if self.alone:
+            return x
+        whole = x.detach().clone()
+        dist.all_reduce(whole, dist.ReduceOp.MAX, group=self.group)
+        return whole
+
+    def any(self, said: bool) -> bool:
+        """Whether any rank says so."""
+        return bool(self.most(torch.tensor(int(said), device=self.device)))
+
+    def every(self, said: bool) -> bool:
+        """Whether all ranks say so."""
+        return not self.any(not said)
+
+    def numbers(self, own: list[int]) -> list[list[int]]:
+        """Some whole numbers of each rank; all ranks give equally many."""
+        if self.alone:
+            return [own]
+        given = torch.tensor(own, dtype=torch.long, device=self.device)
+        found = [torch.empty_like(given) for _ in range(self.size)]
+        dist.all_gather(found, given, group=self.group)
+        return [each.tolist() for each in found]
+
+    def told(self, said: Any) -> list[Any]:
+        """What each rank says: anything that JSON can."""
+        if self.alone:
+            return [said]
+        given = torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8).to(self.device)
+        sizes = [size for (size,) in self.numbers([len(given)])]
+        padded = torch.zeros(max(sizes), dtype=torch.uint8, device=self.device)
+        padded[: len(given)] = given
+        found = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(found, padded, group=self.group)
+        return [json.loads(bytes(each[:size].tolist())) for each, size in zip(found, sizes)]
+
+    def once(self, do: Callable[[], Any]) -> Any:
+        """Done by the first rank, while the others wait; where it fails, it fails everywhere. What it gives (of the first
+        rank; None elsewhere)."""
+        if self.alone:
+            return do()
+        found, why, code = None, None, 2
+        if self.first:
+            try:
+                found = do()
+            except SevenfoldError as error:
+                why, code = str(error), getattr(error, "code", 2)
+                failed: SevenfoldError = error
+            except Exception as error:
+                self.told([f"{type(error).__name__}: {error}", 1])
+                raise
+        said = self.told([why, code])[0]
+        if said[0] is not None:
+            raise failed if self.first else Elsewhere(said[0], said[1])
+        return found
+
+    def gathered(self, found: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+        """Named tensors [b …] of all ranks, end to end, with gradients; a rank that has none takes part. None where no rank
+        has any."""
+        if self.alone:
+            return None if found is None else dict(found)
+        kinds = None if found is None else [[n, list(x.shape[1:]), str(x.dtype)[6:]] for n, x in found.items()]
+        known = next((each for each in self.told(kinds) if each is not None), None)
+        if known is None:
+            return None
+        own = {n: torch.empty(0, *shape, dtype=getattr(torch, kind), device=self.device) for n, shape, kind in known}
+        return {name: self.rows((found or own)[name]) for name in own}
+
+    def batch(self, batch: Batch | None) -> tuple[Batch, slice]:
+        """(the batch of all ranks, padded to the longest row; which rows of it are this rank's)."""
+        shape = {} if batch is None else {n: _shape(stream) for n, stream in batch.items()}
+        rows = 0 if batch is None or not batch else len(next(iter(batch.values())).values)
+        said = self.told([rows, shape])
+        names = list(dict.fromkeys(name for _, shapes in said for name in shapes))
+        whole = {}
+        for name in names:
+            kinds = [shapes[name] for _, shapes in said if name in shapes]
+            whole[name] = _widened(batch, name, rows, kinds, self)
+        begin = sum(count for count, _ in said[: self.rank])
+        return whole, slice(begin, begin + rows)
+
+    def wait(self) -> None:
+        """For all others to come here."""
+        if not self.alone:
+            dist.barrier(group=self.group)
+
+
+class Elsewhere(SevenfoldError):
+    """An error of another rank, which says it; this one only ends with it."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+class Mesh(NamedTuple):
+    """The groups that a process is in: of those that have other rows, of those that have other tokens of the same rows, and of
+    all."""
+
+    data: Ranks = Ranks()
+    sequence: Ranks = Ranks()
+    every: Ranks = Ranks()
+
+
+_ALONE = Mesh()
+_MESH: ContextVar[Mesh] = ContextVar("mesh", default=_ALONE)
+
+
+def mesh() -> Mesh:
+    """All groups of this process."""
+    return _MESH.get()
+
+
+def data() -> Ranks:
+    """Those that have other rows of the batch."""
+    return _MESH.get().data
+
+
+def sequence() -> Ranks:
+    """Those that have other tokens of the same rows."""
+    return _MESH.get().sequence
+
+
+@contextmanager
+def within(mesh: Mesh) -> Iterator[Mesh]:
+    """Inside of it, what is computed is computed on these."""
+    token = _MESH.set(mesh)
+    try:
+        yield mesh
+    finally:
+        _MESH.reset(token)
+
+
+@contextmanager
+def whole_batch() -> Iterator[None]:
+    """Inside of it this process has all rows of the batch, whatever others have."""
+    with within(_MESH.get()._replace(data=Ranks())):
+        yield
+
+
+def _shape(stream: Stream) -> list[Any]:
+    """What another rank must know to have no rows of it: tokens, and of each tensor its shape behind them, its kind."""
+    parts = [None if part is None else [list(part.shape[2:]), str(part.dtype)[6:]] for part in stream]
+    return [stream.values.shape[1], parts]
+
+
+def _widened(batch: Batch | None, name: str, rows: int, kinds: list[Any], ranks: Ranks) -> Stream:
+    """A stream of all ranks: own rows padded to the longest, or only padding, and then the others'."""
+    longest = max(tokens for tokens, _ in kinds)
+    own = None if batch is None else batch.get(name)
+    padded = own is None or any(tokens < longest for tokens, _ in kinds) or any(parts[2] for _, parts in kinds)
+    padded = ranks.any(padded)
+    found: list[Tensor | None] = []
+    for place in range(len(Stream._fields)):
+        kind = next((parts[place] for _, parts in kinds if parts[place] is not None), None)
+        if place == Stream._fields.index("valid"):
+            kind = [[], "bool"] if padded else None
+        if kind is None:
+            found.append(None)
+            continue
+        part = None if own is None else own[place]
+        if part is None and place == Stream._fields.index("valid") and own is not None:
+            part = torch.ones(own.values.shape[:2], dtype=torch.bool, device=own.values.device)
+        made = torch.zeros(rows, longest, *kind[0], dtype=getattr(torch, kind[1]), device=ranks.device)
+        if part is not None:
+            made[:, : part.shape[1]] = part
+        found.append(ranks.rows(made))
+    return Stream._make(found)
+
+
+def _reducible(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        whole = _reducible(x).clone()
+        dist.all_reduce(whole, group=ranks.group)
+        return whole.to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        whole = _reducible(gradient).clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(whole, group=ctx.ranks.group)
+        return whole.to(gradient.dtype), None
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
+        counts = [count for (count,) in ranks.numbers([len(x)])]
+        begin = sum(counts[: ranks.rank])
+        ctx.ranks, ctx.own = ranks, slice(begin, begin + len(x))
+        sent = x.to(torch.uint8) if x.dtype == torch.bool else x
+        padded = sent.new_zeros(max(counts), *x.shape[1:])
+        padded[: len(x)] = sent
+        found = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(found, padded, group=ranks.group)
+        return torch.cat([each[:count] for each, count in zip(found, counts)]).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (gradient,) = gradients
+        whole = _reducible(gradient).clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(whole, group=ctx.ranks.group)
+        return whole[ctx.own].to(gradient.dtype), None

@@ -1,0 +1,85 @@
+"""The rows of a batch among processes: who has which, what is drawn for all of them, what they all have counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from sevenfold.core import ranks
+from sevenfold.core.errors import BadSample
+from sevenfold.core.types import Batch, Loss
+from sevenfold.objective import Objective
+
+Sums = dict[str, tuple[float, float]]
+
+
+def stopped_by(noted: Sequence[int]) -> int:
+    """The signal that some process got, or 0."""
+    return max(number for (number,) in ranks.mesh().every.numbers([noted[0] if noted else 0]))
+
+
+def together(batch: Batch | None, broken: Sequence[BadSample]) -> tuple[Batch | None, list[BadSample]]:
+    """(this process's rows, what could not be read of all of them).
+
+    Where a process is left without a row, all rows are shared out anew; None for all where there are fewer than processes.
+    """
+    others = ranks.data()
+    if others.alone:
+        return batch, list(broken)
+    rows = 0 if batch is None else len(next(iter(batch.values())).values)
+    said = others.numbers([rows, len(broken)])
+    bad = others_bad(broken) if any(found for _, found in said) else []
+    counts = [count for count, _ in said]
+    if not all(counts):
+        whole, _ = others.batch(batch)
+        low, high = (place * sum(counts) // others.size for place in (others.rank, others.rank + 1))
+        enough = sum(counts) >= others.size
+        batch = {name: stream.rows(slice(low, high)) for name, stream in whole.items()} if enough else None
+    return batch, bad
+
+
+def others_bad(broken: Sequence[BadSample]) -> list[BadSample]:
+    """What could not be read of all processes' samples."""
+    said = ranks.data().told([[error.where, error.why] for error in broken])
+    return [BadSample(where, why) for each in said for where, why in each]
+
+
+def drawn_of(objective: Objective, batch: Batch) -> tuple[Batch, dict[str, Tensor], int]:
+    """(this process's rows as long as the longest of all, what is drawn for them, how many rows stand before them)."""
+    others = ranks.data()
+    if others.alone:
+        return batch, objective.draw(batch), 0
+    if not objective.alike:
+        rows = len(next(iter(batch.values())).values)
+        return batch, objective.draw(batch), sum(n for (n,) in others.numbers([rows])[: others.rank])
+    whole, own = others.batch(batch)
+    with ranks.whole_batch():
+        drawn = objective.draw(whole)
+    mine = {name: stream.rows(own) for name, stream in whole.items()}
+    return mine, {name: chosen[own] for name, chosen in drawn.items()}, own.start
+
+
+def sums(loss: Loss | None) -> Sums:
+    """Name → (sum, count), of the loss and its terms."""
+    if loss is None:
+        return {}
+    every = {"loss": (loss.total, loss.count), **loss.terms}
+    return {name: (float(total), float(count)) for name, (total, count) in every.items()}
+
+
+def of_sums(found: Sums) -> dict[str, float]:
+    """Means; those without any target (count 0) are left out."""
+    return {name: total / count for name, (total, count) in found.items() if count > 0}
+
+
+def of_all(loss: Loss | None, tokens: int, flops: int) -> tuple[dict[str, float], int, int]:
+    """Of all processes: the means of the loss and its terms, tokens, operations."""
+    own = sums(loss)
+    said = ranks.data().told([list(own.items()), tokens, flops])
+    every: Sums = {}
+    for pairs, _, _ in said:
+        for name, (total, count) in pairs:
+            before = every.get(name, (0.0, 0.0))
+            every[name] = (before[0] + total, before[1] + count)
+    return of_sums(every), sum(n for _, n, _ in said), sum(n for _, _, n in said)

@@ -1,0 +1,96 @@
+"""One optimizer step, over a batch in pieces, among any number of processes.
+
+gradient = sum over pieces and processes of d total  /  sum of their counts
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sevenfold.assembly.adapter import need_gradients
+from sevenfold.core import ranks
+from sevenfold.core.seeds import seed_of
+from sevenfold.core.types import Batch, Loss
+from sevenfold.objective import Objective
+from sevenfold.training.cached import through_pieces
+from sevenfold.training.guard import finite
+from sevenfold.training.parallel.gradients import Gradients, clip, own
+from sevenfold.training.parallel.rows import drawn_of
+from sevenfold.training.precision import autocast
+from sevenfold.training.recipe import TrainConfig
+
+
+def take_step(
+    objective: Objective,
+    optimizer: Any,
+    batch: Batch,
+    config: TrainConfig,
+    precision: Any,
+    seed: int,
+    step: int,
+    factor: float,
+    accepts: Callable[[float, float], bool] = finite,
+    gradients: Gradients | None = None,
+) -> tuple[Loss, float, bool]:
+    """One optimizer step over a batch in `accumulate` pieces → (loss over all, gradient norm, whether it was taken). It is
+    only taken if `accepts` says so of the mean loss and the gradient norm.
+
+    Among several processes, `gradients` adds them up; the loss is that of this process's rows, and the rest is of all.
+    """
+    torch.manual_seed(seed_of(seed, "draw", step))
+    batch, drawn, before = drawn_of(objective, batch)
+    first = next(iter(batch.values())).values
+    size = math.ceil(len(first) / config.accumulate)
+    losses = []
+    pieces = [
+        (slice(begin, begin + size), seed_of(seed, "step", step, before + begin))
+        for begin in range(0, len(first), size)
+    ]
+    gradients = Gradients((), ranks.Ranks()) if gradients is None else gradients
+    if objective.cached and config.accumulate > 1:
+        context, random = partial(autocast, precision, first.device), seed_of(seed, "compare", step)
+        losses, pieces = [detached(through_pieces(objective, batch, drawn, pieces, random, context))], []
+    for place, (rows, random) in enumerate(pieces):
+        if place == len(pieces) - 1:
+            gradients.last()
+        torch.manual_seed(random)
+        with autocast(precision, first.device):
+            loss = objective(
+                {name: stream.rows(rows) for name, stream in batch.items()},
+                {name: choice[rows] for name, choice in drawn.items()},
+            )
+        if loss.total.requires_grad:
+            loss.total.backward()
+        losses.append(detached(loss))
+    whole = summed(losses)
+    total, count = gradients.finish(whole.total, whole.count)
+    if not step and float(count):
+        need_gradients(objective.model, f"{objective.kind} in the first step")
+    parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
+    if parameters:
+        torch._foreach_div_([own(p.grad) for p in parameters], float(count.clamp(min=1)))
+    norm = clip(parameters, config.clip, ranks.mesh().every)
+    ok = accepts(float(total) / max(float(count), 1.0), norm)
+    if ok:
+        optimizer.step(factor)
+    optimizer.zero_grad()
+    return whole, norm, ok
+
+
+def detached(loss: Loss) -> Loss:
+    return Loss(loss.total.detach(), loss.count.detach(), {k: (a.detach(), n) for k, (a, n) in loss.terms.items()}, {})
+
+
+def summed(losses: list[Loss]) -> Loss:
+    terms: dict[str, tuple[Tensor, Tensor]] = {}
+    for loss in losses:
+        for name, (a, n) in loss.terms.items():
+            before = terms.get(name)
+            terms[name] = (a, n) if before is None else (before[0] + a, before[1] + n)
+    return Loss(torch.stack([x.total for x in losses]).sum(), torch.stack([x.count for x in losses]).sum(), terms, {})

@@ -1,0 +1,326 @@
+"""What each of several processes does in test_parallel.py: python -m torch.distributed.run --nproc-per-node 2 tests/ranks.py OUT FOLDER [CASE …]"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+import sevenfold as sf
+from sevenfold.assembly.trunk import Trunk
+from sevenfold.cli import main as main_of
+from sevenfold.conformance.objective import _ready
+from sevenfold.core import ranks
+from sevenfold.core.errors import BadSample
+from sevenfold.core.part import find
+from sevenfold.core.ranks import Mesh
+from sevenfold.core.rooms import kinds
+from sevenfold.core.types import Stream
+from sevenfold.data.bad import BadSamples
+from sevenfold.data.loader import Order, Samples, gather
+from sevenfold.training import checkpoint
+from sevenfold.training.estimate import estimate, shape
+from sevenfold.training.fit import fit
+from sevenfold.training.hardware import Hardware
+from sevenfold.training.log import Log
+from sevenfold.training.parallel import Parallel, _mesh, joined
+from sevenfold.training.parallel.gradients import Gradients, own, whole
+from sevenfold.training.parallel.layout import layouts
+from sevenfold.training.parallel.rows import of_all
+from sevenfold.training.parallel.sharding import shard
+from sevenfold.training.recipe import TrainConfig
+from sevenfold.training.step import take_step
+from sevenfold.training.stop import Preempted
+
+ROWS, STEPS = 8, 3
+SETTINGS = TrainConfig.model_validate(
+    {"steps": 10, "batch": ROWS, "precision": "fp32", "optimizer": {"kind": "adamw", "eps": 1e-3}}
+)
+Found = dict[str, Any]
+
+
+def learned(kind: str, rows: slice, sharded: bool = False, accumulate: int = 1) -> Found:
+    """Parameters, buffers and losses after some steps in float64 on some rows of the same batches."""
+    ready = _ready(kind)
+    objective = copy.deepcopy(ready.objective).double().train()
+    if sharded:
+        shard(objective, ranks.mesh().every)
+    trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+    optimizer = SETTINGS.optimizer.build(trainable, objective.cares())
+    gradients, losses = Gradients(trainable.values(), ranks.mesh().every), []
+    settings = SETTINGS.replace(accumulate=accumulate)
+    for step in range(STEPS):
+        items = [ready.train[0, (step * ROWS + place) % len(ready.train)] for place in range(ROWS)[rows]]
+        batch, _, _ = gather(items)
+        batch = {n: s.each(lambda x: x.double() if x.is_floating_point() else x) for n, s in batch.items()}
+        loss, norm, ok = take_step(objective, optimizer, batch, settings, "fp32", 0, step, 1.0, gradients=gradients)
+        objective.after_step(step, 10)
+        losses.append({**of_all(loss, 0, 0)[0], "norm": norm, "ok": float(ok)})
+    gradients.close()
+    return {"state": {name: whole(x.detach()) for name, x in objective.state_dict().items()}, "losses": losses}
+
+
+def apart(found: Found, wanted: Found) -> dict[str, float]:
+    """How far apart, relative to the larger of 1 and what is wanted."""
+    worst = 0.0
+    for name, value in wanted["state"].items():
+        other = found["state"][name]
+        assert other.shape == value.shape, name
+        if value.numel():
+            scale = max(1.0, float(value.double().abs().max()))
+            worst = max(worst, float((other.double() - value.double()).abs().max()) / scale)
+    loss = max(abs(a["loss"] - b["loss"]) for a, b in zip(found["losses"], wanted["losses"]))
+    norm = max(abs(a["norm"] - b["norm"]) for a, b in zip(found["losses"], wanted["losses"]))
+    return {"state": worst, "loss": loss, "norm": norm}
+
+
+def mine() -> slice:
+    others = ranks.data()
+    return slice(others.rank * ROWS // others.size, (others.rank + 1) * ROWS // others.size)
+
+
+def alone(kind: str) -> Found:
+    with ranks.within(Mesh()):
+        return learned(kind, slice(0, ROWS))
+
+
+def objectives(kind: str) -> Found:
+    """The figures of several processes beside those of one."""
+    return apart(learned(kind, mine()), alone(kind))
+
+
+def in_pieces(kind: str) -> Found:
+    """The same with `accumulate`."""
+    return apart(learned(kind, mine(), accumulate=2), alone(kind))
+
+
+def spread(kind: str) -> Found:
+    """The same with the tokens of each row spread, and of shares besides."""
+    with ranks.within(_mesh(Parallel(sequence=ranks.mesh().every.size), torch.device("cpu"))):
+        both = [learned(kind, slice(0, ROWS), sharded) for sharded in (False, True)]
+    wanted = alone(kind)
+    return {f"{name}{place}": error for place, found in enumerate(both) for name, error in apart(found, wanted).items()}
+
+
+def places(kind: str) -> Found:
+    """A trunk whose tokens are spread, beside one: windows, packed rows, padding, an odd number of tokens."""
+    config = Trunk.Config.model_validate(
+        {
+            "inputs": ["text"],
+            "width": 32,
+            "depth": 2,
+            "position": kind,
+            "mask": {"causal": kind != "relative_bias", "window": 5},
+        }
+    )
+    torch.manual_seed(0)
+    trunk = Trunk(config, {"text": find("modality", "text").Config().build()}, {}).double()
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randint(4, 200, (3, 13), generator=draw)
+    coords = torch.arange(13)[None, :, None].expand(3, -1, -1)
+    segments = (torch.arange(13) > 6).long().expand(3, -1)
+    valid = torch.arange(13)[None] < torch.tensor([13, 9, 11])[:, None]
+    stream = Stream(values, coords, valid, segments)
+    with ranks.within(Mesh()):
+        wanted = trunk({"text": stream}).x
+    with ranks.within(_mesh(Parallel(sequence=ranks.mesh().every.size), torch.device("cpu"))):
+        found = trunk({"text": stream}).x
+    return {"x": float((found - wanted)[valid].abs().max().detach()), "size": float(wanted.detach().abs().max())}
+
+
+def shares(kind: str) -> Found:
+    """The same with weights in shares."""
+    return apart(learned(kind, mine(), sharded=True), alone(kind))
+
+
+class Holed(Samples):
+    """Samples of which some cannot be read."""
+
+    def __init__(self, inner: Samples, holes: set[int]):
+        self.inner, self.holes = inner, holes
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, key: Any) -> Any:
+        return BadSample(f"item {key[1]}", "is a hole") if key[1] in self.holes else self.inner[key]
+
+
+def fitted(holes: set[int], workers: int = 0, broken: tuple[int, int] = (-1, -1), steps: int = 8) -> Found:
+    """What a fit leaves, of samples of which some cannot be read; the loss of rank broken[0] is NaN in step broken[1]."""
+    ready = copy.deepcopy(_ready("next_token"))
+    objective, rank = ready.objective.double(), ranks.data().rank
+    inner, calls = objective.forward, [0]
+
+    def forward(batch: Any, drawn: Any = None) -> Any:
+        loss = inner({n: s.each(lambda x: x.double() if x.is_floating_point() else x) for n, s in batch.items()}, drawn)
+        calls[0] += objective.training
+        return loss._replace(total=loss.total * (math.nan if (rank, calls[0]) == broken else 1))
+
+    objective.forward = forward
+    bad = BadSamples(1.0)
+    settings = SETTINGS.replace(steps=steps, workers=workers)
+    made = fit(objective, Holed(ready.train, holes), ready.held_out, settings, bad=bad, bar=False)
+    state = {name: x.tolist() for name, x in objective.model.state_dict().items() if x.dim() == 1}
+    return {
+        "state": state,
+        "bad": bad.listed,
+        "skipped": made.skipped,
+        "held_out": made.held_out,
+        "steps": len(made.log),
+    }
+
+
+def holes(kind: str) -> Found:
+    """Samples that cannot be read, a whole rank's among them, by workers: beside what one process makes of them."""
+    # the first batch of four, of which rank 0 has nothing left
+    order = list(Order(len(_ready("next_token").train), ROWS, 0, 0, 1))[0]
+    gaps = {place for _, place in order[: ROWS // 2]} | {order[-1][1]}
+    found = fitted(gaps, int(kind))
+    with ranks.within(Mesh()):
+        wanted = fitted(gaps)
+    return {"found": found, "wanted": wanted}
+
+
+def nan(kind: str) -> Found:
+    """A loss that is NaN on the last rank only."""
+    found = fitted(set(), broken=(ranks.data().size - 1, 3))
+    return {"all": ranks.data().told(found)}
+
+
+def elastic(kind: str) -> Found:
+    """Runs that are stopped by a signal to one process, and go on."""
+    folder, recipe = Path(sys.argv[2]), json.loads(Path(sys.argv[2], "recipe.json").read_text())
+    more = ["parallel.shard=true"] if kind == "shares" else []
+    whole_run = sf.train(recipe, folder / f"{kind}_whole", overrides=more, say=quiet, bar=False)
+
+    write = Log.write
+
+    def stop(log: Log, record: Any) -> None:
+        write(log, record)
+        if "held_out" in record and ranks.mesh().every.first:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Log.write = stop
+    for name in ("again", "stopped"):
+        try:
+            sf.train(recipe, folder / f"{kind}_{name}", overrides=more, say=quiet, bar=False)
+        except Preempted as error:
+            code = error.code
+    Log.write = write
+    again = sf.train(folder / f"{kind}_again", overrides=more, resume=True, say=quiet, bar=False)
+    other = sf.train(folder / f"{kind}_alone", overrides=more, resume=True, say=quiet, bar=False)
+    weights = [run.model.state_dict() for run in (whole_run, again)]
+    return {
+        "code": code,
+        "bitwise": all(torch.equal(a, b) for a, b in zip(*(state.values() for state in weights))),
+        "loss": again.loss,
+        "other": other.loss,
+        "logged": [record["loss"] for record in again.log if "loss" in record],
+    }
+
+
+def layout(kind: str) -> Found:
+    """Is what is loaded into shares, and put together again, what was written?"""
+    ready = _ready("next_token")
+    run = Path(sys.argv[2], "layout")
+    states = []
+    for sharded in (True, False):
+        objective = copy.deepcopy(ready.objective).train()
+        if sharded:
+            shard(objective, ranks.data())
+        trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+        optimizer = SETTINGS.optimizer.build(trainable, objective.cares())
+        if not states:
+            gradients = Gradients(trainable.values(), ranks.data())
+            batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
+            take_step(objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
+            checkpoint.write(run, checkpoint.snapshot(1, objective, optimizer), ranks.mesh().every)
+            own_share = sum(own(p).numel() for p in trainable.values()) / sum(p.numel() for p in trainable.values())
+        else:
+            checkpoint.restore(run, objective, optimizer, quiet)
+        both = {**objective.state_dict(), **optimizer.tensors()}
+        states.append({name: whole(x.detach()) for name, x in both.items()})
+    same = states[0].keys() == states[1].keys() and all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    return {"same": same, "share": own_share, "tensors": len(states[0]), "files": names}
+
+
+def command(kind: str) -> Found:
+    """The command line, in every process; and one that cannot be read."""
+    folder = Path(sys.argv[2])
+    code = main_of(["train", str(folder / "recipe.json"), "--out", str(folder / "command")])
+    wrong = main_of(["train", str(folder / "recipe.json"), "data.path=nowhere", "data.kind=text"])
+    return {"codes": ranks.mesh().every.told([code, wrong])}
+
+
+def sent(kind: str) -> Found:
+    """What is sent in a step, beside what the plan says."""
+    inner, counted = dist.all_reduce, [0]
+
+    def count(tensor: torch.Tensor, *more: Any, **settings: Any) -> Any:
+        counted[0] += tensor.nbytes * (tensor.numel() > 200)  # not what is agreed on
+        return inner(tensor, *more, **settings)
+
+    ready = copy.deepcopy(_ready(kind))
+    trainable = {name: p for name, p in ready.objective.named_parameters() if p.requires_grad}
+    optimizer = SETTINGS.optimizer.build(trainable, ready.objective.cares())
+    gradients = Gradients(trainable.values(), ranks.mesh().every)
+    batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
+    dist.all_reduce = count
+    take_step(ready.objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
+    dist.all_reduce = inner
+    size = ranks.mesh().every.size
+    alone = estimate(ready.objective, shape(ready), SETTINGS, "fp32", Hardware.named("h100"))
+    rows, shard_ = layouts(alone, Hardware.named("h100"), size)
+    return {"counted": 2 * (size - 1) / size * counted[0], "rows": rows.sent, "shard": shard_.sent}
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
+    "objectives": (objectives, list(kinds("objective"))),
+    "in_pieces": (in_pieces, ["simclr", "infonce", "vicreg", "masked_token"]),
+    "spread": (spread, ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"]),
+    "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
+    "holes": (holes, ["0", "1"]),
+    "nan": (nan, ["last"]),
+    "command": (command, ["train"]),
+    "sent": (sent, ["next_token"]),
+    "layout": (layout, ["shares"]),
+    "elastic": (elastic, ["rows", "shares"]),
+    "shares": (shares, ["next_token", "masked_token", "simclr", "byol", "dinov2", "infonce", "mae"]),
+}
+
+
+def main(out: Path, only: list[str]) -> None:
+    torch.set_num_threads(1)
+    found: dict[str, Found] = {}
+    with joined(Parallel(patience=60), torch.device("cpu")) as mesh:
+        for name, (do, kinds_of) in CASES.items():
+            for kind in kinds_of:
+                if only and f"{name}/{kind}" not in only and name not in only:
+                    continue
+                print(mesh.every.rank, name, kind, file=sys.stderr, flush=True)
+                try:
+                    found[f"{name}/{kind}"] = do(kind)
+                except Exception:
+                    found[f"{name}/{kind}"] = {"error": traceback.format_exc()}
+        if mesh.every.first:
+            out.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[3:])

@@ -1,0 +1,234 @@
+"""Several processes: what they learn is what one learns, whatever the objective; runs go on with any number of them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sevenfold as sf
+from sevenfold.assembly.spread import check_spread
+from sevenfold.core.errors import ConfigError
+from sevenfold.core.rooms import kinds
+from sevenfold.data.loader import Order
+from sevenfold.training.estimate import estimate, shape
+from sevenfold.training.hardware import Hardware
+from sevenfold.training.parallel import Parallel, joined
+from sevenfold.training.parallel.layout import layouts
+from sevenfold.training.parallel.watch import Beat, told
+from sevenfold.training.prepare import prepare
+from sevenfold.training.recipe import device_of, read_recipe
+from sevenfold.training.stop import Preempted
+
+pytestmark = pytest.mark.xdist_group("ranks")
+WITHIN = 1e-10
+RECIPE = {
+    "data": {"kind": "digits", "limit": 120},
+    "streams": {"text": {"kind": "text", "field": "caption", "pack": False}},
+    "trunks": {"lm": {"inputs": ["text"], "width": 32, "depth": 2, "mask": {"causal": True}}},
+    "objective": {"kind": "next_token"},
+    "train": {"steps": 12, "batch": 8, "save_every": 4, "evaluate_every": 6, "precision": "fp32"},
+}
+
+
+def started(processes: int, *command: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Some processes that torchrun starts."""
+    run = ["-W", "ignore", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *command]
+    here = str(Path(__file__).parent)
+    path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **env}
+    return subprocess.run([sys.executable, *run], capture_output=True, text=True, timeout=600, env=environment)
+
+
+def stopped_alone(folder: Path) -> None:
+    with pytest.raises(Preempted):
+        sf.train(
+            copy.deepcopy(RECIPE), folder, say=quiet, bar=False, on_look=lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+        )
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What two processes found in all cases of ranks.py."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "recipe.json").write_text(json.dumps(RECIPE))
+    for kind in ("rows", "shares"):
+        stopped_alone(folder / f"{kind}_alone")
+    ended = started(2, str(Path(__file__).with_name("ranks.py")), str(folder / "found.json"), str(folder))
+    assert (folder / "found.json").is_file(), ended.stderr[-3000:]
+    return {"folder": folder, "said": ended.stdout, **json.loads((folder / "found.json").read_text())}
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The same run of one process, never stopped."""
+    return sf.train(copy.deepcopy(RECIPE), tmp_path_factory.mktemp("one") / "run", say=quiet, bar=False)
+
+
+def case(found, name):
+    assert "error" not in found[name], found[name]["error"]
+    return found[name]
+
+
+@pytest.mark.parametrize("kind", kinds("objective"))
+def test_two_processes_learn_what_one_learns(found, kind):
+    """In float64, three steps on the same rows: loss, gradient norm, every parameter and buffer."""
+    for name, error in case(found, f"objectives/{kind}").items():
+        assert error < WITHIN, (name, error)
+
+
+@pytest.mark.parametrize("kind", ["simclr", "infonce", "vicreg", "masked_token"])
+def test_so_they_do_with_batches_in_pieces(found, kind):
+    for name, error in case(found, f"in_pieces/{kind}").items():
+        assert error < WITHIN, (name, error)
+
+
+@pytest.mark.parametrize("kind", ["next_token", "masked_token", "simclr", "byol", "dinov2", "infonce", "mae"])
+def test_so_they_do_with_weights_in_shares(found, kind):
+    for name, error in case(found, f"shares/{kind}").items():
+        assert error < WITHIN, (name, error)
+
+
+@pytest.mark.parametrize("kind", ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"])
+def test_so_they_do_with_the_tokens_of_a_row_spread(found, kind):
+    """And with weights in shares besides."""
+    for name, error in case(found, f"spread/{kind}").items():
+        assert error < WITHIN, (name, error)
+
+
+@pytest.mark.parametrize("kind", ["rotary", "alibi", "learned", "relative_bias"])
+def test_spread_tokens_know_where_they_stand(found, kind):
+    facts = case(found, f"places/{kind}")
+    assert facts["x"] < WITHIN and facts["size"] > 0.1
+
+
+def test_each_has_its_share_and_a_checkpoint_knows_nothing_of_it(found):
+    layout = case(found, "layout/shares")
+    assert layout["same"] and layout["tensors"] > 20
+    assert 0.45 < layout["share"] < 0.6
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_what_cannot_be_read_is_counted_by_all_and_rows_are_shared_out_anew(found, workers):
+    """A process is left without a row in the first step."""
+    both = case(found, f"holes/{workers}")
+    assert both["found"]["bad"] == both["wanted"]["bad"] != []
+    assert both["found"]["held_out"]["loss"] == pytest.approx(both["wanted"]["held_out"]["loss"], abs=WITHIN)
+    for name, value in both["wanted"]["state"].items():
+        assert both["found"]["state"][name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_a_loss_that_is_no_number_on_one_process_is_left_out_on_all(found):
+    first, second = case(found, "nan/last")["all"]
+    assert first["skipped"] == second["skipped"] == 1
+    assert first["state"] == second["state"]
+
+
+@pytest.mark.parametrize("kind", ["rows", "shares"])
+def test_a_signal_to_one_stops_all_and_the_run_goes_on_bitwise(found, kind):
+    facts = case(found, f"elastic/{kind}")
+    assert facts["code"] == 128 + signal.SIGTERM
+    assert facts["bitwise"]
+
+
+@pytest.mark.parametrize("kind", ["rows", "shares"])
+def test_a_run_goes_on_with_another_number_of_processes(found, one, kind, tmp_path):
+    facts = case(found, f"elastic/{kind}")
+    assert facts["loss"] == pytest.approx(one.loss, rel=1e-6)
+    assert facts["other"] == pytest.approx(one.loss, rel=1e-6), "one process, then two"
+    shutil.copytree(found["folder"] / f"{kind}_stopped", tmp_path / "run")
+    went_on = sf.train(tmp_path / "run", resume=True, say=quiet, bar=False)
+    assert went_on.loss == pytest.approx(one.loss, rel=1e-6), "two processes, then one"
+    losses = [record["loss"] for record in one.log if "loss" in record]
+    assert facts["logged"] == pytest.approx(losses, rel=1e-6)
+
+
+def test_what_is_sent_is_what_the_plan_says(found):
+    facts = case(found, "sent/next_token")
+    assert facts["rows"] == pytest.approx(facts["counted"], rel=1e-3)
+    assert facts["shard"] == pytest.approx(1.5 * facts["counted"], rel=1e-3)
+
+
+def test_the_plan_of_many():
+    """More processes: shares get smaller, what rows need does not; nobody is busier than he is."""
+    made = prepare(read_recipe(copy.deepcopy(RECIPE)))
+    alone = estimate(made.objective, shape(made), made.recipe.train, "bf16", Hardware.named("h100"))
+    few, many = (layouts(alone, Hardware.named("h100"), count, 4) for count in (8, 1024))
+    assert [way.way for way in few] == ["rows", "shard", "shard, sequence 4"]
+    assert few[0].memory == many[0].memory == alone.peak
+    assert many[1].memory < few[1].memory < few[0].memory and few[2].memory < few[1].memory
+    assert all(0 < way.efficiency <= 1 and way.seconds > 0 for way in (*few, *many))
+    assert many[0].efficiency < 1, "a tiny model only talks"
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_every_sample_once_and_in_the_same_order(size):
+    whole = list(Order(37, 8, 3, 2, 9))
+    parts = [list(Order(37, 8, 3, 2, 9, part=(rank, size))) for rank in range(size)]
+    assert [sum(step, []) for step in zip(*parts)] == whole
+
+
+def test_who_is_waited_for():
+    before = [Beat(4, "fit.py:9 (fit)", True, 1), Beat(4, "text.py:88 (read)", False, 1), Beat(4, "", True, 1)]
+    after = [beat._replace(said=beat.said + 1) for beat in before]
+    assert "rank 1 stands at text.py:88 (read) (after step 4); waiting for it: 0, 2" in told(before, after, 30)
+    assert "rank 1 says nothing any more" in told(before, [after[0], before[1], after[2]], 30)
+
+
+def test_a_run_that_stands_still_names_who_it_waits_for(tmp_path):
+    recipe = copy.deepcopy(RECIPE) | {"parallel": {"patience": 2.0}}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    script = tmp_path / "stands.py"
+    script.write_text(
+        "import json, os, sys, time\n"
+        "import sevenfold as sf\n"
+        "from sevenfold.objective.next_token import NextToken\n"
+        "inner, calls = NextToken.forward, [0]\n"
+        "def forward(self, *given):\n"
+        "    calls[0] += self.training\n"
+        "    if calls[0] == 3 and os.environ['RANK'] == '1':\n"
+        "        time.sleep(100)\n"
+        "    return inner(self, *given)\n"
+        "NextToken.forward = forward\n"
+        f"sf.train(json.load(open({str(tmp_path / 'recipe.json')!r})), {str(tmp_path / 'run')!r}, bar=False)\n"
+    )
+    ended = started(2, str(script))
+    assert ended.returncode != 0
+    assert "no step for 2 s: rank 1 stands at" in ended.stderr, ended.stderr[-2000:]
+    assert "waiting for it: 0" in ended.stderr
+
+
+def test_the_command_line_of_two_processes(found):
+    """One run folder; an error has the exit code of one."""
+    assert case(found, "command/train")["codes"] == [[0, 2], [0, 2]]
+    assert sf.load(found["folder"] / "command") is not None
+    assert found["said"].count("/report.html") == 1
+
+
+def test_what_cannot_be_shared_out(monkeypatch):
+    with (
+        pytest.raises(ConfigError, match="needs more than one process"),
+        joined(Parallel(sequence=2), device_of("cpu")),
+    ):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match="3 processes"), joined(Parallel(sequence=2), device_of("cpu")):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    recurrent = copy.deepcopy(RECIPE)
+    recurrent["trunks"]["lm"]["block"] = {"mixer": "min_gru"}
+    with pytest.raises(ConfigError, match="parallel.sequence: 'min_gru'"):
+        check_spread(prepare(read_recipe(recurrent)).model)
+    with pytest.raises(ConfigError, match="train.batch"):
+        Order(10, 2, 0, 0, 3, part=(0, 4))
