@@ -235,7 +235,8 @@ def fit(
                     if on_look is not None:
                         with watch.pause():
                             on_look(step)
-                if due:
+                    stopped = stopped_by(stop)
+                if due or stopped:
                     guard.good = step if regular or last else guard.good
                     save(step)
                     saved = step
