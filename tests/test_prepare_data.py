@@ -175,7 +175,9 @@ def test_other_settings_begin_anew(tmp_path, small, monkeypatch):
     assert json.loads((folder / "manifest.json").read_text())["bad"] == 1
     assert json.loads((folder / "bad_samples.jsonl").read_text())["where"].endswith("a.jsonl:78")
     said = []
+    (tmp_path / ".tokens.preparing" / "progress").mkdir(parents=True)
     made(data, field, folder, said=said)
+    assert not (tmp_path / ".tokens.preparing").exists()
     assert said == [f"{folder}: is prepared already, and whole"]
     with pytest.raises(ConfigError, match="other data or settings"):
         made({**data, "held_out": 0.3}, field, folder)
