@@ -12,9 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.rooms import ROOMS, folder, kinds
+
+if TYPE_CHECKING:
+    from sevenfold.conformance.fault import Outcome
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tries", type=int, metavar="N", help="with --faults: so many tries a row, instead of its own number"
     )
+    parser.add_argument("--markdown", action="store_true", help="with --faults: the table of docs/reliability.md")
     parser.add_argument("--json", action="store_true", help="with --faults: a JSON object a row")
 
 
@@ -65,21 +70,40 @@ def _faults(args: argparse.Namespace) -> int:
 
     if args.tries is not None and args.tries < 1:
         raise ConfigError(f"--tries {args.tries}: must be at least 1")
+    layout = _json if args.json else _markdown if args.markdown else _plain
     missed = 0
-    if not args.json:
-        print(f"{'fault':<10} {'what was tried':<68} {'tried':>6} {'missed':>6}  {'target':<36} {'':<4} {'s':>5}")
-    for name in args.only or fault.names():
-        for row in fault.outcomes(name, args.tries):
+    for number, name in enumerate(args.only or fault.names()):
+        for place, row in enumerate(fault.outcomes(name, args.tries)):
             missed += not row.ok
-            if args.json:
-                print(json.dumps({"fault": name, **row._asdict(), "ok": row.ok}), flush=True)
-                continue
-            verdict = "" if not row.gates else "ok" if row.ok else "MISS"
-            told = f"\n{'':<11}{row.told}" if row.told else ""
-            print(
-                f"{name:<10} {row.what:<68} {row.tried:>6} {row.missed:>6}  {row.target:<36} {verdict:<4} {row.seconds:>5.0f}{told}",
-                flush=True,
-            )
-    if not args.json:
+            layout(name, row, not number and not place)
+    if layout is _plain:
         print("every target is met" if not missed else f"{missed} targets are missed")
     return 1 if missed else 0
+
+
+def _verdict(row: Outcome) -> str:
+    return "" if not row.gates else "ok" if row.ok else "MISS"
+
+
+def _plain(name: str, row: Outcome, first: bool) -> None:
+    if first:
+        print(f"{'fault':<11} {'what was tried':<68} {'tried':>6} {'missed':>6}  {'target':<36} {'':<4} {'s':>5}")
+    told = f"\n{'':<12}{row.told}" if row.told else ""
+    print(
+        f"{name:<11} {row.what:<68} {row.tried:>6} {row.missed:>6}  {row.target:<36} {_verdict(row):<4} {row.seconds:>5.0f}{told}",
+        flush=True,
+    )
+
+
+def _markdown(name: str, row: Outcome, first: bool) -> None:
+    if first:
+        print("| fault | what was tried | tried | missed | target | | |\n|---|---|---|---|---|---|---|")
+    what = row.what if row.gates else f"*{row.what}*"
+    told = row.told.replace("|", "/")
+    print(
+        f"| `{name}` | {what} | {row.tried:,} | {row.missed:,} | {row.target} | {_verdict(row)} | {told} |", flush=True
+    )
+
+
+def _json(name: str, row: Outcome, first: bool) -> None:
+    print(json.dumps({"fault": name, **row._asdict(), "ok": row.ok}), flush=True)

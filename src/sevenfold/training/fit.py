@@ -132,11 +132,13 @@ def fit(
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
             if saver is not None and step != saved:
                 taken = checkpoint.snapshot(step, objective, optimizer, skipped, bad.listed, guard.state())
-                saver.start(taken, guard.good)
+                with watch.pause():
+                    saver.start(taken, guard.good)
 
         def written() -> None:
             if saver is not None:
-                saver.wait()
+                with watch.pause():
+                    saver.wait()
 
         def back(most: int) -> int:
             assert folder is not None
@@ -231,8 +233,10 @@ def fit(
                     found = look(step, config.evaluate_batches)
                     told.say(_line(step, config.steps, record, found, began, start))
                     if on_look is not None:
-                        on_look(step)
-                if due:
+                        with watch.pause():
+                            on_look(step)
+                    stopped = stopped_by(stop)
+                if due or stopped:
                     guard.good = step if regular or last else guard.good
                     save(step)
                     saved = step

@@ -24,6 +24,7 @@ from sevenfold.modality import Modality, Suggestion
 from sevenfold.training.estimate import shape
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.look import evaluate
+from sevenfold.training.parallel import first_here
 from sevenfold.training.plan import SHARE_OF_TIME, choose, resized
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, TrainConfig, device_of, read_recipe
@@ -67,7 +68,7 @@ def pretrain(
     Nothing in it is a special case: it writes a recipe and calls `train`.
     """
     made = planned(path, minutes, start=start, target=target, seed=seed)
-    for line in (*made.found, "", *made.reasons, ""):
+    for line in (*made.found, "", *made.reasons, "") if first_here() else ():
         say(line)
     name = Path(path).expanduser().resolve().name.partition(".")[0] or "data"
     return train(made.recipe, out, say=say, bar=bar, name=name)

@@ -90,8 +90,9 @@ def _killed(folder: Path, data: Any, reached: int, draw: random.Random, early: b
         if wrong:
             return reached, wrong
     newest = max((int(path.name.removeprefix("step-")) for path in found), default=0)
-    if newest < max(reached, logged - 1):
-        return newest, f"step {max(reached, logged - 1)} was saved, and the newest is {newest}"
+    saved = max(reached, logged - 2)  # a checkpoint is written while the next step is made
+    if newest < saved:
+        return newest, f"step {saved} was saved, and the newest is {newest}"
     return newest, "" if "damaged" not in (folder / "told").read_text() else "a damaged one was passed over"
 
 
