@@ -386,7 +386,8 @@ def test_doctor(said):
     found = json.loads(said("doctor", "--json"))
     assert found["versions"]["torch"] == torch.__version__
     assert found["kernels of the mixers"].keys() == set(kinds("mixing"))
-    assert "scaled_dot_product" in found["kernels of the mixers"]["attention"]
+    kernel = found["kernels of the mixers"]["attention"]
+    assert "scaled_dot_product" in kernel or "bmm" in kernel  # short rows go in a few large products on some processors
     assert found["compute"]["precision: auto"] in ("bf16", "fp32")
     assert {"parquet", "tensorboard"} <= found["extras"].keys()
     assert "FLOP/s" in said("doctor")
