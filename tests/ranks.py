@@ -49,7 +49,7 @@ SETTINGS = TrainConfig.model_validate(
 Found = dict[str, Any]
 
 
-def learned(kind: str, rows: slice, sharded: bool = False, accumulate: int = 1) -> Found:
+def learned(kind: str, rows: slice, sharded: bool = False, accumulate: int = 1, lacks: str = "") -> Found:
     """Parameters, buffers and losses after some steps in float64 on some rows of the same batches."""
     ready = _ready(kind)
     objective = copy.deepcopy(ready.objective).double().train()
@@ -61,6 +61,9 @@ def learned(kind: str, rows: slice, sharded: bool = False, accumulate: int = 1) 
     settings = SETTINGS.replace(accumulate=accumulate)
     for step in range(STEPS):
         items = [ready.train[0, (step * ROWS + place) % len(ready.train)] for place in range(ROWS)[rows]]
+        for place, item in zip(range(ROWS)[rows], items):
+            if place >= ROWS // 2 and len(item) > 1:
+                item.pop(lacks, None)  # the last process has none of it
         batch, _, _ = gather(items)
         batch = {n: s.each(lambda x: x.double() if x.is_floating_point() else x) for n, s in batch.items()}
         loss, norm, ok = take_step(objective, optimizer, batch, settings, "fp32", 0, step, 1.0, gradients=gradients)
@@ -97,6 +100,14 @@ def alone(kind: str) -> Found:
 def objectives(kind: str) -> Found:
     """The figures of several processes beside those of one."""
     return apart(learned(kind, mine()), alone(kind))
+
+
+def lacking(kind: str) -> Found:
+    """The same where the rows of the last process lack a stream."""
+    kind, _, stream = kind.partition("-")
+    found = learned(kind, mine(), lacks=stream)
+    with ranks.within(Mesh()):
+        return apart(found, learned(kind, slice(0, ROWS), lacks=stream))
 
 
 def in_pieces(kind: str) -> Found:
@@ -293,6 +304,7 @@ def quiet(line: str) -> None:
 CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "objectives": (objectives, list(kinds("objective"))),
     "in_pieces": (in_pieces, ["simclr", "infonce", "vicreg", "masked_token"]),
+    "lacking": (lacking, ["infonce-caption", "supervised-label", "semi_supervised-label"]),
     "spread": (spread, ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"]),
     "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),

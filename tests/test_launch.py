@@ -94,12 +94,6 @@ def test_a_run_that_fails_is_not_queued_again(tmp_path):
     assert code == 2 and "requeue" not in said
 
 
-@pytest.mark.parametrize("number", [138, 143])
-def test_a_run_that_was_stopped_is(tmp_path, number):
-    code, said = launched(tmp_path, f"exit {number}")
-    assert code == 0 and "scontrol requeue 7" in said
-
-
 def test_a_warning_is_handed_on_and_waited_for(tmp_path):
     work = f"""exec {sys.executable} -c '
 import pathlib, signal, sys, time

@@ -14,7 +14,7 @@ from sevenfold.blocks.projection.linear import Linear
 def onednn(monkeypatch):
     if not torch.backends.mkldnn.is_available():
         pytest.skip("this PyTorch has no oneDNN")
-    monkeypatch.setattr(_product, "quicker", lambda: True)
+    monkeypatch.setattr(_product, "QUICKER", True)
     monkeypatch.setattr(_product, "SMALL", 1)
     monkeypatch.setattr(_product, "NARROW", 1)
 

@@ -4,7 +4,7 @@ sevenfold launch recipes/gpt.yaml data.path=speeches/ --slurm --nodes 4 --gpus 8
 sbatch runs/gpt.sbatch
 
 Slurm warns the job two minutes before its time is up (SIGUSR1): the run is saved, the job asks to be queued again, and
-goes on where it was. The same happens when the job is preempted or a machine fails. Nothing is submitted here.
+goes on where it was. A job that is preempted, or whose machine fails, Slurm queues again itself. Nothing is submitted here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from sevenfold.core.errors import ConfigError
 
 WARNED = 120
 """Seconds before the end at which Slurm warns."""
-PREEMPTED = "138|143|130"
-"""Exit codes of a run that was stopped by SIGUSR1, SIGTERM, SIGINT after saving."""
 SCRIPT = """\
 #!/usr/bin/env bash
 #SBATCH --job-name={name}
@@ -36,7 +34,7 @@ set -u
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 step() {{
   srun --kill-on-bad-exit=1 {python} -m torch.distributed.run --nnodes={nodes} --nproc-per-node={each} \\
-    --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}" --rdzv-endpoint="$head:29500" \\
+    --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID-${{SLURM_RESTART_COUNT:-0}}" --rdzv-endpoint="$head:$((20000 + SLURM_JOB_ID % 20000))" \\
     --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \\
     -m sevenfold train "$@"
 }}
@@ -53,7 +51,7 @@ while true; do
 done
 case "$warned:$code" in
   0:0|1:0) exit 0 ;;
-  1:*|0:{preempted}) scontrol requeue "$SLURM_JOB_ID" ;;   # stopped after saving: go on in the next one
+  1:*) scontrol requeue "$SLURM_JOB_ID" ;;   # stopped after saving: go on in the next one
   *) exit "$code" ;;
 esac
 """
@@ -125,5 +123,4 @@ def written(args: argparse.Namespace, out: Path) -> str:
         more="".join(f"#SBATCH --{option}\n" for option in args.sbatch),
         python=shlex.quote(args.python),
         recipe=" ".join(map(shlex.quote, [args.recipe, *args.overrides])),
-        preempted=PREEMPTED.replace("|", "|0:"),
     )

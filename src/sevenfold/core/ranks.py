@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -108,8 +107,8 @@ class Ranks(NamedTuple):
         return [json.loads(bytes(each[:size].tolist())) for each, size in zip(found, sizes)]
 
     def once(self, do: Callable[[], Any]) -> Any:
-        """Done by the first rank, while the others wait; where it fails, it fails everywhere. What it gives (of the first
-        rank; None elsewhere)."""
+        """Done by the first rank, while the others wait; where it fails, it fails everywhere. What it gives, on all: nothing, or
+        anything that JSON can."""
         if self.alone:
             return do()
         found, why, code = None, None, 2
@@ -120,23 +119,47 @@ class Ranks(NamedTuple):
                 why, code = str(error), getattr(error, "code", 2)
                 failed: SevenfoldError = error
             except Exception as error:
-                self.told([f"{type(error).__name__}: {error}", 1])
+                self.told([f"{type(error).__name__}: {error}", 1, None])
                 raise
-        said = self.told([why, code])[0]
+        said = self.told([why, code, found])[0]
         if said[0] is not None:
             raise failed if self.first else Elsewhere(said[0], said[1])
-        return found
+        return said[2]
+
+    def each(self, do: Callable[[], Any]) -> list[Any]:
+        """Done by every rank; what each gives (anything that JSON can), on all. Where it fails on one, it fails everywhere."""
+        if self.alone:
+            return [do()]
+        found, failed = None, None
+        try:
+            found = do()
+        except Exception as error:
+            failed = error
+        said = self.told([None if failed is None else str(failed), found])
+        if failed is not None:
+            raise failed
+        why = next((why for why, _ in said if why is not None), None)
+        if why is not None:
+            raise OSError(why)
+        return [given for _, given in said]
 
     def gathered(self, found: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
         """Named tensors [b …] of all ranks, end to end, with gradients; a rank that has none takes part. None where no rank
         has any."""
         if self.alone:
             return None if found is None else dict(found)
-        kinds = None if found is None else [[n, list(x.shape[1:]), str(x.dtype)[6:]] for n, x in found.items()]
+        kinds = (
+            None
+            if found is None
+            else [[n, list(x.shape[1:]), str(x.dtype)[6:], x.requires_grad] for n, x in found.items()]
+        )
         known = next((each for each in self.told(kinds) if each is not None), None)
         if known is None:
             return None
-        own = {n: torch.empty(0, *shape, dtype=getattr(torch, kind), device=self.device) for n, shape, kind in known}
+        own = {
+            name: torch.empty(0, *shape, dtype=getattr(torch, kind), device=self.device).requires_grad_(learns)
+            for name, shape, kind, learns in known
+        }
         return {name: self.rows((found or own)[name]) for name in own}
 
     def batch(self, batch: Batch | None) -> tuple[Batch, slice]:
@@ -175,39 +198,39 @@ class Mesh(NamedTuple):
     every: Ranks = Ranks()
 
 
-_ALONE = Mesh()
-_MESH: ContextVar[Mesh] = ContextVar("mesh", default=_ALONE)
+_WITHIN = [Mesh()]
+"""The groups that what is computed now is computed on; the last one holds (no context variable: compiled blocks read it)."""
 
 
 def mesh() -> Mesh:
     """All groups of this process."""
-    return _MESH.get()
+    return _WITHIN[-1]
 
 
 def data() -> Ranks:
     """Those that have other rows of the batch."""
-    return _MESH.get().data
+    return _WITHIN[-1].data
 
 
 def sequence() -> Ranks:
     """Those that have other tokens of the same rows."""
-    return _MESH.get().sequence
+    return _WITHIN[-1].sequence
 
 
 @contextmanager
 def within(mesh: Mesh) -> Iterator[Mesh]:
     """Inside of it, what is computed is computed on these."""
-    token = _MESH.set(mesh)
+    _WITHIN.append(mesh)
     try:
         yield mesh
     finally:
-        _MESH.reset(token)
+        _WITHIN.pop()
 
 
 @contextmanager
 def whole_batch() -> Iterator[None]:
     """Inside of it this process has all rows of the batch, whatever others have."""
-    with within(_MESH.get()._replace(data=Ranks())):
+    with within(mesh()._replace(data=Ranks())):
         yield
 
 

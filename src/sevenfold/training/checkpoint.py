@@ -2,7 +2,8 @@
 
     checkpoints/step-00000200/  model.safetensors  objective.safetensors  optimizer.safetensors  state.json  manifest.json
 
-(or folders model, objective, optimizer of shards, where each process has a share of the weights only). A folder under its final name is whole. Loading walks from the newest to the oldest, and says what it passed over.
+(or folders model, objective, optimizer of shards, where each process has a share of the weights only). A folder under its
+final name is whole. Loading walks from the newest to the oldest, and says what it passed over.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ def snapshot(
         "optimizer": optimizer.tensors(),
     }
     shares = any(sharded(value) for state in parts.values() for value in state.values())
-    copied = {part: contiguous(state) for part, state in parts.items()}
+    writes = shares or ranks.mesh().every.first
+    copied = {part: contiguous(state) if writes else {} for part, state in parts.items()}
     facts = {"step": step, "skipped": skipped, "bad": [list(pair) for pair in bad], "guard": guard}
     return Snapshot(step, copied, facts, shares)
 
@@ -97,9 +99,12 @@ def write(run: Path, taken: Snapshot, ranks: Ranks, keep: int = 2, spared: int =
     final = run / FOLDER / f"step-{taken.step:08d}"
     try:
         ranks.once(lambda: remove_folder(final))
-        temporary = Path(ranks.told(ranks.once(lambda: str(temporary_of(final))))[0])
+        temporary = Path(ranks.once(lambda: str(temporary_of(final))))
         try:
-            facts = ranks.told(_filled(temporary, taken, ranks))
+            if taken.shares:
+                for part, state in taken.parts.items():
+                    shards.write(state, temporary / part, ranks)
+            facts = ranks.each(lambda: _filled(temporary, taken, ranks))
             ranks.once(lambda: publish(temporary, final, dict(sum(map(list, facts), [])), step=taken.step))
         except BaseException:
             if ranks.first:
@@ -116,10 +121,8 @@ def write(run: Path, taken: Snapshot, ranks: Ranks, keep: int = 2, spared: int =
 
 def _filled(temporary: Path, taken: Snapshot, ranks: Ranks) -> list[Any]:
     """Write this process's files, synced; (name, size and hash) of each."""
-    for part, state in taken.parts.items():
-        if taken.shares:
-            shards.write(state, temporary / part, ranks)
-        elif ranks.first:
+    if ranks.first and not taken.shares:
+        for part, state in taken.parts.items():
             save_file(state, temporary / f"{part}.safetensors")
     if ranks.first:
         (temporary / "state.json").write_text(json.dumps(taken.facts, indent=1) + "\n", encoding="utf-8")
@@ -192,8 +195,14 @@ def _part(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Pat
     if not path.is_dir():
         return tensors(file), file
 
+    names = {str(file.relative_to(path.parent)) for file in path.glob("*.safetensors")}
+    if extra := sorted(names - read_json(path.parent / MANIFEST)["files"].keys()):
+        raise CheckpointError(f"{path.parent / extra[0]}: is not of this checkpoint, by its manifest")
+
     def like(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         lies = own.get(name.partition("|")[0])
+        if lies is None or (shape != lies.shape and (shape or "|" not in name)):
+            raise CheckpointError(f"{path}: {name} of shape {list(shape)} is none of this model's")
         return (
             torch.empty(shape, dtype=dtype)
             if lies is None or lies.shape != shape
@@ -206,7 +215,7 @@ def _part(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Pat
 def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say, most: int | None = None) -> Restored:
     """Take over the newest whole checkpoint (model, objective, optimizer), of at most step `most`, and remove what is newer."""
     every = ranks.mesh().every
-    path = run / FOLDER / every.told(every.once(lambda: newest_whole(run, say, most).name))[0]
+    path = run / FOLDER / every.once(lambda: newest_whole(run, say, most).name)
     load_into(objective.model, *_part(path / "model", objective.model.state_dict()))
     found, where = _part(path / "objective", own_state(objective))
     load_into(

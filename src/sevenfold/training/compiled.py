@@ -7,6 +7,7 @@ unless TORCHINDUCTOR_CACHE_DIR says another place.
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,21 +17,21 @@ import torch
 from sevenfold.assembly.model import Model
 
 FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+OWN = os.path.join(tempfile.gettempdir(), "torchinductor_")
+"""How PyTorch's own choice begins, which it writes there itself."""
 
 
 def cache() -> Path:
     """Where compiled code is kept."""
     chosen = os.environ.get(FOLDER)
-    return (
-        Path(chosen)
-        if chosen
-        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sevenfold" / "compiled"
-    )
+    if chosen and not chosen.startswith(OWN):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sevenfold" / "compiled"
 
 
 def compile_blocks(model: Model) -> AbstractContextManager[Any]:
     """Compile every block; the context holds while they are used."""
-    os.environ.setdefault(FOLDER, str(cache()))
+    os.environ[FOLDER] = str(cache())
     for trunk in model.trunks.values():
         for block in trunk.blocks:
             block.compile(fullgraph=True)

@@ -132,11 +132,13 @@ def fit(
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
             if saver is not None and step != saved:
                 taken = checkpoint.snapshot(step, objective, optimizer, skipped, bad.listed, guard.state())
-                saver.start(taken, guard.good)
+                with watch.pause():
+                    saver.start(taken, guard.good)
 
         def written() -> None:
             if saver is not None:
-                saver.wait()
+                with watch.pause():
+                    saver.wait()
 
         def back(most: int) -> int:
             assert folder is not None
@@ -149,10 +151,6 @@ def fit(
             begin, end, part = step + guard.passed, config.steps + guard.passed, (others.rank, others.size)
             order = Order(len(train), size, seed, begin, end, part=part)
             return load(train, order, config.workers)
-
-        def alone(stop: list[int]) -> int:
-            """The signal that this process got, where it need not ask others; or 0."""
-            return stop[0] if stop and mesh.every.alone else 0
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
             with watch.pause():
@@ -219,7 +217,6 @@ def fit(
                 watch.moved(step)
                 stopped = stopped_by(stop)
                 last = step == config.steps
-                stopped = stopped or alone(stop)
                 regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
                 due = last or regular or bool(stopped)
                 if due:
@@ -236,8 +233,9 @@ def fit(
                     found = look(step, config.evaluate_batches)
                     told.say(_line(step, config.steps, record, found, began, start))
                     if on_look is not None:
-                        on_look(step)
-                stopped = stopped or alone(stop)
+                        with watch.pause():
+                            on_look(step)
+                    stopped = stopped_by(stop)
                 if due or stopped:
                     guard.good = step if regular or last else guard.good
                     save(step)

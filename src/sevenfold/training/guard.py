@@ -112,7 +112,11 @@ class Guard:
     def state(self) -> dict[str, Any]:
         """All of it as plain data."""
         numbers = {name: getattr(self, name) for name in NUMBERS}
-        return {**numbers, "recent": {name: list(found) for name, found in self.recent.items()}, "first": self.first}
+        return {
+            **numbers,
+            "recent": {name: list(found) for name, found in self.recent.items()},
+            "first": dict(self.first),
+        }
 
     def restore(self, state: Any, where: str) -> None:
         """Take over what `state` gave (nothing, for None); CheckpointError if it is not such a thing."""

@@ -56,7 +56,7 @@ def looked(
     steps = math.ceil(size / batch_size)
     was = objective.training
     objective.eval()
-    losses, others = [], ranks.data()
+    losses, others, spare = [], ranks.data(), None
     steps = steps if batches is None else min(steps, batches)
     try:
         for place in range(others.rank, -(-steps // others.size) * others.size, others.size):
@@ -67,6 +67,8 @@ def looked(
             for error in others_bad([] if again else broken):
                 if bad is not None:
                     bad.note(error)
+            again = again or batch is None
+            batch = spare = spare if batch is None else batch
             if batch is None:
                 continue
             torch.manual_seed(seed_of(seed, "look", place))

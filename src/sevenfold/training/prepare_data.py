@@ -97,10 +97,11 @@ def prepare_data(
         modality.restore(Path(like).expanduser() / "tokenizer")
     stream = {name: value for name, value in part.encode(modality.config).items() if name in SETTINGS}
     stamp = _stamp(source, field, stream, like)
+    folder = final.with_name(f".{final.name}.preparing")
     if final.exists():
         _whole_already(final, stamp, say)
+        shutil.rmtree(folder, ignore_errors=True)  # left by one that was killed at its very end
         return final
-    folder = final.with_name(f".{final.name}.preparing")
     work = _begun(folder, stamp, source, field, modality, say)
     jobs = _jobs(work)
     left = [job for job in jobs if not _done(work, job)]

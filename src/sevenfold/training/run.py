@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from sevenfold.assembly.model import Model
 from sevenfold.core import notation, part, ranks
 from sevenfold.core.errors import CheckpointError, ConfigError, DataError
@@ -85,9 +87,8 @@ def train(
         every = mesh.every
         if not every.alone:  # what was measured to make it differs between processes
             given = read_recipe(every.told(part.encode(given))[0])
-        where = None if out is None else str(out)
-        where = where or every.once(lambda: str(fresh(Path("runs") / (name or _name(recipe)))))
-        return _train(given, Path(every.told(where)[0]), resume, say if every.first else _silent, bar, on_look)
+        folder = every.once(lambda: str(out or fresh(Path("runs") / (name or _name(recipe)))))
+        return _train(given, Path(folder), resume, say if every.first else _silent, bar, on_look)
 
 
 def _silent(line: str) -> None:
@@ -98,7 +99,7 @@ def _train(
     given: Recipe, folder: Path, resume: bool, say: Say, bar: bool | None, on_look: Callable[[Ready, int], None] | None
 ) -> Run:
     every = ranks.mesh().every
-    begun = bool(every.told((folder / "recipe.yaml").is_file())[0])
+    begun = every.once((folder / "recipe.yaml").is_file)
     if folder.is_file():
         raise ConfigError(f"{folder}: is a file, not a folder for a run")
     if begun and not resume:
@@ -107,18 +108,24 @@ def _train(
         raise ConfigError(f"{folder}: is not empty, and what it holds is not a run: choose another --out")
     if resume and begun:
         ready = _again(folder, given, say)
-        if every.told(_whole(folder, say))[0]:
+        if every.once(lambda: _whole(folder, say)):
             say(f"{folder}: this run has ended, and is whole")
             return Run(folder, ready.recipe, load(folder), read_json(folder / RESULTS))
     else:
         ready = prepare(given, note=say)
         every.once(lambda: begin(folder, given, ready))
+    _agreed(ready)
     model, settings = ready.model, ready.recipe.train
     say(f"{ready.objective.kind}: {sum(p.numel() for p in ready.objective.parameters() if p.requires_grad):,} trained "
         f"parameters, {len(ready.train_items):,} training and {len(ready.held_out_items):,} held-out samples, "
         f"{settings.steps} steps of {settings.batch}")  # fmt: skip
     pictures: list[str] = []
     apart = given.parallel.shard and not every.alone
+    if apart and given.data.partly:
+        raise ConfigError(
+            "parallel.shard: processes ask for weights together, so each must have something to learn from in every step: "
+            "not with data.partly"
+        )
 
     def looked(step: int) -> None:
         if every.first and not apart:
@@ -153,17 +160,33 @@ def _train(
                 on_look(ready, settings.steps)
             return finish(folder, ready, fitted, pictures)
 
-    results = every.told(every.once(end))[0]
+    results = every.once(end)
     say(f"done: {folder}/report.html · use it with: sf.load({str(folder)!r})")
     return Run(folder, ready.recipe, ready.model.eval(), results)
 
 
+def _agreed(ready: Ready) -> None:
+    """ConfigError where processes do not begin with the same weights: they read other data, or on another kind of machine."""
+    every = ranks.mesh().every
+    if every.alone:
+        return
+    digest = hashlib.sha256(json.dumps(part.encode(ready.recipe), sort_keys=True).encode())
+    for name, value in sorted(ready.objective.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    said = every.told(digest.hexdigest())
+    other = next((rank for rank, found in enumerate(said) if found != said[0]), None)
+    if other is not None:
+        raise ConfigError(
+            f"process {other} does not begin as the first one does: do all see the same data, with the same versions installed?"
+        )
+
+
 def _put_together(ready: Ready, folder: Path) -> Ready:
     """The same, with all weights on each process."""
-    state = {name: whole(value.detach()) for name, value in ready.objective.state_dict().items()}
+    state = {name: whole(value.detach()).cpu() for name, value in ready.objective.state_dict().items()}
     again = prepare(ready.recipe, tokenizers=folder)
     again.objective.load_state_dict(state)
-    return again
+    return again._replace(bad=ready.bad)
 
 
 def _name(recipe: Any) -> str:

@@ -17,6 +17,8 @@ from sevenfold.training import checkpoint
 from sevenfold.training.checkpoint import Snapshot
 
 CPU = torch.device("cpu")
+PATIENCE = 15.0
+"""Seconds that an error waits for what is being written."""
 
 
 class Saver:
@@ -36,7 +38,7 @@ class Saver:
     def __exit__(self, kind: Any, *more: Any) -> None:
         """What is under way is written, unless somebody is in a hurry."""
         if self._thread is not None and kind is not KeyboardInterrupt:
-            self._thread.join()
+            self._thread.join(None if kind is None else PATIENCE)
 
     def start(self, taken: Snapshot, spared: int) -> None:
         """Begin to write it, when the one before is written."""

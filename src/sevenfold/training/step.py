@@ -5,7 +5,6 @@ gradient = sum over pieces and processes of d total  /  sum of their counts
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -46,12 +45,10 @@ def take_step(
     torch.manual_seed(seed_of(seed, "draw", step))
     batch, drawn, before = drawn_of(objective, batch)
     first = next(iter(batch.values())).values
-    size = math.ceil(len(first) / config.accumulate)
+    count = pieces_of(len(first), config.accumulate)
+    ends = [place * len(first) // count for place in range(count + 1)]
     losses = []
-    pieces = [
-        (slice(begin, begin + size), seed_of(seed, "step", step, before + begin))
-        for begin in range(0, len(first), size)
-    ]
+    pieces = [(slice(begin, end), seed_of(seed, "step", step, before + begin)) for begin, end in zip(ends, ends[1:])]
     gradients = Gradients((), ranks.Ranks()) if gradients is None else gradients
     if objective.cached and config.accumulate > 1:
         context, random = partial(autocast, precision, first.device), seed_of(seed, "compare", step)
@@ -69,18 +66,26 @@ def take_step(
             loss.total.backward()
         losses.append(detached(loss))
     whole = summed(losses)
-    total, count = gradients.finish(whole.total, whole.count)
-    if not step and float(count):
+    total, counted = gradients.finish(whole.total, whole.count)
+    if not step and float(counted):
         need_gradients(objective.model, f"{objective.kind} in the first step")
     parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
     if parameters:
-        torch._foreach_div_([own(p.grad) for p in parameters], float(count.clamp(min=1)))
+        torch._foreach_div_([own(p.grad) for p in parameters], float(counted.clamp(min=1)))
     norm = clip(parameters, config.clip, ranks.mesh().every)
-    ok = accepts(float(total) / max(float(count), 1.0), norm)
+    ok = ranks.mesh().every.every(accepts(float(total) / max(float(counted), 1.0), norm))
     if ok:
         optimizer.step(factor)
     optimizer.zero_grad()
     return whole, norm, ok
+
+
+def pieces_of(rows: int, asked: int) -> int:
+    """In how many pieces the rows are taken: as many as other processes take."""
+    others = ranks.data()
+    if others.alone or asked == 1:
+        return min(asked, rows)
+    return min(asked, min(count for (count,) in others.numbers([rows])))
 
 
 def detached(loss: Loss) -> Loss:

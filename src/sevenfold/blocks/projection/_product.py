@@ -7,7 +7,6 @@ used depends on the processor and on sizes, and never on a clock: a run that is 
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,18 +19,16 @@ SMALL, NARROW = 1 << 23, 256
 """Products of fewer multiplications cost less than asking oneDNN; of matrices narrower than that it is no quicker."""
 
 
-@cache
-def quicker() -> bool:
-    """Whether oneDNN is quicker than MKL on this processor."""
-    both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
-    return both and vendor() == "AuthenticAMD" and "avx512f" in flags()
+BOTH = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+QUICKER = BOTH and vendor() == "AuthenticAMD" and "avx512f" in flags()
+"""Whether oneDNN is quicker than MKL on this processor."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [… i], W [o i], b [o] or None → [… o]."""
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
     large = x.numel() * len(weight) >= SMALL and min(weight.shape) >= NARROW
-    if plain and large and quicker() and type(x) is Tensor:
+    if plain and large and QUICKER and type(x) is Tensor:
         if type(weight.data) is Tensor and not torch.is_autocast_enabled("cpu"):
             y: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
             return y.view(*x.shape[:-1], -1)

@@ -3,6 +3,8 @@
     data:    {kind: shards, path: tokens/}
     streams: {text: {length: 1024}}           kind, tokenizer and ends are those of the folder
 
+The path may be a URL (s3://…): then the folder is brought here first, through fsspec.
+
 Windows and packed rows are read straight from the files. Whatever else asks for a sample gets the raw item back from its
 tokens. Nanosets, nanoGPT's .bin files, Megatron's indexed data sets.
 """
@@ -21,6 +23,7 @@ from sevenfold.core import part
 from sevenfold.core.errors import BadSample, ConfigError, DataError, SevenfoldError
 from sevenfold.core.files import MANIFEST, read_json, write_atomic
 from sevenfold.data.line import Line
+from sevenfold.data.remote import here
 from sevenfold.data.sharded import FORMAT, facts_of, read_index, read_side, write_array
 from sevenfold.data.source import Prepared, Sample, Source
 
@@ -47,6 +50,11 @@ class Shards(Source):
         self._counts = counts
         if self.index.bad:
             self._notes = [f"{self.index.bad:,} samples could not be read when it was prepared: see bad_samples.jsonl"]
+
+    @cached_property
+    def path(self) -> Path:
+        """The folder, brought here if it lies elsewhere."""
+        return here(self.config.path) if "://" in (self.config.path or "") else super().path
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -85,7 +93,7 @@ class Shards(Source):
 
     @classmethod
     def told(cls, settings: Mapping[str, Any]) -> Prepared | None:
-        folder = Path(str(settings.get("path"))).expanduser()
+        folder = here(str(settings.get("path")))
         index = read_index(folder, False)
         return Prepared(index.field, index.stream, folder / "tokenizer")
 

@@ -21,6 +21,9 @@ from sevenfold.core import part, ranks
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.ranks import Mesh, Ranks
 
+LONGEST = 3600.0
+"""Seconds that processes wait for the first one where it works alone (the report)."""
+
 
 class Parallel(part.Config):
     """How the processes that torchrun starts share the work. Nothing of it changes what is learned, and a run may be
@@ -54,7 +57,7 @@ def joined(config: Parallel, device: torch.device) -> Iterator[Mesh]:
         torch.cuda.set_device(device)
     if own:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=2 * config.patience))
+        dist.init_process_group(backend, timeout=timedelta(seconds=max(2 * config.patience, LONGEST)))
     try:
         with ranks.within(_mesh(config, device)) as mesh:
             yield mesh

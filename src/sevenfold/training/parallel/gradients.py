@@ -26,7 +26,7 @@ class Gradients:
     """Of parameters that every process has whole. Where the process is alone it does nothing."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks):
-        self.ranks = ranks
+        self.ranks = ranks if ranks.alone else ranks._replace(group=dist.new_group())  # sends while others talk
         self.parameters = [] if ranks.alone else [p for p in parameters if not sharded(p)]
         self.buckets: list[list[nn.Parameter]] = []
         size = BUCKET
@@ -61,11 +61,11 @@ class Gradients:
         """After the backward passes of a step: every gradient is that of all processes. Returns the total and the count of all."""
         if self.ranks.alone:
             return total, count
+        while len(self._sent) < len(self.buckets):  # what this process has no gradient for: in the order of all
+            self._send()
         has = torch.tensor([float(p.grad is not None) for p in self.parameters], device=count.device)
         both = torch.stack([total.detach().double(), count.detach().double()])
         told = self.ranks.added(torch.cat([both, has.double()]))
-        while len(self._sent) < len(self.buckets):
-            self._send()
         for bucket, (flat, work) in zip(self.buckets, self._sent):
             work.wait()
             for parameter, whole in zip(bucket, flat.split([p.numel() for p in bucket])):

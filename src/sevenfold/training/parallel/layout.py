@@ -1,8 +1,8 @@
 """What many processes need, each, by formula: memory, what is sent in a step, and how much of the time that costs.
 
     rows      memory  W + G + S + A                      sends  2 (n-1)/n G
-    shard     memory  (W + G + S)/n + 2 B + A            sends  3 (n-1)/n G              B the weights of the largest unit
-    sequence  memory  … + A/C                            sends  … + 4 (C-1)/C K          K keys and values of all blocks
+    shard     memory  (W + G + S)/n + 2 B + A            sends  3 (n-1)/n G a piece      B the weights of the largest unit
+    sequence  memory  … + A/C                            sends  … + 3 (C-1)/C K          K keys and values of all blocks
 
 W weights, G gradients, S optimizer state (bytes, float32), A what a process keeps of its own rows; every process has as many rows
 as the recipe says, so n of them see n times as many in a step. A ring sends (n-1)/n of a tensor to collect or to add it up, twice
@@ -55,18 +55,22 @@ def layouts(found: Estimate, hardware: Hardware, processes: int, sequence: int =
         head, blocked, rest = row.place.partition(".blocks.")
         unit = f"{head}.{rest.partition('.')[0]}" if blocked else "rest"
         blocks[unit] = blocks.get(unit, 0) + 4 * row.parameters
-    tokens = sum(row.cached[0] for row in found.rows) * 4 * found.rows_a_piece * found.pieces
+    keys = sum(row.cached[0] for row in found.rows) * found.rows_a_piece * found.pieces
     share = (processes - 1) / processes
     inside, outside = LINKS.get(hardware.name, CABLE)
     rate = BANDWIDTH_SHARE * (inside if processes <= NODE else outside)
     ways = [
         ("rows", weights + gradients + state + kept, 2 * share * gradients),
-        ("shard", (weights + gradients + state) // processes + 2 * max(blocks.values()) + kept, 3 * share * gradients),
+        (
+            "shard",
+            (weights + gradients + state) // processes + 2 * max(blocks.values()) + kept,
+            3 * found.pieces * share * gradients,
+        ),
     ]
     made = [_layout(processes, way, memory, sent, 0.0, 1, found.seconds, rate) for way, memory, sent in ways]
-    if tokens and 1 < sequence <= processes and not processes % sequence:
+    if keys and 1 < sequence <= processes and not processes % sequence:
         memory, sent = ways[1][1] - kept + kept // sequence, ways[1][2]
-        spread = 4 * (sequence - 1) / sequence * tokens
+        spread = (sequence - 1) / sequence * keys * ((2 if found.precision == "bf16" else 4) + 8)
         near = BANDWIDTH_SHARE * (inside if sequence <= NODE else outside)
         way = f"shard, sequence {sequence}"
         made.append(

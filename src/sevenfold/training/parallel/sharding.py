@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -18,18 +19,13 @@ from sevenfold.objective import Objective
 
 def shard(objective: Objective, ranks: Ranks) -> None:
     """Give each process its share of the weights of an objective, in place. Numbers (a temperature) stay whole."""
-    mesh = DeviceMesh.from_group(ranks.group or _default(), ranks.device.type)
+    group: Any = ranks.group or dist.group.WORLD
+    mesh = DeviceMesh.from_group(group, ranks.device.type)
     numbers = {parameter for parameter in objective.parameters() if parameter.dim() == 0}
     units: list[Any] = [module for module in objective.modules() if isinstance(module, Block)]
     for unit in (*units, objective):
         fully_shard(unit, mesh=mesh, ignored_params=numbers)
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
-    for name in ("embed",):
-        register_fsdp_forward_method(objective, name)
-
-
-def _default() -> Any:
-    from torch.distributed.distributed_c10d import _get_default_group
-
-    return _get_default_group()
+        unit.set_reduce_scatter_unused_params(True)
+    register_fsdp_forward_method(objective, "embed")

@@ -15,11 +15,14 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.ranks import Ranks
+
+WRONG = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, AssertionError)
 
 
 def write(state: Mapping[str, Tensor], folder: Path, ranks: Ranks) -> None:
@@ -40,10 +43,15 @@ def read(folder: Path, like: Callable[[str, torch.Size, torch.dtype], Tensor], r
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             known: Mapping[str, Any] = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+            for name, each in known.items():
+                if sum(chunk.sizes.numel() for chunk in each.chunks) != each.size.numel():
+                    raise CheckpointError(f"{folder}: parts of {name!r} are missing")
             made = {name: like(name, each.size, each.properties.dtype) for name, each in known.items()}
             if made:
                 reader = HuggingFaceStorageReader(str(folder))
                 dcp.load(made, storage_reader=reader, process_group=ranks.group, no_dist=ranks.alone)
         return made
-    except (CheckpointException, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except (CheckpointException, SafetensorError, *WRONG) as error:
         raise CheckpointError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from None
