@@ -20,8 +20,9 @@ import torch
 from torch import nn
 
 from sevenfold.assembly.flops import Row
+from sevenfold.blocks.mixing._documents import SHORTEST
 from sevenfold.core.errors import DataError
-from sevenfold.core.types import Batch
+from sevenfold.core.types import Batch, Stream
 from sevenfold.objective import Objective, _told
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.optimizer import Optimizer
@@ -38,11 +39,12 @@ UPDATE = 24
 
 class Shape(NamedTuple):
     """What the formulas need to know of a batch: tokens of every stream, the streams whose rows have masks of their own,
-    and the bytes of a row."""
+    the bytes of a row, and whether rows are packed with documents that are attended to one by one."""
 
     lengths: dict[str, int]
     masked: frozenset[str]
     bytes: int
+    packed: bool = False
 
 
 class Estimate(NamedTuple):
@@ -74,10 +76,19 @@ class Estimate(NamedTuple):
 
 def shape_of(batch: Batch) -> Shape:
     """The shape of a batch."""
-    masked = {name for name, stream in batch.items() if stream.valid is not None or stream.segments is not None}
+    masked = {name for name, stream in batch.items() if _masked(stream)}
     number = len(next(iter(batch.values())).values)
     size = sum(part.nbytes for stream in batch.values() for part in stream if isinstance(part, torch.Tensor))
-    return Shape({name: s.values.shape[1] for name, s in batch.items()}, frozenset(masked), size // number)
+    packed = any(s.segments is not None and name not in masked for name, s in batch.items())
+    return Shape({name: s.values.shape[1] for name, s in batch.items()}, frozenset(masked), size // number, packed)
+
+
+def _masked(stream: Stream) -> bool:
+    """Whether rows have masks of their own; those of several documents have none where each is attended to by itself."""
+    if stream.segments is None or stream.valid is not None:
+        return stream.valid is not None
+    documents = len(stream.segments) + int((stream.segments.diff(dim=1) != 0).sum())
+    return documents * SHORTEST > stream.segments.numel()
 
 
 def shape(ready: Ready) -> Shape:
@@ -97,6 +108,8 @@ def estimate(
     rows, batch = objective.rows(given.lengths, given.masked), settings.batch or 32
     number, bf16 = math.ceil(batch / settings.accumulate), precision == "bf16"
     near = hardware is None or hardware.kind == "cpu"
+    if given.packed:  # one document's scores at a time
+        rows = [row._replace(scored=(0, 0)) for row in rows]
     pieced = {row.place: in_pieces(row, number, bf16, near) for row in rows} if objective.in_pieces else {}
     pieces = math.ceil(batch / number)
     every = dict(objective.named_parameters())
