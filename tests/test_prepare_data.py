@@ -15,7 +15,7 @@ from sevenfold.cli import main
 from sevenfold.core.errors import ConfigError, DataError, SevenfoldError
 from sevenfold.core.part import find
 from sevenfold.data.line import Line
-from sevenfold.training import prepare_data as module
+from sevenfold.training import shards_made as module
 from sevenfold.training.fit import fit
 from sevenfold.training.prepare import prepare
 from sevenfold.training.prepare_data import prepare_data

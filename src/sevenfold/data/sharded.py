@@ -21,7 +21,7 @@ from pydantic import Field
 
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError, DataError
-from sevenfold.core.files import MANIFEST, read_json, sha256, verify_manifest, write_atomic
+from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_atomic
 from sevenfold.data.line import Line, mapped
 
 FORMAT = "sevenfold shards"
@@ -94,11 +94,6 @@ def write_array(path: Path, array: np.ndarray) -> Written:
     content = buffer.getvalue()
     write_atomic(path, content)
     return Written(len(content), hashlib.sha256(content).hexdigest())
-
-
-def facts_of(path: Path) -> dict[str, Any]:
-    """What the manifest says of a file."""
-    return {"size": path.stat().st_size, "sha256": sha256(path)}
 
 
 def read_index(folder: Path, verify: bool) -> Index:

@@ -7,57 +7,32 @@ that is interrupted goes on with the shards that have none, and the folder gets 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sevenfold.core import notation, part
-from sevenfold.core.errors import BadSample, CheckpointError, ConfigError, DataError, SevenfoldError
-from sevenfold.core.files import MANIFEST, read_json, sha256, sync_folder, write_atomic
+from sevenfold.core.errors import BadSample, CheckpointError, ConfigError, DataError
+from sevenfold.core.files import MANIFEST, known_by, read_json, sha256, sync_folder, write_atomic
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
-from sevenfold.data.line import joined, narrowest
 from sevenfold.data.loader import Items, look_through
 from sevenfold.data.recognise import recognise
-from sevenfold.data.sharded import FORMAT, LISTED, PARTS, facts_of, read_index, write_array
+from sevenfold.data.sharded import FORMAT, LISTED, PARTS, read_index, write_array
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality, Suggestion
 from sevenfold.training.prepare import raws_of
+from sevenfold.training.shards_made import LOOKED, Job, Work, each_made, jobs_of, whole
 from sevenfold.training.wiring import merged
 
-FEWEST, MOST, SHARDS = 1 << 20, 1 << 26, 64
-"""Tokens of a shard: a part of all in so many shards, but never fewer or more than that."""
-LOOKED = 64
-"""Samples that are looked at to tell how many tokens there will be."""
 SETTINGS = ("kind", "tokenizer", "ends", "begin")
 """What of a stream's settings the tokens depend on."""
 Say = Callable[[str], None]
-
-
-class Job(NamedTuple):
-    """One shard: samples first…stop of a side, into the file called `name`."""
-
-    side: str
-    first: int
-    stop: int
-    name: str
-
-
-class Work(NamedTuple):
-    """All that a process needs for its shards."""
-
-    items: dict[str, Items]
-    field: str
-    modality: Modality
-    tokens: Path
-    progress: Path
 
 
 def prepare_data(
@@ -103,11 +78,11 @@ def prepare_data(
         shutil.rmtree(folder, ignore_errors=True)  # left by one that was killed at its very end
         return final
     work = _begun(folder, stamp, source, field, modality, say)
-    jobs = _jobs(work)
-    left = [job for job in jobs if not _done(work, job)]
+    jobs = jobs_of(work)
+    left = [job for job in jobs if not whole(work, job)]
     if len(left) < len(jobs):
         say(f"{len(jobs) - len(left)} of {len(jobs)} shards are there already")
-    for done, _ in enumerate(_run(work, left, len(os.sched_getaffinity(0)) if workers is None else workers), 1):
+    for done, _ in enumerate(each_made(work, left, len(os.sched_getaffinity(0)) if workers is None else workers), 1):
         say(f"{len(jobs) - len(left) + done} of {len(jobs)} shards")
     facts = _finished(work, jobs, source, stream, stamp)
     os.rename(work.tokens, final)
@@ -208,113 +183,6 @@ def _begun(folder: Path, stamp: str, source: Source, field: str, modality: Modal
     return Work(items, field, modality, tokens, progress)
 
 
-def _jobs(work: Work) -> list[Job]:
-    """The shards to make: they depend on the data alone."""
-    train = work.items["train"]
-    lengths = []
-    for place in range(0, len(train), max(1, len(train) // LOOKED)):
-        found = train[0, place]
-        if not isinstance(found, BadSample):
-            lengths.append(max(1, len(found[work.field].values)))
-    mean = float(np.mean(lengths)) if lengths else 1.0
-    size = max(1, round(min(max(mean * len(train) / SHARDS, FEWEST), MOST) / mean))
-    return [
-        Job(side, first, min(first + size, len(items)), f"{side}-{number:05d}.npy")
-        for side, items in work.items.items()
-        for number, first in enumerate(range(0, len(items), size))
-    ]
-
-
-# Making it
-def _run(work: Work, jobs: Sequence[Job], workers: int) -> Iterator[Job]:
-    """Do the jobs, each in a process of its own, `workers` at a time; each as it is done."""
-    if workers < 2 or len(jobs) < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        for job in jobs:
-            _make(work, job)
-            yield job
-        return
-    context = multiprocessing.get_context("fork")  # what was read is shared
-    waiting = list(reversed(jobs))
-    running: dict[Any, tuple[Any, Job]] = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop()
-                process = context.Process(target=_apart, args=(work, job), daemon=True)
-                process.start()
-                running[process.sentinel] = (process, job)
-            for sentinel in wait(list(running)):
-                process, job = running.pop(sentinel)
-                process.join()
-                if process.exitcode:
-                    raise DataError(_why(work, job, process.exitcode))
-                yield job
-    finally:
-        for process, _ in running.values():
-            process.terminate()
-            process.join()
-
-
-def _apart(work: Work, job: Job) -> None:
-    """A job in a process of its own: what goes wrong is left in a file."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        _make(work, job)
-    except (SevenfoldError, OSError) as error:
-        write_atomic(work.progress / f"{job.name}.error", str(error))
-        raise SystemExit(2) from None
-
-
-def _why(work: Work, job: Job, code: int) -> str:
-    path = work.progress / f"{job.name}.error"
-    if path.is_file():
-        why = path.read_text(encoding="utf-8")
-        path.unlink()
-        return why
-    return f"{work.tokens / job.name}: its process ended with {code} (memory?): go on with fewer workers"
-
-
-def _make(work: Work, job: Job) -> None:
-    """Write one shard and its record. The samples before and behind it are looked at too: they may be of its documents."""
-    items, bad = work.items[job.side], []
-    indices = items.indices
-
-    def found() -> Iterator[tuple[int, np.ndarray]]:
-        for place in range(max(job.first - 1, 0), min(job.stop + 1, len(items))):
-            item = items[0, place]
-            if not isinstance(item, BadSample):
-                yield indices[place], item[work.field].values
-            elif job.first <= place < job.stop:
-                bad.append((item.where, item.why))
-
-    around = work.modality.around()
-    values, samples, documents, start = [], [], [], 0
-    for index, ids, new in joined(found(), items.source.follows, around if any(around) else None):
-        if indices[job.first] <= index <= indices[job.stop - 1]:
-            values.append(ids.astype(narrowest(work.modality.tokenizer.size)))
-            samples.append(start)
-            if new:
-                documents.append(start)
-            start += len(ids)
-    record: dict[str, Any] = {"tokens": start, "bad": bad}
-    if start:
-        size, digest = write_array(work.tokens / job.name, np.concatenate(values))
-        record["file"] = {"size": size, "sha256": digest}
-    for name, places in (("samples", samples), ("documents", documents)):
-        write_array(work.progress / f"{job.name}.{name}.npy", np.array(places, np.int64))
-    write_atomic(work.progress / f"{job.name}.json", json.dumps(record))
-
-
-def _done(work: Work, job: Job) -> bool:
-    """Whether a shard is there, as it was written."""
-    try:
-        record = read_json(work.progress / f"{job.name}.json")
-        path = work.tokens / job.name
-        return not record["tokens"] or record["file"]["sha256"] == sha256(path)
-    except (CheckpointError, OSError, KeyError, TypeError):
-        return False
-
-
 def _finished(work: Work, jobs: Sequence[Job], source: Source, stream: dict[str, Any], stamp: str) -> dict[str, Any]:
     """Write what tells of all shards, and the manifest at last; its facts."""
     sides: dict[str, Any] = {}
@@ -353,7 +221,7 @@ def _finished(work: Work, jobs: Sequence[Job], source: Source, stream: dict[str,
         write_atomic(work.tokens / LISTED, content)
     named = [LISTED] if bad else []
     named += [f"tokenizer/{file.name}" for file in sorted((work.tokens / "tokenizer").iterdir())]
-    files |= {name: facts_of(work.tokens / name) for name in named}
+    files |= {name: known_by(work.tokens / name) for name in named}
     facts = {
         "format": FORMAT,
         "version": 1,

@@ -21,10 +21,10 @@ import numpy as np
 
 from sevenfold.core import part
 from sevenfold.core.errors import BadSample, ConfigError, DataError, SevenfoldError
-from sevenfold.core.files import MANIFEST, read_json, write_atomic
+from sevenfold.core.files import MANIFEST, known_by, read_json, write_atomic
 from sevenfold.data.line import Line
 from sevenfold.data.remote import here
-from sevenfold.data.sharded import FORMAT, facts_of, read_index, read_side, write_array
+from sevenfold.data.sharded import FORMAT, read_index, read_side, write_array
 from sevenfold.data.source import Prepared, Sample, Source
 
 
@@ -60,7 +60,7 @@ class Shards(Source):
     def example(cls, folder: Path) -> Any:
         tokenizer = part.find("tokenization", "bytes").Config().build()
         names = tokenizer.save(folder / "tokenizer")
-        files = {f"tokenizer/{name}": facts_of(folder / "tokenizer" / name) for name in names}
+        files = {f"tokenizer/{name}": known_by(folder / "tokenizer" / name) for name in names}
         sides = {}
         for side, texts in (("train", tokenizer.example(1)), ("held_out", tokenizer.example(2)[:4])):
             ids = [tokenizer.encode(text).values for text in texts]
