@@ -19,8 +19,10 @@ def test_the_cache_is_the_users_own(tmp_path, monkeypatch):
         monkeypatch.delenv(FOLDER, raising=False) if value is None else monkeypatch.setenv(FOLDER, value)
         assert cache() == tmp_path / "sevenfold" / "compiled"
     ready = prepare(read_recipe("tiny_gpt"))
-    compile_blocks(ready.model)
-    assert Path(cache_dir()) == tmp_path / "sevenfold" / "compiled"
+    monkeypatch.setenv(FOLDER, default_cache_dir())
+    with compile_blocks(ready.model):
+        assert Path(cache_dir()) == tmp_path / "sevenfold" / "compiled"
+    assert Path(cache_dir()) == Path(default_cache_dir()), "as it was"
     monkeypatch.setenv(FOLDER, str(tmp_path / "mine"))
     assert cache() == tmp_path / "mine"
 

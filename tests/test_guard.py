@@ -14,6 +14,7 @@ from sevenfold.core.errors import CheckpointError
 from sevenfold.data.loader import Order, Samples
 from sevenfold.training.fit import fit
 from sevenfold.training.guard import ENOUGH, Diverged, Guard, GuardConfig
+from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted
 from tiny import log_of, made, recipe, weights_of
 
@@ -45,6 +46,39 @@ def test_what_is_a_spike(usual):
         assert guard_after([usual] * 20, spike=None).accepts(loss, norm) is (
             math.isfinite(loss) and math.isfinite(norm)
         )
+
+
+def test_gradients_that_stay_large_while_the_loss_is_as_usual_are_usual_from_then_on():
+    guard = guard_after([2.0] * 20, in_a_row=4)
+    taken = [guard.accepts(2.0, 60.0) for _ in range(10)]
+    assert taken == [False] * 3 + [True] * 7 and not guard.lost and guard.in_a_row == 0
+    guard = guard_after([2.0] * 20, in_a_row=4)
+    assert not any(guard.accepts(200.0, 60.0) for _ in range(4)) and guard.lost, "a loss that stays is no such thing"
+
+
+def test_a_step_that_is_left_out_leaves_no_trace_in_a_batch_norm():
+    ready = made(
+        {
+            "data": {"kind": "digits", "limit": 40},
+            "streams": {
+                "image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 4}},
+                "label": {"kind": "label"},
+            },
+            "trunks": {
+                "enc": {"inputs": ["image"], "width": 16, "depth": 1, "position": "learned", "block": {"norm": "batch"}}
+            },
+            "objective": {"kind": "supervised", "target": "label"},
+            "train": {"steps": 4, "batch": 8, "precision": "fp32"},
+        }
+    )
+    objective, settings = ready.objective.train(), ready.recipe.train
+    optimizer = settings.optimizer.build(dict(objective.named_parameters()), objective.cares())
+    batch = ready.train.batch([(0, place) for place in range(8)])[0]
+    before = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+    take_step(objective, optimizer, batch, settings, "fp32", 0, 0, 1.0, lambda loss, norm: False)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in objective.named_buffers())
+    take_step(objective, optimizer, batch, settings, "fp32", 0, 0, 1.0)
+    assert not all(torch.equal(buffer, before[name]) for name, buffer in objective.named_buffers())
 
 
 def test_nothing_is_usual_before_enough_steps_and_zeros_say_nothing():

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from numbered import Numbers, items
+from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import find
 from sevenfold.data.loader import Order, load
 from sevenfold.data.mixed import Mixed, rounded, shares_of
 from sevenfold.data.packing import Rows
+from sevenfold.data.source import Source
 from sevenfold.data.windows import Windows
 from sevenfold.training.fit import fit
 from sevenfold.training.prepare import prepare
@@ -128,3 +130,16 @@ def test_what_cannot_be_mixed(tmp_path):
     csv = {"kind": "csv", "path": str(tmp_path / "c.csv")}
     with pytest.raises(DataError, match="data.sources.csv: its field 'text' is number, and text in another"):
         find("source", "mix").Config(sources={"a": {"source": one}, "csv": {"source": csv}}).build()
+
+
+def test_what_a_mixture_is_not_asked(tmp_path):
+    """Weights of some only, whose unit would be another; settings that are each source's own."""
+    one = {"kind": "digits"}
+    with pytest.raises(ConfigError, match="some have a weight"):
+        part.decode(
+            Source.Config, {"kind": "mix", "sources": {"a": {"source": one, "weight": 3}, "b": {"source": one}}}
+        )
+    for field, value in (("held_out", 0.5), ("partly", ["label"])):
+        mixture = {"kind": "mix", "sources": {"a": {"source": one}}, field: value}
+        with pytest.raises(DataError, match=f"data.{field}: each source"):
+            part.decode(Source.Config, mixture).build()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,11 +26,13 @@ def here(path: str) -> Path:
     """The local folder of a path: itself, or where what lies at a URL was brought."""
     if "://" not in path:
         return Path(path).expanduser()
+    if "::" in path:
+        raise DataError(f"{path}: one place, not one behind another (::)")
     base = os.environ.get("SEVENFOLD_DATA") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "sevenfold", "data")
     folder = Path(base).expanduser() / hashlib.sha256(path.encode()).hexdigest()[:24]
     opened = _opener(path)
     with opened(MANIFEST) as file:
-        content = file.read(LARGEST + 1)
+        content = _read(f"{path}/{MANIFEST}", file, LARGEST + 1)
     if len(content) > LARGEST:
         raise DataError(f"{path}/{MANIFEST}: larger than {LARGEST >> 20} MiB")
     for name, fact in _files(path, content).items():
@@ -61,6 +64,13 @@ def _opener(path: str) -> Callable[[str], Any]:
     return opened
 
 
+def _read(where: str, file: Any, most: int) -> bytes:
+    try:
+        return bytes(file.read(most))
+    except Exception as error:  # each system has errors of its own
+        raise DataError(f"{where}: cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from None
+
+
 def _files(path: str, content: bytes) -> dict[str, dict[str, Any]]:
     """The files that a manifest names, each inside the folder."""
     try:
@@ -80,11 +90,11 @@ def _files(path: str, content: bytes) -> dict[str, dict[str, Any]]:
 def _fetch(where: str, opened: Callable[[str], Any], name: str, target: Path, fact: dict[str, Any]) -> None:
     """Bring one file, under its name only when it is whole and as the manifest says."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partly = target.with_name(f".tmp-{target.name}-{os.getpid()}")
+    partly = target.with_name(f".tmp-{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
     digest, size = hashlib.sha256(), 0
     try:
         with opened(name) as source, open(partly, "wb") as file:
-            while size <= fact["size"] and (piece := source.read(PIECE)):
+            while size <= fact["size"] and (piece := _read(where, source, PIECE)):
                 digest.update(piece)
                 file.write(piece)
                 size += len(piece)

@@ -131,7 +131,11 @@ def read_side(folder: Path, index: Index, name: str) -> tuple[Line, np.ndarray]:
     for what, found, count in (("samples", samples, side.samples), ("documents", documents, side.documents)):
         if len(found) != count or found.dtype != np.int64:
             raise DataError(f"{folder / f'{name}.{what}.npy'}: holds {len(found):,} places instead of {count:,}")
+        if count and (found[0] != 0 or found[-1] > side.tokens or (np.diff(found) < 0).any()):
+            raise DataError(f"{folder / f'{name}.{what}.npy'}: its places are not in order from 0 to {side.tokens:,}")
     if sum(shard.tokens for shard in side.shards) != side.tokens:
         raise DataError(f"{folder / MANIFEST}: {name}: its shards do not hold {side.tokens:,} tokens together")
     files = [folder / shard.name for shard in side.shards]
+    if len(set(files)) < len(files):
+        raise DataError(f"{folder / MANIFEST}: {name}: a shard is listed twice")
     return Line(files, [shard.tokens for shard in side.shards], documents), samples

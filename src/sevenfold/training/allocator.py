@@ -28,4 +28,5 @@ def keep_freed(device: torch.device) -> bool:
     except (AttributeError, OSError, TypeError):  # another C library
         return False
     mallopt.argtypes = (ctypes.c_int, ctypes.c_int)
-    return bool(mallopt(TRIM, MOST)) and bool(mallopt(MMAP, 1 << 30))
+    # glibc before 2.35 takes no more than 32 MiB; with TRIM alone it would no longer find a threshold by itself
+    return (bool(mallopt(MMAP, 1 << 30)) or bool(mallopt(MMAP, 1 << 25))) and bool(mallopt(TRIM, MOST))

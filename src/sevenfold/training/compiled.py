@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,10 +29,19 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sevenfold" / "compiled"
 
 
-def compile_blocks(model: Model) -> AbstractContextManager[Any]:
-    """Compile every block; the context holds while they are used."""
+@contextmanager
+def compile_blocks(model: Model) -> Iterator[None]:
+    """Compile every block; within the context they are used."""
+    before = os.environ.get(FOLDER)
     os.environ[FOLDER] = str(cache())
     for trunk in model.trunks.values():
         for block in trunk.blocks:
             block.compile(fullgraph=True)
-    return torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True)  # how many tokens an expert gets
+    try:
+        with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):  # how many tokens an expert gets
+            yield
+    finally:
+        if before is None:
+            os.environ.pop(FOLDER, None)
+        else:
+            os.environ[FOLDER] = before

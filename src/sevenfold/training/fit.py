@@ -127,8 +127,12 @@ def fit(
         watch = ends.enter_context(closing(Watch(mesh.every, parallel.patience)))
         began = time.perf_counter()
 
+        def finite() -> bool:
+            moved = [buffer for buffer in objective.buffers() if buffer.is_floating_point()]
+            return mesh.every.every(all(torch.isfinite(own(x)).all() for x in [*trainable.values(), *moved]))
+
         def save(step: int) -> None:
-            if mesh.every.any(any(not torch.isfinite(own(p)).all() for p in trainable.values())):
+            if not finite():
                 raise CheckpointError(f"after step {step} the weights are not finite: lower train.optimizer.lr")
             if saver is not None and step != saved:
                 taken = checkpoint.snapshot(step, objective, optimizer, skipped, bad.listed, guard.state())
@@ -220,7 +224,7 @@ def fit(
                 regular = step % (config.save_every or config.steps) == 0 and not guard.in_a_row
                 due = last or regular or bool(stopped)
                 if due:
-                    guard.weigh(mesh.every.every(all(torch.isfinite(own(p)).all() for p in trainable.values())))
+                    guard.weigh(finite())
                 if guard.lost:
                     to = guard.go_back(step, None if folder is None else back)
                     told.say(f"going back from step {step} to {to}, and on with other data: {guard.why}")
@@ -228,6 +232,7 @@ def fit(
                     step = saved = to
                     log.back(step)
                     told.begin(step)
+                    waiting = time.perf_counter()
                     continue
                 if not last and step % (config.evaluate_every or config.steps) == 0:
                     found = look(step, config.evaluate_batches)

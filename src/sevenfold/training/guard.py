@@ -6,7 +6,8 @@ x is the mean loss of the step or the norm of its gradient. After `in_a_row` of 
 from before, and goes on with the data that come next: what step s reads is batch s + passed of the order, and `passed` is
 in the checkpoint. A run that was stopped in between goes the same way, since one that is only saved because of a signal is
 not gone back to. Finiteness is asked first, so that a NaN never
-stands in a median. The second condition lets a loss that has fallen to nearly nothing move as it likes.
+stands in a median. The second condition lets a loss that has fallen to nearly nothing move as it likes. Gradients that stay large
+for `in_a_row` steps while the loss is as usual (a part that begins at zero and wakes up) are usual from then on.
 """
 
 from __future__ import annotations
@@ -49,8 +50,9 @@ class Guard:
 
     def __init__(self, config: GuardConfig):
         self.config = config
-        self.in_a_row = self.returns = self.passed = self.good = 0
-        """Steps left out in a row now; times gone back; batches of the order that were passed over; the step to go back to."""
+        self.in_a_row = self.returns = self.passed = self.good = self.steep = 0
+        """Steps left out in a row now; times gone back; batches of the order that were passed over; the step to go back to; steps
+        left out in a row for their gradient alone."""
         self.recent = {name: deque[float](maxlen=config.window) for name in ("loss", "gradient norm")}
         self.first: dict[str, float] = {}
         """The first median of each."""
@@ -66,11 +68,18 @@ class Guard:
         """Whether a step may be taken; remembers it, or why not."""
         found = {"loss": abs(loss), "gradient norm": norm}
         self.why = "" if finite(loss, norm) else "the loss or a gradient is not finite"
+        steep = False
         for name, value in found.items():
             if not self.why and self.config.spike is not None and len(self.recent[name]) >= ENOUGH:
                 usual = statistics.median(self.recent[name])
                 if value > self.first.setdefault(name, usual) and value >= self.config.spike * usual:
                     self.why = f"the {name} is {value:.3g}, usual is {usual:.3g}"
+                    steep = name == "gradient norm"
+        self.steep = self.steep + 1 if steep else 0
+        if self.steep >= self.config.in_a_row:  # it lasts, while the loss is as usual: that is how it is from now on
+            self.recent["gradient norm"].clear()
+            self.first.pop("gradient norm", None)
+            self.why, self.steep = "", 0
         if not self.why:
             self.in_a_row = 0
             for name, value in found.items():
@@ -138,7 +147,7 @@ class Guard:
         self.first = dict(first)
 
 
-NUMBERS = ("in_a_row", "returns", "passed", "good")
+NUMBERS = ("in_a_row", "returns", "passed", "good", "steep")
 
 
 def _number(value: Any) -> bool:

@@ -6,6 +6,7 @@ that is interrupted goes on with the shards that have none, and the folder gets 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -54,7 +55,7 @@ def prepare_data(
 
     Goes on where an earlier call with the same data and settings stopped. Raises ConfigError and DataError, one line each.
     """
-    final = Path(out).expanduser()
+    final = Path(out).expanduser().absolute()
     settings = part.encode(recognise(data)) if not isinstance(data, dict) else data
     asked: dict[str, Any] = {"data": settings, "stream": {}}
     for change in overrides:
@@ -82,7 +83,7 @@ def prepare_data(
     left = [job for job in jobs if not whole(work, job)]
     if len(left) < len(jobs):
         say(f"{len(jobs) - len(left)} of {len(jobs)} shards are there already")
-    for done, _ in enumerate(each_made(work, left, len(os.sched_getaffinity(0)) if workers is None else workers), 1):
+    for done, _ in enumerate(each_made(work, left, cores() if workers is None else workers), 1):
         say(f"{len(jobs) - len(left) + done} of {len(jobs)} shards")
     facts = _finished(work, jobs, source, stream, stamp)
     os.rename(work.tokens, final)
@@ -93,6 +94,11 @@ def prepare_data(
         f"{facts['held_out']['tokens']:,} of {facts['held_out']['samples']:,} held out, {facts['bad']:,} could not be read"
     )
     return final
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # What is made into tokens, and how
@@ -139,7 +145,8 @@ def _stamp(source: Source, field: str, stream: dict[str, Any], like: str | Path 
     files += (
         [] if like is None else [sorted(sha256(file) for file in (Path(like).expanduser() / "tokenizer").iterdir())]
     )
-    return json.dumps([part.encode(source.config), field, stream, files], sort_keys=True)
+    said = json.dumps([part.encode(source.config), field, stream, files], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _whole_already(final: Path, stamp: str, say: Say) -> None:
@@ -168,6 +175,8 @@ def _begun(folder: Path, stamp: str, source: Source, field: str, modality: Modal
     encoders = {field: (field, partial(modality.tokens, cut=False))}
     if same:
         say(f"going on with {folder}")
+        for orphan in tokens.glob(".tmp-*"):  # of a process that was killed
+            orphan.unlink(missing_ok=True)
         modality.restore(tokens / "tokenizer")
     elif not modality.tokenizer.ready:
         say(f"fitting the {modality.tokenizer.kind} tokenizer of {field}")

@@ -131,7 +131,7 @@ def _make(work: Work, job: Job) -> None:
             if new:
                 documents.append(start)
             start += len(ids)
-    record: dict[str, Any] = {"tokens": start, "bad": bad}
+    record: dict[str, Any] = {"tokens": start, "bad": bad, "samples": [job.first, job.stop]}
     if start:
         size, digest = write_array(work.tokens / job.name, np.concatenate(values))
         record["file"] = {"size": size, "sha256": digest}
@@ -145,6 +145,7 @@ def whole(work: Work, job: Job) -> bool:
     try:
         record = read_json(work.progress / f"{job.name}.json")
         path = work.tokens / job.name
-        return not record["tokens"] or record["file"]["sha256"] == sha256(path)
+        same = record["samples"] == [job.first, job.stop]
+        return same and (not record["tokens"] or record["file"]["sha256"] == sha256(path))
     except (CheckpointError, OSError, KeyError, TypeError):
         return False

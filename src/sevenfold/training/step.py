@@ -42,6 +42,12 @@ def take_step(
 
     Among several processes, `gradients` adds them up; the loss is that of this process's rows, and the rest is of all.
     """
+    before_it = [
+        (buffer, buffer.clone())  # statistics that a forward pass moves: a step that is not taken leaves no trace
+        for module in objective.modules()
+        if getattr(module, "across", False)
+        for buffer in module.buffers(recurse=False)
+    ]
     torch.manual_seed(seed_of(seed, "draw", step))
     batch, drawn, before = drawn_of(objective, batch)
     first = next(iter(batch.values())).values
@@ -76,6 +82,9 @@ def take_step(
     ok = ranks.mesh().every.every(accepts(float(total) / max(float(counted), 1.0), norm))
     if ok:
         optimizer.step(factor)
+    else:
+        for buffer, value in before_it:
+            buffer.copy_(value)
     optimizer.zero_grad()
     return whole, norm, ok
 

@@ -27,8 +27,8 @@ QUICKER = BOTH and vendor() == "AuthenticAMD" and "avx512f" in flags()
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [… i], W [o i], b [o] or None → [… o]."""
     plain = x.dtype == weight.dtype == torch.float32 and x.device.type == weight.device.type == "cpu"
-    large = x.numel() * len(weight) >= SMALL and min(weight.shape) >= NARROW
-    if plain and large and QUICKER and type(x) is Tensor:
+    wide = QUICKER and plain and type(x) is Tensor and min(weight.shape) >= NARROW
+    if wide and not torch.compiler.is_compiling() and x.numel() * len(weight) >= SMALL:
         if type(weight.data) is Tensor and not torch.is_autocast_enabled("cpu"):
             y: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
             return y.view(*x.shape[:-1], -1)

@@ -5,7 +5,7 @@
       temperature: 2
       sources:
         books: {source: {kind: shards, path: books/}}
-        code:  {source: {kind: jsonl, path: code.jsonl}, weight: 3}
+        code:  {source: {kind: jsonl, path: code.jsonl}}
 
     share_i = w_i^(1/temperature) / sum_j w_j^(1/temperature),   w_i by default how much there is of source i
 
@@ -38,7 +38,7 @@ class Weighed(part.Config):
     source: Source.Config
     """Where its samples come from."""
     weight: float | None = Field(None, gt=0, lt=1e12)
-    """How much it counts beside the others; by default how many items (windows, rows) there are of it."""
+    """How much it counts beside the others: of all or of none. By default how many items (windows, rows) there are of it."""
 
 
 class Mix(Source):
@@ -56,12 +56,17 @@ class Mix(Source):
             for name, one in sources.items():
                 if isinstance(one.source, Mix.Config):
                     raise ValueError(f"{name} is a mixture itself: name its sources here")
+            if len({one.weight is None for one in sources.values()}) > 1:
+                raise ValueError("some have a weight and some have none: give one to each, or to none")
             return sources
 
     def __init__(self, config: Any):
         super().__init__(config)
         if not config.sources:
             raise DataError("data.sources: a mixture names its sources: {books: {source: {kind: text, path: books/}}}")
+        for field in ("held_out", "labelled", "split", "partly"):
+            if getattr(config, field) != type(config).model_fields[field].default:
+                raise DataError(f"data.{field}: each source of a mixture has its own: data.sources.NAME.source.{field}")
         self.names = list(config.sources)
         built = [one.source.build() for one in config.sources.values()]
         if config.limit is not None and sum(map(len, built)) > config.limit:
@@ -99,7 +104,7 @@ class Mix(Source):
     def example(cls, folder: Path) -> Any:
         jsonl = find("source", "jsonl")
         sources = {}
-        for name, weight in (("one", None), ("other", 3.0)):
+        for name, weight in (("one", 1.0), ("other", 3.0)):
             (folder / name).mkdir()
             sources[name] = Weighed(source=jsonl.example(folder / name), weight=weight)
         return cls.Config(sources=sources)

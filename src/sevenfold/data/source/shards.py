@@ -33,7 +33,7 @@ class Shards(Source):
 
     class Config(Source.Config):
         verify: bool = True
-        """Whether the hash of every file is checked when it is opened (about 1 s for each GB); sizes always are."""
+        """Whether the hash of every file is checked when it is opened (about a second for each 2 GB); sizes always are."""
 
     def __init__(self, config: Any):
         super().__init__(config)
