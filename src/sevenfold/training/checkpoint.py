@@ -35,7 +35,7 @@ from sevenfold.core.ranks import Ranks
 from sevenfold.exchange.weights import of_file as tensors
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
-from sevenfold.training.parallel import shards
+from sevenfold.training.parallel import late
 from sevenfold.training.parallel.gradients import placed, sharded
 
 FOLDER = "checkpoints"
@@ -103,7 +103,7 @@ def write(run: Path, taken: Snapshot, ranks: Ranks, keep: int = 2, spared: int =
         try:
             if taken.shares:
                 for part, state in taken.parts.items():
-                    shards.write(state, temporary / part, ranks)
+                    late("shards").write(state, temporary / part, ranks)
             facts = ranks.each(lambda: _filled(temporary, taken, ranks))
             ranks.once(lambda: publish(temporary, final, dict(sum(map(list, facts), [])), step=taken.step))
         except BaseException:
@@ -209,7 +209,7 @@ def _part(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Pat
             else torch.empty_like(lies, dtype=dtype)
         )
 
-    return shards.read(path, like, ranks.mesh().every), path
+    return late("shards").read(path, like, ranks.mesh().every), path
 
 
 def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say, most: int | None = None) -> Restored:

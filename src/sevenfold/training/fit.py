@@ -32,10 +32,9 @@ from sevenfold.training.compiled import compile_blocks
 from sevenfold.training.guard import Guard
 from sevenfold.training.log import Bar, Log, Silent
 from sevenfold.training.look import evaluate
-from sevenfold.training.parallel import Parallel
+from sevenfold.training.parallel import Parallel, late
 from sevenfold.training.parallel.gradients import Gradients, own
 from sevenfold.training.parallel.rows import of_all, stopped_by, together
-from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.parallel.watch import Watch
 from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
@@ -93,7 +92,7 @@ def fit(
         if not mesh.sequence.alone:
             check_spread(objective.model)
         if parallel.shard and not mesh.every.alone:
-            shard(objective, mesh.every)
+            late("sharding").shard(objective, mesh.every)
         trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         optimizer, schedule = config.optimizer.build(trainable, objective.cares()), config.schedule.build()
         bad = BadSamples(1.0) if bad is None else bad

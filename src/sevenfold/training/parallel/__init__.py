@@ -8,10 +8,12 @@ a recipe's `parallel` says beyond that is how the weights lie.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -91,3 +93,8 @@ def local(device: torch.device) -> torch.device:
 def first_here() -> bool:
     """Whether this process is the one that speaks, before any have met."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def late(name: str) -> Any:
+    """A module of this package that brings a part of PyTorch which takes a second to import: only where weights are in shares."""
+    return importlib.import_module(f"{__name__}.{name}")

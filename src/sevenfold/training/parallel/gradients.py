@@ -14,9 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import distribute_tensor
 
 from sevenfold.core.ranks import Ranks
+from sevenfold.training.parallel import late
 
 BUCKET = 25 << 20
 """Bytes that are sent at once."""
@@ -102,8 +102,7 @@ def placed(parameter: Any, value: Tensor) -> Tensor:
     """A whole tensor as the parameter lies: this process's share of it."""
     if not sharded(parameter):
         return value
-    given = value.to(parameter.device)
-    found: Tensor = distribute_tensor(given, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    found: Tensor = late("sharding").share_of(parameter, value)
     return found
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import distribute_tensor
 
 from sevenfold.assembly.block import Block
 from sevenfold.core.ranks import Ranks
@@ -29,3 +31,11 @@ def shard(objective: Objective, ranks: Ranks) -> None:
         unit.set_force_sum_reduction_for_comms(True)
         unit.set_reduce_scatter_unused_params(True)
     register_fsdp_forward_method(objective, "embed")
+
+
+def share_of(parameter: Any, value: Tensor) -> Tensor:
+    """This process's share of a whole tensor, as the parameter lies."""
+    found: Tensor = distribute_tensor(
+        value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
+    )
+    return found
