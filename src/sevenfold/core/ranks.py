@@ -65,9 +65,7 @@ class Ranks(NamedTuple):
         """The sum over ranks, without a gradient."""
         if self.alone:
             return x
-        whole = x.detach().clone()
-        dist.all_reduce(whole, group=self.group)
-        return whole
+        return _summed(x.detach(), self)
 
     def most(self, x: Tensor) -> Tensor:
         """The largest over ranks, each number for itself; without a gradient."""
@@ -99,12 +97,7 @@ class Ranks(NamedTuple):
         if self.alone:
             return [said]
         given = torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8).to(self.device)
-        sizes = [size for (size,) in self.numbers([len(given)])]
-        padded = torch.zeros(max(sizes), dtype=torch.uint8, device=self.device)
-        padded[: len(given)] = given
-        found = [torch.empty_like(padded) for _ in sizes]
-        dist.all_gather(found, padded, group=self.group)
-        return [json.loads(bytes(each[:size].tolist())) for each, size in zip(found, sizes)]
+        return [json.loads(bytes(part.tolist())) for part in _parts(given, self)]
 
     def once(self, do: Callable[[], Any]) -> Any:
         """Done by the first rank, while the others wait; where it fails, it fails everywhere. What it gives, on all: nothing, or
@@ -264,42 +257,43 @@ def _widened(batch: Batch | None, name: str, rows: int, kinds: list[Any], ranks:
     return Stream._make(found)
 
 
-def _reducible(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+def _summed(x: Tensor, ranks: Ranks) -> Tensor:
+    """The sum over ranks, in float32 at least."""
+    halves = x.dtype in (torch.bfloat16, torch.float16)
+    whole = x.float().contiguous() if halves else x.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(whole, group=ranks.group)
+    return whole.to(x.dtype)
+
+
+def _parts(x: Tensor, ranks: Ranks) -> list[Tensor]:
+    """x [b …] of each rank; how many rows each has may differ."""
+    counts = [count for (count,) in ranks.numbers([len(x)])]
+    padded = x.new_zeros(max(counts), *x.shape[1:])
+    padded[: len(x)] = x
+    found = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(found, padded, group=ranks.group)
+    return [each[:count] for each, count in zip(found, counts)]
 
 
 class _Total(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
-        whole = _reducible(x).clone()
-        dist.all_reduce(whole, group=ranks.group)
-        return whole.to(x.dtype)
+        return _summed(x, ranks)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (gradient,) = gradients
-        whole = _reducible(gradient).clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(whole, group=ctx.ranks.group)
-        return whole.to(gradient.dtype), None
+        return _summed(gradients[0], ctx.ranks), None
 
 
 class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
-        counts = [count for (count,) in ranks.numbers([len(x)])]
-        begin = sum(counts[: ranks.rank])
+        parts = _parts(x.to(torch.uint8) if x.dtype == torch.bool else x, ranks)
+        begin = sum(map(len, parts[: ranks.rank]))
         ctx.ranks, ctx.own = ranks, slice(begin, begin + len(x))
-        sent = x.to(torch.uint8) if x.dtype == torch.bool else x
-        padded = sent.new_zeros(max(counts), *x.shape[1:])
-        padded[: len(x)] = sent
-        found = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(found, padded, group=ranks.group)
-        return torch.cat([each[:count] for each, count in zip(found, counts)]).to(x.dtype)
+        return torch.cat(parts).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        (gradient,) = gradients
-        whole = _reducible(gradient).clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(whole, group=ctx.ranks.group)
-        return whole[ctx.own].to(gradient.dtype), None
+        return _summed(gradients[0], ctx.ranks)[ctx.own], None

@@ -56,7 +56,7 @@ def take_step(
     losses = []
     pieces = [(slice(begin, end), seed_of(seed, "step", step, before + begin)) for begin, end in zip(ends, ends[1:])]
     gradients = Gradients((), ranks.Ranks()) if gradients is None else gradients
-    if objective.cached and config.accumulate > 1:
+    if objective.cached and count > 1:
         context, random = partial(autocast, precision, first.device), seed_of(seed, "compare", step)
         losses, pieces = [detached(through_pieces(objective, batch, drawn, pieces, random, context))], []
     for place, (rows, random) in enumerate(pieces):
