@@ -241,7 +241,7 @@ def fit(
                             on_look(step)
                     stopped = stopped_by(stop)
                 if due or stopped:
-                    guard.good = step if regular or last else guard.good
+                    guard.good = step if saver is not None and (regular or last) else guard.good
                     save(step)
                     saved = step
                 if stopped:
