@@ -152,7 +152,7 @@ def fit(
 
         def feed() -> Iterable[Any]:
             begin, end, part = step + guard.passed, config.steps + guard.passed, (others.rank, others.size)
-            order = Order(len(train), size, seed, begin, end, part=part)
+            order = Order(len(train), size, seed, begin, end, part=part, arranged=train.arranged)
             return load(train, order, config.workers)
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
