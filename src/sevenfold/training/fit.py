@@ -157,7 +157,7 @@ def fit(
 
         def feed() -> Iterable[Any]:
             begin, end, part = step + guard.passed, config.steps + guard.passed, (others.rank, others.size)
-            order = Order(len(train), size, seed, begin, end, part=part)
+            order = Order(len(train), size, seed, begin, end, part=part, arranged=train.arranged)
             return load(train, order, config.workers)
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
@@ -246,7 +246,7 @@ def fit(
                             on_look(step)
                     stopped = stopped_by(stop)
                 if due or stopped:
-                    guard.good = step if regular or last else guard.good
+                    guard.good = step if saver is not None and (regular or last) else guard.good
                     save(step)
                     saved = step
                 if stopped:
