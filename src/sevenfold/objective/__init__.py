@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from sevenfold.assembly.block import Block
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part, ranks
@@ -193,8 +194,10 @@ class Objective(part.Part, Ruled):
 
     def nothing(self) -> Loss:
         """The loss where there is no target: 0 of 0, with a gradient of 0."""
-        every = chain(self.model.parameters(), self.parameters())
-        small = min((p for p in every if p.requires_grad), key=Tensor.numel)  # its gradient is made, of zeros
+        inside = {id(p) for block in self.model.modules() if isinstance(block, Block) for p in block.parameters()}
+        learns = [p for p in chain(self.model.parameters(), self.parameters()) if p.requires_grad]
+        # its gradient is made, of zeros, so a small one; in no block, since weights in shares are whole here only there
+        small = min((p for p in learns if id(p) not in inside), key=Tensor.numel, default=learns[0])
         zero = small.flatten()[:0].sum()
         return Loss(zero, zero.detach(), {}, {})
 
