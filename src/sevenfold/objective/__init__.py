@@ -14,12 +14,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.block import Block
 from sevenfold.assembly.flops import Row, model_rows
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part, ranks
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
+from sevenfold.core.ranks import own
 from sevenfold.core.types import Batch, Hidden, Loss, Stream
 from sevenfold.data.view import View
 from sevenfold.modality import Modality
@@ -194,10 +194,9 @@ class Objective(part.Part, Ruled):
 
     def nothing(self) -> Loss:
         """The loss where there is no target: 0 of 0, with a gradient of 0."""
-        inside = {id(p) for block in self.model.modules() if isinstance(block, Block) for p in block.parameters()}
-        learns = [p for p in chain(self.model.parameters(), self.parameters()) if p.requires_grad]
-        # its gradient is made, of zeros, so a small one; in no block, since weights in shares are whole here only there
-        small = min((p for p in learns if id(p) not in inside), key=Tensor.numel, default=learns[0])
+        every = chain(self.model.parameters(), self.parameters())
+        there = (p for p in every if p.requires_grad and own(p) is p)  # no block's that is in shares
+        small = min(there, key=Tensor.numel)  # its gradient is made, of zeros
         zero = small.flatten()[:0].sum()
         return Loss(zero, zero.detach(), {}, {})
 
