@@ -95,7 +95,8 @@ class Shards(Source):
                     f"{FEWEST * max(sizes):,} bytes at least"
                 )
             group = min(config.group or GROUP, fit - AHEAD - 1)
-        kept = Kept(config.path, folder, {name: facts[name] for name in shards}, config.cache, config.verify)
+        urls = {name: f"{config.path}/{name}" for name in shards}
+        kept = Kept(urls, folder, {name: facts[name] for name in shards}, config.cache, config.verify)
         return index, Far(kept, group)
 
     @classmethod
@@ -180,7 +181,7 @@ class Shards(Source):
             tokenizer = part.decode(part.find("tokenization", str(kind)).Config, settings, where).build()
             tokenizer.restore(self.path / "tokenizer")
         except SevenfoldError as error:
-            raise DataError(str(error)) from None
+            raise DataError(str(error) if str(self.path) in str(error) else f"{where}: {error}") from None
         return tokenizer
 
     def where(self, index: int) -> str:
