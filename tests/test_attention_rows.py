@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,18 +31,21 @@ def far(found, exact):
     ("n", "m", "causal", "masked"),
     [(200, 200, True, False), (300, 300, True, False), (70, 130, False, False), (33, 33, False, True)],
 )
-def test_no_less_exact_than_pytorch(n, m, causal, masked, monkeypatch):
-    """Pieces of rows and of queries included: three rows are taken in two pieces."""
-    b, h, d = 3, 2, 16
-    given = [torch.randn(b, length, h, d).bfloat16().transpose(1, 2) for length in (n, m, m)]
-    noise = torch.randn(b, h, n, d).bfloat16()
-    seen = (torch.rand(b, 1, 1, m) < 0.7) | (torch.arange(m) == 0) if masked else None
-    more = {"attn_mask": seen, "is_causal": causal, "scale": 0.3}
-    exact = run(lambda *qkv: F.scaled_dot_product_attention(*qkv, **more), [x.double() for x in given], noise.double())
-    theirs = run(lambda *qkv: F.scaled_dot_product_attention(*qkv, **more), given, noise)
+def test_nearly_as_exact_as_pytorch(n, m, causal, masked, monkeypatch):
+    """Pieces of rows and of queries included: three rows are taken in two pieces. The largest distances, the mean of
+    four draws: scores are rounded to bf16 (2^-8) here and not there."""
+    b, h, d, scale = 3, 2, 16, 0.3
     monkeypatch.setattr(_rows, "SCORES", 2 * h * n * m)
-    ours = run(lambda *qkv: _rows.attend(*qkv, 0.3, causal, seen), given, noise)
-    assert far(ours, exact) <= 2 * far(theirs, exact) < 0.05
+    ours = theirs = 0.0
+    for _ in range(4):
+        given = [torch.randn(b, length, h, d).bfloat16().transpose(1, 2) for length in (n, m, m)]
+        noise = torch.randn(b, h, n, d).bfloat16()
+        seen = (torch.rand(b, 1, 1, m) < 0.7) | (torch.arange(m) == 0) if masked else None
+        book = partial(F.scaled_dot_product_attention, attn_mask=seen, is_causal=causal, scale=scale)
+        exact = run(book, [x.double() for x in given], noise.double())
+        theirs += far(run(book, given, noise), exact) / 4
+        ours += far(run(lambda q, k, v: _rows.attend(q, k, v, scale, causal, seen), given, noise), exact) / 4  # noqa: B023
+    assert ours <= theirs + 1.5 * 2**-8 < 0.02
 
 
 def test_the_mixer_takes_it_where_it_pays(monkeypatch):

@@ -105,6 +105,27 @@ def test_it_is_made_in_pieces_where_it_is_large(monkeypatch):
         assert not told(net, "text", x, targets).loss.requires_grad
 
 
+def test_its_gradients_are_handed_on_once(monkeypatch):
+    """Nothing as large as the table is kept or copied for a second time backward, and that is said."""
+    monkeypatch.setattr(_told, "LARGE", 1)
+    net = model()
+    x, targets = asked()
+    found = told(net, "text", x, targets)
+    torch.autograd.grad(found.loss, [x], retain_graph=True)
+    with pytest.raises(RuntimeError, match="goes backward once"):
+        torch.autograd.grad(found.loss, [x])
+
+
+def test_a_gradient_of_another_type_is_added_in_pieces(monkeypatch):
+    monkeypatch.setattr(_told, "NEAR", 40)
+    total, more = torch.randn(7, 3), torch.randn(7, 3).bfloat16()
+    wanted = total + more.float()
+    _told._add(total, more, first=False)
+    assert torch.equal(total, wanted)
+    _told._add(total, more, first=True)
+    assert torch.equal(total, more.float())
+
+
 def test_bf16_is_as_near_as_whole_logits_are(monkeypatch):
     """Products in bf16, sums in float32: the error against float64 is that of the plain way."""
     net = model()

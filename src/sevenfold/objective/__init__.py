@@ -194,7 +194,8 @@ class Objective(part.Part, Ruled):
     def nothing(self) -> Loss:
         """The loss where there is no target: 0 of 0, with a gradient of 0."""
         every = chain(self.model.parameters(), self.parameters())
-        zero = next(p for p in every if p.requires_grad).flatten()[:0].sum()
+        small = min((p for p in every if p.requires_grad), key=Tensor.numel)  # its gradient is made, of zeros
+        zero = small.flatten()[:0].sum()
         return Loss(zero, zero.detach(), {}, {})
 
     def initial(self, batch: Batch) -> float | None:

@@ -65,6 +65,16 @@ def together(places: int, outputs: int) -> int:
     return min(places, max(1, NEAR // outputs))
 
 
+def _add(total: Tensor, more: Tensor, first: bool) -> None:
+    """total [v d] += more [v d], or = more at first. Of two types; a CPU would turn all of `more` into the wider one before it adds."""
+    if first or total.dtype == more.dtype or total.device.type != "cpu":
+        total.copy_(more) if first else total.add_(more)
+        return
+    few = max(1, NEAR // 4 // more.shape[1])
+    for place in range(0, len(more), few):
+        total[place : place + few] += more[place : place + few]
+
+
 class _InPieces(torch.autograd.Function):
     """(x [n d], W [v d], b [v] or None, targets [n]) → (the sum of losses, nats [n], right [n])."""
 
@@ -78,7 +88,7 @@ class _InPieces(torch.autograd.Function):
         with torch.autocast(kind, enabled=False):
             w, given, outputs = weight.to(dtype), x.to(dtype), len(weight)
             d_x = torch.empty_like(given) if ctx.learns else None
-            d_w = torch.zeros_like(weight) if weight.requires_grad else None
+            d_w = torch.empty_like(weight) if weight.requires_grad else None
             d_b = torch.zeros_like(bias) if bias is not None and bias.requires_grad else None
             nats, right = wide(x.new_zeros(len(x))), torch.zeros_like(targets, dtype=torch.bool)
             even, most = nats.new_zeros(()), min(ROWS, len(x))
@@ -119,15 +129,18 @@ class _InPieces(torch.autograd.Function):
                 if d_x is not None:
                     torch.mm(made, w, out=d_x[start : start + ROWS])
                     if d_w is not None:
-                        d_w += torch.mm(made.T, rows, out=d)
-        ctx.save_for_backward(*(d if d is not None else x.new_zeros(0) for d in (d_x, d_w, d_b)))
-        ctx.there, ctx.of = [d is not None for d in (d_x, d_w, d_b)], x.dtype
+                        _add(d_w, torch.mm(made.T, rows, out=d), first=start == 0)
+        if d_w is not None and not len(x):
+            d_w.zero_()
+        ctx.made, ctx.of = (d_x, d_w, d_b), x.dtype
         ctx.mark_non_differentiable(nats, right)
         return (1 - smoothing) * nats.sum() + smoothing * even, nats, right
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_total: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        found = [d if there else None for d, there in zip(ctx.saved_tensors, ctx.there)]
-        d_x, d_w, d_b = (None if d is None else d.to(wide(d).dtype) * d_total for d in found)
+        found, ctx.made = ctx.made, None
+        if found is None:
+            raise RuntimeError("a loss in pieces goes backward once: its gradients are handed on, not kept")
+        d_x, d_w, d_b = (None if d is None else wide(d).mul_(d_total) for d in found)
         return None if d_x is None else d_x.to(ctx.of), d_w, d_b, None, None

@@ -39,32 +39,48 @@ class _Rows(torch.autograd.Function):
         ctx.save_for_backward(q, k, v, seen)
         ctx.scale, ctx.causal = scale, causal
         b, h, n, _ = q.shape
-        y = q.new_empty(b, n, h, v.shape[-1]).transpose(1, 2)
-        for rows, here, upto in _pieces(q, k, causal):
-            p = _weights(q, k, seen, scale, causal, rows, here, upto)
-            y[rows, :, here] = p.to(q.dtype) @ v[rows, :, :upto]
-        return y
+        y = q.new_empty(b, n, h, v.shape[-1])
+        for rows, pieces in _pieces(q, k, causal):
+            queries, keys, values = _flat(q[rows]), _flat(k[rows]), _flat(v[rows])
+            for here, upto in pieces:
+                p = _scores(queries, keys, seen, scale, causal, h, rows, here, upto).softmax(-1)
+                made = torch.bmm(p, values[:, :upto])
+                y[rows, here] = made.unflatten(0, (-1, h)).transpose(1, 2)
+        return y.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, seen = ctx.saved_tensors
-        d_q, d_k, d_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        for rows, here, upto in _pieces(q, k, ctx.causal):
-            p = _weights(q, k, seen, ctx.scale, ctx.causal, rows, here, upto)
-            given, keys, values, asked = d_y[rows, :, here], k[rows, :, :upto], v[rows, :, :upto], q[rows, :, here]
-            d_s = (given @ values.transpose(-1, -2)).float()
-            d_s = torch._softmax_backward_data(d_s, p, -1, p.dtype).mul_(ctx.scale).to(q.dtype)
-            d_q[rows, :, here] = d_s @ keys
-            of_keys, of_values = d_s.transpose(-1, -2) @ asked, p.to(q.dtype).transpose(-1, -2) @ given
-            if here.stop == q.shape[2]:  # the last queries come first: they see all keys
-                sums = of_keys.float(), of_values.float()
-            else:
-                sums[0][:, :, :upto] += of_keys
-                sums[1][:, :, :upto] += of_values
-            if here.start == 0:
-                d_k[rows], d_v[rows] = sums
-        return d_q, d_k, d_v, None, None, None
+        h = q.shape[1]
+        d_q, d_k, d_v = (x.new_empty(len(x), x.shape[2], h, x.shape[3]) for x in (q, k, v))
+        for rows, pieces in _pieces(q, k, ctx.causal):
+            queries, keys, values, given = _flat(q[rows]), _flat(k[rows]), _flat(v[rows]), _flat(d_y[rows])
+            for here, upto in pieces:
+                p = _scores(queries, keys, seen, ctx.scale, ctx.causal, h, rows, here, upto).float().softmax(-1)
+                d_s = torch.bmm(given[:, here], values[:, :upto].mT).float()
+                d_s = torch._softmax_backward_data(d_s, p, -1, p.dtype).to(q.dtype)
+                of_keys = torch.bmm(d_s.mT, queries[:, here])
+                of_values = torch.bmm(p.to(q.dtype).mT, given[:, here])
+                if here.stop == q.shape[2]:  # the last queries come first: they see all keys
+                    sums = of_keys.float(), of_values.float()
+                else:
+                    sums[0][:, :upto] += of_keys
+                    sums[1][:, :upto] += of_values
+                d_q[rows, here] = _times(d_s, keys[:, :upto], ctx.scale).unflatten(0, (-1, h)).transpose(1, 2)
+            d_k[rows] = sums[0].mul_(ctx.scale).unflatten(0, (-1, h)).transpose(1, 2)
+            d_v[rows] = sums[1].unflatten(0, (-1, h)).transpose(1, 2)
+        return d_q.transpose(1, 2), d_k.transpose(1, 2), d_v.transpose(1, 2), None, None, None
+
+
+def _flat(x: Tensor) -> Tensor:
+    """[b h n d] → [b·h n d], each head by itself: what products read turned round is not laid down anew."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _times(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """scale A B, of each head."""
+    return torch.baddbmm(a.new_empty(()), a, b, beta=0, alpha=scale)
 
 
 def queries(n: int, causal: bool) -> int:
@@ -79,27 +95,34 @@ def held(heads: int, n: int, m: int, causal: bool) -> tuple[int, int]:
     return (14 * each, max(1, SCORES // each)) if 1 < n <= MOST >= m else (0, 0)
 
 
-def _pieces(q: Tensor, k: Tensor, causal: bool) -> Iterator[tuple[slice, slice, int]]:
-    """(rows of the batch, queries, how many keys they may see) of each piece; the last queries first."""
+def _pieces(q: Tensor, k: Tensor, causal: bool) -> Iterator[tuple[slice, list[tuple[slice, int]]]]:
+    """Some rows of the batch, and of these (queries, how many keys they may see) of each piece; the last queries first."""
     b, h, n, _ = q.shape
     m = k.shape[2]
     step = queries(n, causal)
     some = max(1, SCORES // (h * step * m))
     for row in range(0, b, some):
-        for start in reversed(range(0, n, step)):
-            stop = min(start + step, n)
-            yield slice(row, min(row + some, b)), slice(start, stop), stop if causal else m
+        places = [slice(start, min(start + step, n)) for start in reversed(range(0, n, step))]
+        yield slice(row, min(row + some, b)), [(here, here.stop if causal else m) for here in places]
 
 
-def _weights(
-    q: Tensor, k: Tensor, seen: Tensor | None, scale: float, causal: bool, rows: slice, here: slice, upto: int
+def _scores(
+    q: Tensor,
+    k: Tensor,
+    seen: Tensor | None,
+    scale: float,
+    causal: bool,
+    heads: int,
+    rows: slice,
+    here: slice,
+    upto: int,
 ) -> Tensor:
-    """What the queries of a piece give to each key, in float32."""
-    scores = (q[rows, :, here] @ k[rows, :, :upto].transpose(-1, -2)).float().mul_(scale)
+    """How near the queries of a piece are to each key. q and k are those of `rows`, [b·h n d]."""
+    scores = _times(q[:, here], k[:, :upto].mT, scale)
     if causal:
         count = here.stop - here.start
-        scores[..., here] += torch.full((count, count), float("-inf")).triu_(1)
-    if seen is None:
-        return scores.softmax(-1)
-    own = seen[rows if len(seen) > 1 else slice(None), :, here if seen.shape[2] > 1 else slice(None), :upto]
-    return scores.masked_fill_(~own, float("-inf")).softmax(-1)
+        scores[..., here] += torch.full((count, count), float("-inf"), dtype=q.dtype).triu_(1)
+    if seen is not None:
+        own = seen[rows if len(seen) > 1 else slice(None), :, here if seen.shape[2] > 1 else slice(None), :upto]
+        scores.unflatten(0, (-1, heads)).masked_fill_(~own, float("-inf"))
+    return scores

@@ -24,6 +24,7 @@ class Linear(Projection):
         bias: bool = False
         """Whether b is there."""
 
+    sides = {"weight": (0, 1), "bias": (0, None)}
     variants = ({"bias": True}, {"std": 0.02})
 
     def __init__(self, config: Any, width_in: int, width_out: int):
@@ -36,7 +37,8 @@ class Linear(Projection):
         return {"weight": weight} | ({} if self.bias is None else {"bias": Constant()})
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        bias = self.bias if self.bias is None or self.added == 1 else self.bias / self.added
+        return linear(x, self.weight, bias)
 
     def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         return self.weight, self.bias

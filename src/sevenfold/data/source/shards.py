@@ -181,7 +181,8 @@ class Shards(Source):
             tokenizer = part.decode(part.find("tokenization", str(kind)).Config, settings, where).build()
             tokenizer.restore(self.path / "tokenizer")
         except SevenfoldError as error:
-            raise DataError(str(error) if str(self.path) in str(error) else f"{where}: {error}") from None
+            said = str(error)
+            raise DataError(said if str(self.path) in said else f"{where}: {said}") from None
         return tokenizer
 
     def where(self, index: int) -> str:
