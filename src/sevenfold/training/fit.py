@@ -29,6 +29,7 @@ from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.allocator import keep_freed
 from sevenfold.training.compiled import bucketed, compile_blocks
+from sevenfold.training.float8 import float8_blocks
 from sevenfold.training.guard import Guard
 from sevenfold.training.log import Bar, Log, Silent
 from sevenfold.training.look import evaluate
@@ -118,6 +119,8 @@ def fit(
         log = ends.enter_context(closing(Log(folder if mesh.every.first else None, start)))
         if config.recompute:
             recompute_blocks(objective.model)
+        if precision == "fp8":
+            float8_blocks(objective.model)
         if config.compile:
             ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None

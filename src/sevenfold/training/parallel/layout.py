@@ -70,7 +70,7 @@ def layouts(found: Estimate, hardware: Hardware, processes: int, sequence: int =
     made = [_layout(processes, way, memory, sent, 0.0, 1, found.seconds, rate) for way, memory, sent in ways]
     if keys and 1 < sequence <= processes and not processes % sequence:
         memory, sent = ways[1][1] - kept + kept // sequence, ways[1][2]
-        spread = (sequence - 1) / sequence * keys * ((2 if found.precision == "bf16" else 4) + 8)
+        spread = (sequence - 1) / sequence * keys * ((2 if found.precision != "fp32" else 4) + 8)
         near = BANDWIDTH_SHARE * (inside if sequence <= NODE else outside)
         way = f"shard, sequence {sequence}"
         made.append(
