@@ -16,6 +16,11 @@ class Numbers:
         self.size, self.broken, self.begins = size, set(broken), set(begins)
         self.lengths = lengths or [3] * size
 
+    shelves = None
+
+    def at_hand(self, indices):
+        return len(indices)
+
     def __len__(self):
         return self.size
 

@@ -8,8 +8,10 @@ import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +24,25 @@ from sevenfold.cli import main as main_of
 from sevenfold.conformance.objective import _ready
 from sevenfold.core import ranks
 from sevenfold.core.errors import BadSample
-from sevenfold.core.part import find
-from sevenfold.core.ranks import Mesh
+from sevenfold.core.part import decode, find
+from sevenfold.core.ranks import Mesh, own
 from sevenfold.core.rooms import kinds
 from sevenfold.core.types import Stream
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, gather
 from sevenfold.training import checkpoint
-from sevenfold.training.estimate import estimate, shape
+from sevenfold.training.estimate import estimate, shape_of
 from sevenfold.training.fit import fit
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.log import Log
 from sevenfold.training.parallel import Parallel, _mesh, joined
-from sevenfold.training.parallel.gradients import Gradients, own, whole
+from sevenfold.training.parallel.gradients import Gradients, whole, whole_state
 from sevenfold.training.parallel.layout import layouts
 from sevenfold.training.parallel.rows import of_all
 from sevenfold.training.parallel.sharding import shard
-from sevenfold.training.recipe import TrainConfig
+from sevenfold.training.parallel.tensor import cut, lies
+from sevenfold.training.prepare import Ready, prepare
+from sevenfold.training.recipe import Recipe, TrainConfig
 from sevenfold.training.step import take_step
 from sevenfold.training.stop import Preempted
 
@@ -47,18 +51,56 @@ SETTINGS = TrainConfig.model_validate(
     {"steps": 10, "batch": ROWS, "precision": "fp32", "optimizer": {"kind": "adamw", "eps": 1e-3}}
 )
 Found = dict[str, Any]
+BLOCKS: dict[str, dict[str, Any]] = {
+    "grouped": {
+        "mixer": {"kind": "attention", "heads": 4, "kv_heads": 2, "query_key_norm": True},
+        "nonlinearity": "swiglu",
+        "norm": "rms",
+    },
+    "biased": {
+        "mixer": {"kind": "attention", "heads": 4},
+        "nonlinearity": "xielu",
+        "projection": {"kind": "linear", "bias": True},
+    },
+    "mixed": {"mixer": "min_gru", "nonlinearity": "gelu", "projection": {"kind": "linear", "bias": True}},
+}
 
 
-def learned(kind: str, rows: slice, sharded: bool = False, accumulate: int = 1, lacks: str = "") -> Found:
+@cache
+def ready_of(kind: str) -> Ready:
+    """The example of an objective, ready to train; of `kind+block` with such blocks. Copied before anything is changed."""
+    kind, _, block = kind.partition("+")
+    if not block:
+        return _ready(kind)
+    recipe = find("objective", kind).example()
+    for trunk in recipe["trunks"].values():
+        trunk["block"] = BLOCKS[block] | (
+            {"cross": {"kind": "cross", "heads": 4}} if trunk.get("cross_attends") else {}
+        )
+        if block == "biased" and trunk["inputs"] == ["text"]:
+            trunk["position"] = "relative_bias"
+    return prepare(decode(Recipe, recipe, "example"))
+
+
+def learned(
+    kind: str,
+    rows: slice,
+    sharded: bool = False,
+    accumulate: int = 1,
+    lacks: str = "",
+    settings: TrainConfig = SETTINGS,
+) -> Found:
     """Parameters, buffers and losses after some steps in float64 on some rows of the same batches."""
-    ready = _ready(kind)
+    ready = ready_of(kind)
     objective = copy.deepcopy(ready.objective).double().train()
+    if not ranks.tensor().alone:
+        cut(objective, ranks.tensor())
     if sharded:
-        shard(objective, ranks.mesh().every)
+        shard(objective, ranks.mesh())
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer = SETTINGS.optimizer.build(trainable, objective.cares())
-    gradients, losses = Gradients(trainable.values(), ranks.mesh().every), []
-    settings = SETTINGS.replace(accumulate=accumulate)
+    optimizer = settings.optimizer.build(trainable, objective.cares(), lies(objective).cut)
+    gradients, losses = Gradients(objective, ranks.mesh()), []
+    settings = settings.replace(accumulate=accumulate)
     for step in range(STEPS):
         items = [ready.train[0, (step * ROWS + place) % len(ready.train)] for place in range(ROWS)[rows]]
         for place, item in zip(range(ROWS)[rows], items):
@@ -70,7 +112,7 @@ def learned(kind: str, rows: slice, sharded: bool = False, accumulate: int = 1, 
         objective.after_step(step, 10)
         losses.append({**of_all(loss, 0, 0)[0], "norm": norm, "ok": float(ok)})
     gradients.close()
-    return {"state": {name: whole(x.detach()) for name, x in objective.state_dict().items()}, "losses": losses}
+    return {"state": whole_state(objective), "losses": losses, "cut": len(lies(objective).cut)}
 
 
 def apart(found: Found, wanted: Found) -> dict[str, float]:
@@ -121,6 +163,31 @@ def spread(kind: str) -> Found:
         both = [learned(kind, slice(0, ROWS), sharded) for sharded in (False, True)]
     wanted = alone(kind)
     return {f"{name}{place}": error for place, found in enumerate(both) for name, error in apart(found, wanted).items()}
+
+
+def heads(kind: str) -> Found:
+    """The same with heads and channels shared by two, and of shares, batches in pieces and spread tokens besides."""
+    wanted, size = alone(kind), ranks.mesh().every.size
+    errors = {}
+    for sequence in (1, 2) if size > 2 and "mixed" not in kind else (1,):
+        with ranks.within(_mesh(Parallel(tensor=2, sequence=sequence), torch.device("cpu"))):
+            for sharded in (False, True):
+                found = learned(kind, mine(), sharded, accumulate=1 + sharded)
+                errors |= {f"{name}{sequence}{sharded}": error for name, error in apart(found, wanted).items()}
+    return {"cut": found["cut"], "errors": errors}
+
+
+def turned(kind: str) -> Found:
+    """The same with Muon, with heads shared, with weights in shares, and both."""
+    settings = SETTINGS.replace(optimizer={"kind": "muon"})
+    with ranks.within(Mesh()):
+        wanted = learned(kind, slice(0, ROWS), settings=settings)
+    errors = {}
+    for how, (tensor, sharded) in LAYOUTS.items():
+        with ranks.within(_mesh(Parallel(tensor=tensor), torch.device("cpu"))):
+            found = learned(kind, mine(), sharded, settings=settings)
+            errors |= {f"{name}, {how}": error for name, error in apart(found, wanted).items()}
+    return errors
 
 
 def places(kind: str) -> Found:
@@ -212,7 +279,7 @@ def nan(kind: str) -> Found:
 def elastic(kind: str) -> Found:
     """Runs that are stopped by a signal to one process, and go on."""
     folder, recipe = Path(sys.argv[2]), json.loads(Path(sys.argv[2], "recipe.json").read_text())
-    more = ["parallel.shard=true"] if kind == "shares" else []
+    more = {"rows": [], "shares": ["parallel.shard=true"], "heads": ["parallel.tensor=2"]}[kind]
     whole_run = sf.train(recipe, folder / f"{kind}_whole", overrides=more, say=quiet, bar=False)
 
     write = Log.write
@@ -241,30 +308,42 @@ def elastic(kind: str) -> Found:
     }
 
 
+LAYOUTS = {"rows": (1, False), "shares": (1, True), "heads": (2, False), "both": (2, True)}
+"""How many share heads, and whether weights are in shares."""
+
+
 def layout(kind: str) -> Found:
-    """Is what is loaded into shares, and put together again, what was written?"""
-    ready = _ready("next_token")
-    run = Path(sys.argv[2], "layout")
-    states = []
-    for sharded in (True, False):
-        objective = copy.deepcopy(ready.objective).train()
-        if sharded:
-            shard(objective, ranks.data())
-        trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-        optimizer = SETTINGS.optimizer.build(trainable, objective.cares())
-        if not states:
-            gradients = Gradients(trainable.values(), ranks.data())
-            batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
-            take_step(objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
-            checkpoint.write(run, checkpoint.snapshot(1, objective, optimizer), ranks.mesh().every)
-            own_share = sum(own(p).numel() for p in trainable.values()) / sum(p.numel() for p in trainable.values())
-        else:
-            checkpoint.restore(run, objective, optimizer, quiet)
-        both = {**objective.state_dict(), **optimizer.tensors()}
-        states.append({name: whole(x.detach()) for name, x in both.items()})
-    same = states[0].keys() == states[1].keys() and all(torch.equal(states[0][n], states[1][n]) for n in states[0])
+    """Is what is loaded into other layouts, and put together again, what was written?"""
+    ready, run = ready_of("next_token+grouped"), Path(sys.argv[2], f"layout_{kind}")
+    states, own_share = [], 0.0
+    for how in (kind, *LAYOUTS):
+        tensor, sharded = LAYOUTS[how]
+        with ranks.within(_mesh(Parallel(tensor=tensor), torch.device("cpu"))) as mesh:
+            objective = copy.deepcopy(ready.objective).train()
+            whole_size = sum(p.numel() for p in objective.parameters())
+            if tensor > 1:
+                cut(objective, mesh.tensor)
+            if sharded:
+                shard(objective, mesh)
+            trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+            optimizer = SETTINGS.optimizer.build(trainable, objective.cares(), lies(objective).cut)
+            if not states:
+                gradients = Gradients(objective, mesh)
+                batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
+                take_step(objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
+                gradients.close()
+                checkpoint.write(run, checkpoint.snapshot(1, objective, optimizer), mesh.every)
+                own_share = sum(own(p).numel() for p in trainable.values()) / whole_size
+            else:
+                checkpoint.restore(run, objective, optimizer, quiet)
+            cuts, state = lies(objective).cut, whole_state(objective)
+            for name, value in optimizer.tensors().items():
+                state[name] = whole(value.detach(), cuts.get(name.partition("|")[0]) if value.dim() else None)
+            states.append(state)
+    first = states[0]
+    same = [a.keys() == first.keys() and all(torch.equal(a[n], first[n]) for n in first) for a in states[1:]]
     names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
-    return {"same": same, "share": own_share, "tensors": len(states[0]), "files": names}
+    return {"same": dict(zip(LAYOUTS, same)), "share": own_share, "tensors": len(first), "files": names}
 
 
 def command(kind: str) -> Found:
@@ -283,18 +362,29 @@ def sent(kind: str) -> Found:
         counted[0] += tensor.nbytes * (tensor.numel() > 200)  # not what is agreed on
         return inner(tensor, *more, **settings)
 
-    ready = copy.deepcopy(_ready(kind))
-    trainable = {name: p for name, p in ready.objective.named_parameters() if p.requires_grad}
-    optimizer = SETTINGS.optimizer.build(trainable, ready.objective.cares())
-    gradients = Gradients(trainable.values(), ranks.mesh().every)
-    batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
-    dist.all_reduce = count
-    take_step(ready.objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
-    dist.all_reduce = inner
-    size = ranks.mesh().every.size
-    alone = estimate(ready.objective, shape(ready), SETTINGS, "fp32", Hardware.named("h100"))
-    rows, shard_ = layouts(alone, Hardware.named("h100"), size)
-    return {"counted": 2 * (size - 1) / size * counted[0], "rows": rows.sent, "shard": shard_.sent}
+    size, found = ranks.mesh().every.size, {}
+    for heads, name in ((1, "rows"), (size, "heads")):
+        ready = copy.deepcopy(ready_of(kind))
+        batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine() if heads == 1 else slice(None)]])
+        alone = estimate(
+            ready.objective,
+            shape_of(batch),
+            SETTINGS.replace(batch=len(batch["text"].values)),
+            "fp32",
+            Hardware.named("h100"),
+        )
+        with ranks.within(_mesh(Parallel(tensor=heads), torch.device("cpu"))) as mesh:
+            if heads > 1:
+                cut(ready.objective, mesh.tensor)
+            trainable = {n: p for n, p in ready.objective.named_parameters() if p.requires_grad}
+            optimizer = SETTINGS.optimizer.build(trainable, ready.objective.cares())
+            gradients = Gradients(ready.objective, mesh)
+            dist.all_reduce, counted[0] = count, 0
+            take_step(ready.objective, optimizer, batch, SETTINGS, "fp32", 0, 0, 1.0, gradients=gradients)
+            dist.all_reduce = inner
+        found[name] = 2 * (size - 1) / size * counted[0]
+        found |= {f"{name}, {way.way}": way.sent for way in layouts(alone, Hardware.named("h100"), size, 1, heads)}
+    return found
 
 
 def quiet(line: str) -> None:
@@ -306,13 +396,18 @@ CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "in_pieces": (in_pieces, ["simclr", "infonce", "vicreg", "masked_token"]),
     "lacking": (lacking, ["infonce-caption", "supervised-label", "semi_supervised-label"]),
     "spread": (spread, ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"]),
+    "heads": (
+        heads,
+        ["next_token+grouped", "masked_token+biased", "simclr+biased", "span_corruption+grouped", "byol+mixed"],
+    ),
+    "turned": (turned, ["next_token+grouped"]),
     "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),
     "nan": (nan, ["last"]),
     "command": (command, ["train"]),
-    "sent": (sent, ["next_token"]),
-    "layout": (layout, ["shares"]),
-    "elastic": (elastic, ["rows", "shares"]),
+    "sent": (sent, ["next_token+grouped"]),
+    "layout": (layout, list(LAYOUTS)),
+    "elastic": (elastic, ["rows", "shares", "heads"]),
     "shares": (shares, ["next_token", "masked_token", "simclr", "byol", "dinov2", "infonce", "mae"]),
 }
 
@@ -325,11 +420,13 @@ def main(out: Path, only: list[str]) -> None:
             for kind in kinds_of:
                 if only and f"{name}/{kind}" not in only and name not in only:
                     continue
-                print(mesh.every.rank, name, kind, file=sys.stderr, flush=True)
+                began = time.perf_counter()
                 try:
                     found[f"{name}/{kind}"] = do(kind)
                 except Exception:
                     found[f"{name}/{kind}"] = {"error": traceback.format_exc()}
+                spent = time.perf_counter() - began
+                print(mesh.every.rank, name, kind, f"{spent:.2f} s", file=sys.stderr, flush=True)
         if mesh.every.first:
             out.write_text(json.dumps(found))
 

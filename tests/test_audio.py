@@ -54,6 +54,14 @@ def test_centred_frames_do_not_know_how_loud_or_through_what():
     assert np.abs(centred.encode(sound / 4).values - frames).mean() < 1e-3
 
 
+def test_what_is_quieter_than_the_range_is_as_quiet_as_that():
+    whole, narrow = (find("tokenization", "log_mel").Config(rate=8000, range=r).build() for r in (80.0, 30.0))
+    sound = np.concatenate([sounds(4)[0][:4000], 1e-3 * np.random.default_rng(0).standard_normal(4000)])
+    heard, frames = whole.encode(sound).values, narrow.encode(sound).values
+    assert np.array_equal(frames, np.maximum(heard, heard.max() - np.float32(30 / 40)))
+    assert np.ptp(frames[-40:]) == 0 < np.ptp(heard[-40:])
+
+
 def test_a_decoded_sound_has_nearly_the_frames_it_came_from():
     made = find("tokenization", "log_mel").Config().build()
     for sound in sounds(3, 3, 6400):

@@ -1,6 +1,7 @@
 """Cells: the three encodings against their definitions, genes that nobody knows, AnnData files, and a recipe."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sevenfold.core.cell import Cell, Genes
 from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.core.part import find
 from sevenfold.data.recognise import recognise
+from sevenfold.data.source._files import within_memory
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import read_recipe
 
@@ -259,3 +261,12 @@ def test_expression_of_a_cell_with_genes_in_another_order_and_unknown_ones() -> 
     halved = made("expression", cells, genes=20)
     whole, half = (np.expm1(halved.encode(one).values) for one in (cell, more))
     np.testing.assert_allclose(whole, 2 * half, rtol=1e-4)  # the sum is over all genes, known or not
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+def test_a_library_is_refused_memory_beyond_what_is_allowed():
+    with within_memory(64 << 20):
+        assert np.ones(1 << 20).sum() == 1 << 20
+        with pytest.raises(MemoryError):
+            np.ones(1 << 24)
+    assert np.ones(1 << 24).sum() == 1 << 24

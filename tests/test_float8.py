@@ -51,7 +51,11 @@ def test_a_layer_is_what_the_book_says():
     noise = torch.randn(3, 7, 48).bfloat16() * 1e-3
     y = linear8(x, weight, bias)
     y.backward(noise)
-    x8, w8, d8 = rounded(x.detach().flatten(0, 1), FORWARD), rounded(weight.detach(), FORWARD), rounded(noise.flatten(0, 1), BACKWARD)
+    x8, w8, d8 = (
+        rounded(x.detach().flatten(0, 1), FORWARD),
+        rounded(weight.detach(), FORWARD),
+        rounded(noise.flatten(0, 1), BACKWARD),
+    )
     near = {"rtol": 2**-8, "atol": 1e-9}  # one rounding to bf16; sums were float32
     plain = linear8(x.detach(), weight.detach()).double().flatten(0, 1)
     torch.testing.assert_close(plain, x8 @ w8.t(), **near | {"atol": 1e-6})

@@ -53,6 +53,12 @@ def test_gradients_that_stay_large_while_the_loss_is_as_usual_are_usual_from_the
     taken = [guard.accepts(2.0, 60.0) for _ in range(10)]
     assert taken == [False] * 3 + [True] * 7 and not guard.lost and guard.in_a_row == 0
     guard = guard_after([2.0] * 20, in_a_row=4)
+    guard.good = 15  # a checkpoint to go back to: other data are tried, once
+    assert not any(guard.accepts(2.0, 60.0) for _ in range(4)) and guard.lost
+    assert guard.go_back(24, lambda step: step) == 15 and guard.passed == 9
+    guard.steep = 0
+    assert [guard.accepts(2.0, 60.0) for _ in range(5)] == [False] * 3 + [True] * 2 and not guard.lost
+    guard = guard_after([2.0] * 20, in_a_row=4)
     assert not any(guard.accepts(200.0, 60.0) for _ in range(4)) and guard.lost, "a loss that stays is no such thing"
 
 

@@ -16,12 +16,14 @@ import pytest
 import sevenfold as sf
 from sevenfold.assembly.spread import check_spread
 from sevenfold.core.errors import ConfigError
+from sevenfold.core.ranks import Ranks
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Order
 from sevenfold.training.estimate import estimate, shape
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.parallel import Parallel, joined
 from sevenfold.training.parallel.layout import layouts
+from sevenfold.training.parallel.tensor import cut
 from sevenfold.training.parallel.watch import Beat, told
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import device_of, read_recipe
@@ -32,7 +34,9 @@ WITHIN = 1e-10
 RECIPE = {
     "data": {"kind": "digits", "limit": 120},
     "streams": {"text": {"kind": "text", "field": "caption", "pack": False}},
-    "trunks": {"lm": {"inputs": ["text"], "width": 32, "depth": 2, "mask": {"causal": True}}},
+    "trunks": {
+        "lm": {"inputs": ["text"], "width": 32, "depth": 2, "mask": {"causal": True}, "block": {"mixer": {"heads": 2}}}
+    },
     "objective": {"kind": "next_token"},
     "train": {"steps": 12, "batch": 8, "save_every": 4, "evaluate_every": 6, "precision": "fp32"},
 }
@@ -63,7 +67,7 @@ def found(tmp_path_factory):
     """What two processes found in all cases of ranks.py."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "recipe.json").write_text(json.dumps(RECIPE))
-    for kind in ("rows", "shares"):
+    for kind in ("rows", "shares", "heads"):
         stopped_alone(folder / f"{kind}_alone")
     ended = started(2, str(Path(__file__).with_name("ranks.py")), str(folder / "found.json"), str(folder))
     assert (folder / "found.json").is_file(), ended.stderr[-3000:]
@@ -120,10 +124,23 @@ def test_spread_tokens_know_where_they_stand(found, kind):
     assert facts["x"] < WITHIN and facts["size"] > 0.1
 
 
-def test_each_has_its_share_and_a_checkpoint_knows_nothing_of_it(found):
-    layout = case(found, "layout/shares")
-    assert layout["same"] and layout["tensors"] > 20
-    assert 0.45 < layout["share"] < 0.6
+@pytest.mark.parametrize(
+    "kind", ["next_token+grouped", "masked_token+biased", "simclr+biased", "span_corruption+grouped", "byol+mixed"]
+)
+def test_so_they_do_where_they_share_heads_and_channels(found, kind):
+    """And with weights in shares and batches in pieces besides. What cannot be cut (a recurrence) is whole on each."""
+    facts = case(found, f"heads/{kind}")
+    assert facts["cut"] >= 4
+    for name, error in facts["errors"].items():
+        assert error < WITHIN, (name, error)
+
+
+@pytest.mark.parametrize(("kind", "share"), [("rows", 1.0), ("shares", 0.5), ("heads", 0.71), ("both", 0.5)])
+def test_each_has_its_share_and_a_checkpoint_knows_nothing_of_it(found, kind, share):
+    """What is written in one layout is read in every other one."""
+    layout = case(found, f"layout/{kind}")
+    assert all(layout["same"].values()) and len(layout["same"]) == 4 and layout["tensors"] > 20
+    assert layout["share"] == pytest.approx(share, abs=0.01)
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -142,41 +159,46 @@ def test_a_loss_that_is_no_number_on_one_process_is_left_out_on_all(found):
     assert first["state"] == second["state"]
 
 
-@pytest.mark.parametrize("kind", ["rows", "shares"])
+@pytest.mark.parametrize("kind", ["rows", "shares", "heads"])
 def test_a_signal_to_one_stops_all_and_the_run_goes_on_bitwise(found, kind):
     facts = case(found, f"elastic/{kind}")
     assert facts["code"] == 128 + signal.SIGTERM
     assert facts["bitwise"]
 
 
-@pytest.mark.parametrize("kind", ["rows", "shares"])
+@pytest.mark.parametrize("kind", ["rows", "shares", "heads"])
 def test_a_run_goes_on_with_another_number_of_processes(found, one, kind, tmp_path):
     facts = case(found, f"elastic/{kind}")
     assert facts["loss"] == pytest.approx(one.loss, rel=1e-6)
     assert facts["other"] == pytest.approx(one.loss, rel=1e-6), "one process, then two"
     shutil.copytree(found["folder"] / f"{kind}_stopped", tmp_path / "run")
-    went_on = sf.train(tmp_path / "run", resume=True, say=quiet, bar=False)
+    went_on = sf.train(tmp_path / "run", resume=True, overrides=["parallel.tensor=1"], say=quiet, bar=False)
     assert went_on.loss == pytest.approx(one.loss, rel=1e-6), "two processes, then one"
     losses = [record["loss"] for record in one.log if "loss" in record]
     assert facts["logged"] == pytest.approx(losses, rel=1e-6)
 
 
 def test_what_is_sent_is_what_the_plan_says(found):
-    facts = case(found, "sent/next_token")
-    assert facts["rows"] == pytest.approx(facts["counted"], rel=1e-3)
-    assert facts["shard"] == pytest.approx(1.5 * facts["counted"], rel=1e-3)
+    facts = case(found, "sent/next_token+grouped")
+    assert facts["rows, rows"] == pytest.approx(facts["rows"], rel=1e-3)
+    assert facts["rows, shard"] == pytest.approx(1.5 * facts["rows"], rel=1e-3)
+    assert facts["heads, tensor 2"] == pytest.approx(facts["heads"], rel=1e-3)
 
 
 def test_the_plan_of_many():
     """More processes: shares get smaller, what rows need does not; nobody is busier than he is."""
     made = prepare(read_recipe(copy.deepcopy(RECIPE)))
     alone = estimate(made.objective, shape(made), made.recipe.train, "bf16", Hardware.named("h100"))
-    few, many = (layouts(alone, Hardware.named("h100"), count, 4) for count in (8, 1024))
-    assert [way.way for way in few] == ["rows", "shard", "shard, sequence 4"]
-    assert few[0].memory == many[0].memory == alone.peak
-    assert many[1].memory < few[1].memory < few[0].memory and few[2].memory < few[1].memory
-    assert all(0 < way.efficiency <= 1 and way.seconds > 0 for way in (*few, *many))
-    assert few[2].efficiency < 1, "nothing hides what spreading sends"
+    few, many = ({way.way: way for way in layouts(alone, Hardware.named("h100"), count, 4, 2)} for count in (8, 1024))
+    both = "shard, sequence 4, tensor 2"
+    assert list(few) == ["rows", "shard", "tensor 2", "shard, tensor 2", "shard, sequence 4", both]
+    assert few["rows"].memory == many["rows"].memory == alone.peak
+    assert many["shard"].memory < few["shard"].memory < few["rows"].memory > few["tensor 2"].memory
+    assert few[both].memory < few["shard, sequence 4"].memory < few["shard"].memory
+    assert few["shard, tensor 2"].memory < few["shard"].memory
+    assert all(0 < way.efficiency <= 1 and way.seconds > 0 for way in (*few.values(), *many.values()))
+    assert few["shard, sequence 4"].efficiency < 1 > few["tensor 2"].efficiency, "nothing hides what these send"
+    assert "tensor 3" not in [way.way for way in layouts(alone, Hardware.named("h100"), 9, 1, 3)], "of two heads"
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
@@ -224,14 +246,13 @@ def test_the_command_line_of_two_processes(found):
 
 
 def test_what_cannot_be_shared_out(monkeypatch):
-    with (
-        pytest.raises(ConfigError, match="needs more than one process"),
-        joined(Parallel(sequence=2), device_of("cpu")),
-    ):
-        pass
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(ConfigError, match="3 processes"), joined(Parallel(sequence=2), device_of("cpu")):
-        pass
+    for asked in (Parallel(sequence=2), Parallel(tensor=2)):
+        with pytest.raises(ConfigError, match="needs more than one process"), joined(asked, device_of("cpu")):
+            pass
+    monkeypatch.setenv("WORLD_SIZE", "6")
+    for asked in (Parallel(sequence=4), Parallel(tensor=4), Parallel(sequence=2, tensor=2)):
+        with pytest.raises(ConfigError, match="6 processes.* start a multiple of 4"), joined(asked, device_of("cpu")):
+            pass
     monkeypatch.setenv("WORLD_SIZE", "1")
     recurrent = copy.deepcopy(RECIPE)
     recurrent["trunks"]["lm"]["block"] = {"mixer": "min_gru"}
@@ -239,3 +260,24 @@ def test_what_cannot_be_shared_out(monkeypatch):
         check_spread(prepare(read_recipe(recurrent)).model)
     with pytest.raises(ConfigError, match="train.batch"):
         Order(10, 2, 0, 0, 3, part=(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("trunk", "adapter", "said"),
+    [
+        ({"block": {"mixer": {"heads": 4, "kv_heads": 2}}}, None, "3 processes cannot share the 2 kv_heads of .*mixer"),
+        ({"block": {"mixer": {"heads": 1}}}, None, "3 processes cannot share the 1 heads of .*mixer"),
+        (
+            {"block": {"mixer": "min_gru", "nonlinearity": None}},
+            None,
+            "no block of this model has a part that can be cut",
+        ),
+        ({"block": {"mixer": {"heads": 3, "head_width": 8}}}, {"kind": "lora"}, "qkv .*has 'lora.A' beside it"),
+    ],
+)
+def test_what_cannot_be_cut(trunk, adapter, said):
+    recipe = copy.deepcopy(RECIPE)
+    recipe["trunks"]["lm"] |= trunk
+    made = prepare(read_recipe(recipe | ({"adapter": adapter} if adapter else {})))
+    with pytest.raises(ConfigError, match=f"parallel.tensor: .*{said}"):
+        cut(made.objective, Ranks(0, 3))

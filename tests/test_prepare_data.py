@@ -301,31 +301,3 @@ def test_reading_across_pieces(seed, tmp_path):
         assert np.array_equal(line.read(int(starts[0]), int(starts[0]) + length), whole[starts[0] : starts[0] + length])
     with pytest.raises(DataError, match=r"2\.npy: holds 40 ids instead of 41"):
         Line(paths[:3], [1, 5, 41], np.zeros(1, np.int64)).read(6, 47)
-
-
-def test_shards_from_elsewhere(tmp_path, small, monkeypatch):
-    """Through fsspec: brought once, checked on the way, nothing outside of the cache."""
-    folder = made(*texts(tmp_path), tmp_path / "tokens")
-    monkeypatch.setenv("SEVENFOLD_DATA", str(tmp_path / "cache"))
-    shards = {"kind": "shards", "path": f"file://{folder}"}
-    near, far = (prepare(read_recipe(recipe(one, "text"))) for one in ({"kind": "shards", "path": str(folder)}, shards))
-    assert torch.equal(near.train.batch([(1, 3)])[0]["text"].values, far.train.batch([(1, 3)])[0]["text"].values)
-    (cached,) = (tmp_path / "cache").iterdir()
-    assert files(cached) == files(folder)
-    name = "train-00001.npy"
-    whole = (folder / name).read_bytes()
-    (folder / name).write_bytes(whole[:-1] + b"?")
-    find("source", "shards").Config(path=shards["path"]).build()  # what is here is whole
-    (cached / name).unlink()
-    with pytest.raises(DataError, match=r"train-00001\.npy: is not as its manifest says"):
-        find("source", "shards").Config(path=shards["path"]).build()
-    assert not (cached / name).exists() and not list(cached.glob(".tmp*"))
-    told = json.loads((folder / "manifest.json").read_text())
-    for name in ("../x.npy", "/x.npy", "a/../../x"):
-        changed = {**told, "files": {**told["files"], name: {"size": 1, "sha256": ""}}}
-        (folder / "manifest.json").write_text(json.dumps(changed))
-        with pytest.raises(DataError, match="is no file of this folder"):
-            find("source", "shards").Config(path=shards["path"]).build()
-    for url in ("nowhere://x/y", "file:///nowhere/at/all"):
-        with pytest.raises(DataError, match=url):
-            find("source", "shards").Config(path=url).build()

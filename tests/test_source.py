@@ -80,7 +80,7 @@ def test_reads_the_same_again(source):
 
 
 def test_splits_into_two_disjoint_whole_sides(source):
-    train, held_out = source.split()
+    train, held_out = map(list, source.split())
     assert train and held_out
     assert train == sorted(train)
     assert held_out == sorted(held_out)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from sevenfold.assembly.pool import WIDER
+from sevenfold.core.cut import cut_of
 
 if TYPE_CHECKING:
     from sevenfold.assembly.block import Block
@@ -55,6 +56,8 @@ class Row(NamedTuple):
     """FLOPs of a forward pass that a batch takes once, however many rows it has."""
     cached: tuple[int, int] = (0, 0)
     """Numbers of state that generation carries, after all of the tokens and after all but one."""
+    cut: tuple[int, int, int] = (0, 0, 0)
+    """Of a part that processes can share: among how many at most, its parameters that are cut, the numbers that it gives."""
 
 
 class Told(NamedTuple):
@@ -184,8 +187,8 @@ def _mixer(trunk: Trunk, block: Block, mixer: Mixer, place: str, told: Told) -> 
         kept += tokens * attended
     cached = (mixer.cached(tokens), mixer.cached(tokens - 1)) if trunk.config.mask.causal and tokens > 1 else (0, 0)
     row = _row(
-        place, mixer.kind, [mixer], mixer.flops(tokens, attended), True, told.learns,
-        kept=kept, scratch=mixer.scratch(tokens, attended), cached=cached, once=mixer.flops_once(tokens), exact=mixer.exact,
+        place, mixer.kind, [mixer], mixer.apart * mixer.flops(tokens, attended), True, told.learns,
+        kept=kept, scratch=mixer.scratch(tokens, attended), cached=cached, once=mixer.flops_once(tokens), exact=mixer.exact, cut=_cut(mixer, tokens),
     )  # fmt: skip
     causal = trunk.config.mask.causal and not told.masked
     scored = (0, 0) if position.biased else mixer.scored(tokens, attended, causal)
@@ -213,14 +216,25 @@ def _block(trunk: Trunk, block: Block, place: str, told: Told, side: int) -> lis
         kept = given + cross.kept(tokens, told.memory)
         rows.append(
             _row(
-                f"{place}.cross", cross.kind, [cross], cross.flops(tokens, told.memory), True, learns,
-                kept=kept, scratch=cross.scratch(tokens, told.memory), cached=(cross.cached(told.memory),) * 2,
+                f"{place}.cross", cross.kind, [cross], cross.apart * cross.flops(tokens, told.memory), True, learns,
+                kept=kept, scratch=cross.scratch(tokens, told.memory), cached=(cross.cached(told.memory),) * 2, cut=_cut(cross, tokens),
             )
         )  # fmt: skip
     if feed is not None:
         made = {"kept": given + feed.kept(tokens), "scratch": feed.scratch(tokens)}
-        rows.append(_row(f"{place}.feed", feed.kind, [feed], feed.flops(tokens), True, learns, **made))
+        row = _row(f"{place}.feed", feed.kind, [feed], feed.apart * feed.flops(tokens), True, learns, **made)
+        rows.append(row._replace(cut=_cut(feed, tokens)))
     return rows
+
+
+def _cut(part: Any, tokens: int) -> tuple[int, int, int]:
+    """What `Row.cut` says of a part over so many tokens."""
+    seams = part.seams()
+    return (
+        (0, 0, 0)
+        if seams is None
+        else (seams.units, sum(p.numel() for p in cut_of(part).values()), tokens * part.width)
+    )
 
 
 def _pair(block: Block, place: str, told: Told, side: int) -> list[Row]:

@@ -10,6 +10,7 @@ asked to draw. The pictures are in the run folder's demo.html, the curves in its
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _pixels(images: list[Any]) -> np.ndarray:
     return np.stack([np.asarray(image, np.float32).reshape(-1).clip(0, 1) for image in images])
 
 
-def _arrays(ready: Ready, indices: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(ready: Ready, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Real digits as (pixels in 0…1 [n 64], labels [n])."""
     import numpy as np
 

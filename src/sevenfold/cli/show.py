@@ -182,13 +182,14 @@ def _told(plan: Plan, args: argparse.Namespace) -> None:
 def _layouts(plan: Plan, asked: str) -> None:
     from sevenfold.training.parallel.layout import layouts
 
-    found, batch, sequence = plan.estimate, plan.recipe.train.batch or 32, plan.recipe.parallel.sequence
+    found, batch, parallel = plan.estimate, plan.recipe.train.batch or 32, plan.recipe.parallel
+    sequence, heads, again = parallel.sequence, parallel.tensor, plan.recipe.train.recompute
     if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", asked):
         raise ConfigError(f"--processes: whole numbers, 8 or 8,64,1024, not {asked!r}")
     drawn = []
     for processes in map(int, asked.split(",")):
-        for way in layouts(found, plan.hardware, processes, sequence):
-            rows = batch * processes // (sequence if "sequence" in way.way else 1)
+        for way in layouts(found, plan.hardware, processes, sequence, heads, again):
+            rows = batch * processes // way.together
             drawn.append(
                 [f"{processes:,}", way.way, mebibytes(way.memory), mebibytes(way.sent), f"{way.seconds:.3g} s", f"{100 * way.efficiency:.0f} %", f"{rows:,}"]
             )  # fmt: skip

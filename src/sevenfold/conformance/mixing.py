@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from sevenfold.blocks.position import Position
 from sevenfold.conformance import trunk
+from sevenfold.conformance._cut import same_cut
 from sevenfold.conformance._formulas import check_cached, check_flops, check_kept  # noqa: F401
 from sevenfold.conformance._kit import (
     TOKENS,
@@ -56,6 +57,16 @@ def ragged(config: Any) -> Any:
     if "grid" in mixer.needs:
         raise Skipped("its tokens are a whole grid")
     return mixer
+
+
+def check_cut(config: Any) -> None:
+    """Where it says that it can be cut by heads, its parts give together what it gives, and so do their gradients."""
+    whole = made(config)
+    if whole.pairs:
+        raise Skipped("it updates pairs")
+    for position, mask in product(POSITIONS, masks(whole)):
+        hidden = given(whole, noise(), position)
+        same_cut(whole, (hidden, mask))
 
 
 def check_shape(config: Any) -> None:

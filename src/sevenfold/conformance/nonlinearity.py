@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sevenfold.conformance._cut import same_cut
 from sevenfold.conformance._kit import (
     WIDTH,
     compiled,
@@ -32,6 +33,11 @@ def made(config: Any) -> Any:
 def noise() -> Tensor:
     """Tokens."""
     return torch.randn(ROWS, TOKENS, WIDTH)
+
+
+def check_cut(config: Any) -> None:
+    """Where it says that it can be cut by channels, its parts give together what it gives, and so do their gradients."""
+    same_cut(made(config).double(), (noise().double(),))
 
 
 def check_shape(config: Any) -> None:

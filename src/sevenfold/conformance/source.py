@@ -48,7 +48,7 @@ def sorted_values(keys: dict[int, str]) -> list[str]:
 def check_split(config: Any) -> None:
     """Two sides in order, disjoint and whole, neither empty, duplicates on one side."""
     with made(config) as source:
-        train, held_out = source.split()
+        train, held_out = map(list, source.split())
         expect(train and held_out, f"{len(train)} and {len(held_out)} samples")
         expect(train == sorted(train) and held_out == sorted(held_out), "a side is not in order")
         expect(sorted(train + held_out) == list(range(len(source))), "the sides are not disjoint and whole")

@@ -1,6 +1,8 @@
 """Several processes that work on one thing: which one this is, and what they tell each other.
 
     total(x) = sum_r x_r                gradient: sum_r of what the ranks have for it
+    shared(x) = x                       gradient: sum_r of what the ranks have for it          x the same on all
+    joined(x) = sum_r x_r               gradient: as it is, on all
     rows(x)  = x_0, x_1, … end to end   gradient: the same, each rank's own rows of it
 
 With these, what is computed on some rows of a batch is what would be computed on all of them: statistics of a batch norm,
@@ -20,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sevenfold.core.collective import Joined, Rows, Shared, Total, parts, summed
 from sevenfold.core.errors import SevenfoldError
 from sevenfold.core.types import Batch, Stream
 
@@ -46,14 +49,28 @@ class Ranks(NamedTuple):
         """The sum over ranks."""
         if self.alone:
             return x
-        found: Tensor = _Total.apply(x, self)
+        found: Tensor = Total.apply(x, self)
         return found
 
     def rows(self, x: Tensor) -> Tensor:
         """The rows of all ranks [sum of b …], in the order of ranks; how many each has may differ."""
         if self.alone:
             return x
-        found: Tensor = _Rows.apply(x, self)
+        found: Tensor = Rows.apply(x, self)
+        return found
+
+    def shared(self, x: Tensor) -> Tensor:
+        """x, the same on all ranks, of which each makes its part of something. Gradient: the sum of what each has for it."""
+        if self.alone:
+            return x
+        found: Tensor = Shared.apply(x, self)
+        return found
+
+    def joined(self, x: Tensor) -> Tensor:
+        """The sum of the parts of all ranks, the same on all. Gradient: that of the sum, for each."""
+        if self.alone:
+            return x
+        found: Tensor = Joined.apply(x, self)
         return found
 
     def along(self, x: Tensor, axis: int) -> Tensor:
@@ -65,7 +82,7 @@ class Ranks(NamedTuple):
         """The sum over ranks, without a gradient."""
         if self.alone:
             return x
-        return _summed(x.detach(), self)
+        return summed(x.detach(), self)
 
     def most(self, x: Tensor) -> Tensor:
         """The largest over ranks, each number for itself; without a gradient."""
@@ -79,7 +96,7 @@ class Ranks(NamedTuple):
         """Whether any rank says so."""
         return bool(self.most(torch.tensor(int(said), device=self.device)))
 
-    def every(self, said: bool) -> bool:
+    def all(self, said: bool) -> bool:
         """Whether all ranks say so."""
         return not self.any(not said)
 
@@ -97,7 +114,7 @@ class Ranks(NamedTuple):
         if self.alone:
             return [said]
         given = torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8).to(self.device)
-        return [json.loads(bytes(part.tolist())) for part in _parts(given, self)]
+        return [json.loads(bytes(part.tolist())) for part in parts(given, self)]
 
     def once(self, do: Callable[[], Any]) -> Any:
         """Done by the first rank, while the others wait; where it fails, it fails everywhere. What it gives, on all: nothing, or
@@ -183,11 +200,16 @@ class Elsewhere(SevenfoldError):
 
 
 class Mesh(NamedTuple):
-    """The groups that a process is in: of those that have other rows, of those that have other tokens of the same rows, and of
-    all."""
+    """The groups that a process is in."""
 
     data: Ranks = Ranks()
+    """Those that have other rows."""
     sequence: Ranks = Ranks()
+    """Those that have other tokens of the same rows."""
+    tensor: Ranks = Ranks()
+    """Those that have other heads and channels, and the same tokens."""
+    copies: Ranks = Ranks()
+    """Those that have the same heads and channels: whose weights are the same."""
     every: Ranks = Ranks()
 
 
@@ -208,6 +230,17 @@ def data() -> Ranks:
 def sequence() -> Ranks:
     """Those that have other tokens of the same rows."""
     return _WITHIN[-1].sequence
+
+
+def tensor() -> Ranks:
+    """Those that have other heads and channels of the same tokens."""
+    return _WITHIN[-1].tensor
+
+
+def own(x: Any) -> Tensor:
+    """What this process has of a tensor that is in shares (a DTensor); of another, all."""
+    found: Tensor = x.to_local() if hasattr(x, "placements") else x
+    return found
 
 
 @contextmanager
@@ -255,45 +288,3 @@ def _widened(batch: Batch | None, name: str, rows: int, kinds: list[Any], ranks:
             made[:, : part.shape[1]] = part
         found.append(ranks.rows(made))
     return Stream._make(found)
-
-
-def _summed(x: Tensor, ranks: Ranks) -> Tensor:
-    """The sum over ranks, in float32 at least."""
-    halves = x.dtype in (torch.bfloat16, torch.float16)
-    whole = x.float().contiguous() if halves else x.clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(whole, group=ranks.group)
-    return whole.to(x.dtype)
-
-
-def _parts(x: Tensor, ranks: Ranks) -> list[Tensor]:
-    """x [b …] of each rank; how many rows each has may differ."""
-    counts = [count for (count,) in ranks.numbers([len(x)])]
-    padded = x.new_zeros(max(counts), *x.shape[1:])
-    padded[: len(x)] = x
-    found = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather(found, padded, group=ranks.group)
-    return [each[:count] for each, count in zip(found, counts)]
-
-
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        return _summed(x, ranks)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return _summed(gradients[0], ctx.ranks), None
-
-
-class _Rows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
-        parts = _parts(x.to(torch.uint8) if x.dtype == torch.bool else x, ranks)
-        begin = sum(map(len, parts[: ranks.rank]))
-        ctx.ranks, ctx.own = ranks, slice(begin, begin + len(x))
-        return torch.cat(parts).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        return _summed(gradients[0], ctx.ranks)[ctx.own], None

@@ -21,15 +21,62 @@ Ends = tuple[list[int], list[int]]
 """The ids that stand before and behind each item."""
 
 
+class Files:
+    """How a line opens its files: as they lie here."""
+
+    def __init__(self, group: int | None = None):
+        """`group`: how many files are to be read at a time; None: all, in any order."""
+        self.group = group
+        self.most = OPEN if group is None else group + 2
+
+    def opened(self, path: Path) -> np.ndarray:
+        """The ids of a file, mapped to memory; DataError if it holds something else."""
+        return mapped(path)
+
+    def ahead(self, paths: Sequence[Path]) -> None:
+        """Some files will be opened next."""
+
+
 class Line:
     """Ids of documents, one after the other."""
 
-    def __init__(self, pieces: Sequence[np.ndarray | Path], sizes: Sequence[int], begins: np.ndarray):
+    def __init__(
+        self,
+        pieces: Sequence[np.ndarray | Path],
+        sizes: Sequence[int],
+        begins: np.ndarray,
+        files: Files | None = None,
+        held: Sequence[int] | None = None,
+    ):
         """`pieces`: arrays [n] of whole numbers, or .npy files that hold one; `sizes`: the n of each; `begins` [documents]:
-        where each document begins, rising from 0."""
-        self.pieces, self.begins = list(pieces), begins
-        self.ends = np.cumsum(np.asarray(sizes, np.int64))
+        where each document begins, rising from 0; `files`: opens them; `held`: how many ids a file holds, where more than are
+        taken of it."""
+        self.pieces, self.begins, self.files = list(pieces), begins, files or Files()
+        self.sizes = np.asarray(sizes, np.int64)
+        self.ends = np.cumsum(self.sizes)
+        self.held = self.sizes if held is None else np.asarray(held, np.int64)
         self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def part(self, first: int, stop: int) -> Line:
+        """The line of some pieces, from one to before another."""
+        start, end = (int(self.ends[number - 1]) if number else 0 for number in (first, stop))
+        low, high = np.searchsorted(self.begins, [start, end])
+        begins = np.asarray(self.begins[low:high]) - start
+        begins = begins if len(begins) and begins[0] == 0 else np.concatenate([[0], begins])
+        return Line(
+            self.pieces[first:stop], self.sizes[first:stop].tolist(), begins, self.files, self.held[first:stop].tolist()
+        )
+
+    def cut(self, tokens: int) -> Line:
+        """Its first tokens."""
+        sizes = np.diff(np.minimum(self.ends, tokens), prepend=0)
+        kept = int(np.count_nonzero(sizes))
+        begins = self.begins[: int(np.searchsorted(self.begins, tokens))]
+        return Line(self.pieces[:kept], sizes[:kept].tolist(), begins, self.files, self.held[:kept].tolist())
+
+    def ahead(self, numbers: Sequence[int]) -> None:
+        """Some pieces will be asked for next."""
+        self.files.ahead([piece for number in numbers if isinstance(piece := self.pieces[number], Path)])
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
@@ -76,12 +123,11 @@ class Line:
         if isinstance(piece, np.ndarray):
             return piece
         if number not in self._mapped:
-            array = mapped(piece)
-            size = int(self.ends[number]) - (int(self.ends[number - 1]) if number else 0)
-            if len(array) != size:
-                raise DataError(f"{piece}: holds {len(array):,} ids instead of {size:,}")
-            self._mapped[number] = array
-            while len(self._mapped) > OPEN:
+            array = self.files.opened(piece)
+            if len(array) != self.held[number]:
+                raise DataError(f"{piece}: holds {len(array):,} ids instead of {self.held[number]:,}")
+            self._mapped[number] = array[: self.sizes[number]]
+            while len(self._mapped) > self.files.most:
                 self._mapped.popitem(last=False)
         return self._mapped[number]
 

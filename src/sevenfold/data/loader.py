@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.core.seeds import numpy_generator, torch_generator
 from sevenfold.core.types import Batch, Tokens
+from sevenfold.data.arranged import Arranged, Moving, Places
 from sevenfold.data.bad import ENOUGH, BadSamples
 from sevenfold.data.collate import collate
 from sevenfold.data.source import Source
@@ -65,6 +66,10 @@ class Samples(Dataset[Item | BadSample]):
         """Those of some keys as one batch."""
         return gather([self[key] for key in keys])
 
+    def arranged(self, epoch: int) -> Places | None:
+        """The order of an epoch's items, where the set has one of its own (few of its files at a time); None: any order will do."""
+        return None
+
     def __getitems__(self, keys: Sequence[Key]) -> Fetched:
         """What PyTorch's loader asks for."""
         return self.batch(keys)
@@ -88,9 +93,12 @@ class Items(Samples):
         `looks`: the same for streams whose items are changed always; what makes tokens is given two generators, of which the
         first is None unless `views`. `aligned`: streams that say something of another one's tokens.
         `lacking`: field → the samples whose value is taken away."""
-        self.source, self.indices, self.encoders = source, list(indices), dict(encoders)
+        self.source, self.encoders = source, dict(encoders)
+        self.indices = indices if isinstance(indices, range) else list(indices)
         self.seed, self.views, self.looks = seed, views, dict(looks or {})
         self.lacking, self.aligned = dict(lacking or {}), tuple(aligned)
+        shelves = source.shelves
+        self._order = None if shelves is None else Arranged(shelves.of(self.indices), seed)
 
     def of(self, indices: Sequence[int]) -> Items:
         """The same of other samples."""
@@ -99,6 +107,14 @@ class Items(Samples):
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def arranged(self, epoch: int) -> Moving | None:
+        return None if self._order is None else self._order.epoch(epoch)
+
+    def batch(self, keys: Sequence[Key]) -> Fetched:
+        if self._order is not None and self.views:
+            self._order.reading([(epoch, self._order.part_of(place)) for epoch, place in keys])
+        return super().batch(keys)
 
     def __getitem__(self, key: Key) -> Item | BadSample:
         epoch, place = key
@@ -132,8 +148,9 @@ class Items(Samples):
 def look_through(items: Items, share: float) -> None:
     """DataError, before anything is trained, if too many of up to 100 items, evenly spaced, cannot be read: more than
     `share` where these are all there are, otherwise half of them."""
-    every = max(1, len(items) // ENOUGH)
-    places = range(0, len(items), every)
+    here = items.source.at_hand(items.indices)
+    every = max(1, here // ENOUGH)
+    places = range(0, here, every)
     bad = BadSamples(share if every == 1 else max(share, 0.5), len(places))
     for place in places:
         found = items[0, place]
@@ -157,8 +174,9 @@ class Order(Sampler[list[Key]]):
         steps: int,
         shuffle: bool = True,
         part: tuple[int, int] = (0, 1),
+        arranged: Callable[[int], Places | None] = lambda epoch: None,
     ):
-        """`part`: which of how many equal parts of each batch."""
+        """`part`: which of how many equal parts of each batch. `arranged`: the order that a set has of its own."""
         super().__init__()
         rank, ranks = part
         if batch < ranks:
@@ -167,7 +185,7 @@ class Order(Sampler[list[Key]]):
             )
         self.low, self.high = rank * batch // ranks, (rank + 1) * batch // ranks
         self.size, self.batch, self.seed, self.start, self.steps = size, batch, seed, start, steps
-        self.shuffle = shuffle
+        self.shuffle, self.arranged = shuffle, arranged
 
     def __len__(self) -> int:
         return max(self.steps - self.start, 0)
@@ -178,7 +196,10 @@ class Order(Sampler[list[Key]]):
 
     def key(self, place: int) -> Key:
         epoch, rest = divmod(place, self.size)
-        return epoch, (int(_permutation(self.size, self.seed, epoch)[rest]) if self.shuffle else rest)
+        if not self.shuffle:
+            return epoch, rest
+        own = self.arranged(epoch)
+        return epoch, (own[rest] if own is not None else int(_permutation(self.size, self.seed, epoch)[rest]))
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,7 @@ equally often.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -18,6 +18,9 @@ from sevenfold.core.errors import BadSample
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.core.types import Batch, Stream
 from sevenfold.data.loader import Fetched, Item, Key, Samples, gather
+
+BLOCK = 1 << 14
+"""Items of a mixture that are shuffled together where a set of it comes in an order of its own."""
 
 
 def shares_of(weights: Sequence[float], temperature: float) -> list[float]:
@@ -37,6 +40,30 @@ def rounded(shares: Sequence[float], size: int) -> list[int]:
     return found
 
 
+class Interleaved:
+    """An order of an epoch in which the items of each set come one after the other, and the sets are mixed: stretches of about BLOCK
+    items hold each set's share of them, shuffled. Found for any place without those before it."""
+
+    def __init__(self, counts: Sequence[int], *seed: int | str):
+        self.counts, self.seed = np.asarray(counts, np.int64), seed
+        self.ends = np.cumsum([0, *counts])
+        self.blocks = -(-int(self.ends[-1]) // BLOCK)
+        cuts = self.counts[:, None] * np.arange(self.blocks + 1) // self.blocks
+        self.cuts, self.starts = cuts, cuts.sum(0)
+        self._block: tuple[int, np.ndarray] | None = None
+
+    def __getitem__(self, place: int) -> int:
+        block = int(np.searchsorted(self.starts, place, side="right")) - 1
+        if self._block is None or self._block[0] != block:
+            low, high = self.cuts[:, block], self.cuts[:, block + 1]
+            which = numpy_generator(*self.seed, block).permutation(np.repeat(np.arange(len(low)), high - low))
+            items = np.empty(len(which), np.int64)
+            for number in range(len(low)):
+                items[which == number] = np.arange(low[number], high[number]) + self.ends[number]
+            self._block = block, items
+        return int(self._block[1][place - int(self.starts[block])])
+
+
 class Mixed(Samples):
     """Sets with shares. Where nothing is drawn (held out), each item of each set comes once, one set after the other."""
 
@@ -48,6 +75,7 @@ class Mixed(Samples):
         """Name → how many of an epoch's items are of this set."""
         self.ends = list(accumulate(self.counts.values(), initial=0))
         self._orders: dict[tuple[int, int], np.ndarray] = {}
+        self._interleaved: Interleaved | None = None
 
     def __len__(self) -> int:
         return self.ends[-1]
@@ -66,7 +94,15 @@ class Mixed(Samples):
             return number, (epoch, own)
         count, size = self.ends[number + 1] - self.ends[number], len(self.sets[number])
         turn, rest = divmod(epoch * count + own, size)
-        return number, (turn, int(self._order(number, turn, size)[rest]))
+        arranged = self.sets[number].arranged(turn)
+        return number, (turn, arranged[rest] if arranged is not None else int(self._order(number, turn, size)[rest]))
+
+    def arranged(self, epoch: int) -> Interleaved | None:
+        if not self.views or not any(one.arranged(0) is not None for one in self.sets):
+            return None
+        if self._interleaved is None or self._interleaved.seed[-1] != epoch:
+            self._interleaved = Interleaved(list(self.counts.values()), self.seed, "mix", epoch)
+        return self._interleaved
 
     def _order(self, number: int, turn: int, size: int) -> np.ndarray:
         if (number, turn) not in self._orders:
@@ -79,21 +115,21 @@ class Mixed(Samples):
         return self.sets[number][own]
 
     def batch(self, keys: Sequence[Key]) -> Fetched:
-        places = [self.place(key) for key in keys]
-        rows: dict[int, list[int]] = {}
-        for row, (number, _) in enumerate(places):
-            rows.setdefault(number, []).append(row)
-        found = [self.sets[number].batch([places[row][1] for row in some]) for number, some in rows.items()]
-        batches = [batch for batch, bad, _ in found if batch is not None and not bad]
-        shapes = {(name, stream.values.shape[1:]) for batch in batches for name, stream in batch.items()}
-        if (
-            len(batches) < len(found)
-            or len(shapes) > 1
-            or any(s.frames is not None for b in batches for s in b.values())
-        ):
-            return gather([self.sets[number][own] for number, own in places])
-        order = torch.tensor([row for some in rows.values() for row in some]).argsort()
-        return _together(batches, order), [], len(keys)
+        return from_each([self.place(key) for key in keys], self.sets.__getitem__)
+
+
+def from_each(places: Sequence[tuple[int, Key]], sets: Callable[[int], Samples]) -> Fetched:
+    """What is asked of several sets, (which set, the key there) each, as one batch in that order."""
+    rows: dict[int, list[int]] = {}
+    for row, (number, _) in enumerate(places):
+        rows.setdefault(number, []).append(row)
+    found = [sets(number).batch([places[row][1] for row in some]) for number, some in rows.items()]
+    batches = [batch for batch, bad, _ in found if batch is not None and not bad]
+    shapes = {(name, stream.values.shape[1:]) for batch in batches for name, stream in batch.items()}
+    if len(batches) < len(found) or len(shapes) > 1 or any(s.frames is not None for b in batches for s in b.values()):
+        return gather([sets(number)[own] for number, own in places])
+    order = torch.tensor([row for some in rows.values() for row in some]).argsort()
+    return _together(batches, order), [], len(places)
 
 
 def _together(batches: Sequence[Batch], order: torch.Tensor) -> Batch:

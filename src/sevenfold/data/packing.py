@@ -79,6 +79,11 @@ class Rows(Samples):
         order = np.argsort(np.concatenate(rows), kind="stable")
         self.items, self.ends = np.concatenate(items)[order], np.cumsum(filled)
 
+    @staticmethod
+    def count_of(line: Line, length: int) -> int:
+        """How many there are of a line."""
+        return len(Rows(line, "", length, 0, False))
+
     @property
     def fill(self) -> float:
         """The share of places that hold a token."""

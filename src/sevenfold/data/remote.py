@@ -1,6 +1,7 @@
-"""A folder of tokens that lies elsewhere (s3://, gs://, https://, …), brought here file by file through fsspec and checked on its way.
+"""A folder of files that lies elsewhere (s3://, gs://, https://, …), read through fsspec: what it holds its manifest says, and each file
+is checked on its way. A transfer that breaks is tried again.
 
-It is kept in SEVENFOLD_DATA, by default the user's cache folder. Files that are there, as the manifest says, are not fetched again.
+What is brought is kept in SEVENFOLD_DATA, by default the user's cache folder.
 """
 
 from __future__ import annotations
@@ -9,69 +10,122 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sevenfold.core.errors import DataError
 from sevenfold.core.files import MANIFEST, sha256, write_atomic
+from sevenfold.core.locks import locked
 
 LARGEST = 64 << 20
 """Bytes of a manifest."""
-PIECE = 16 << 20
+PIECE = 8 << 20
 """Bytes that are fetched at a time."""
+PAUSES = (0.2, 1.0, 5.0)
+"""Seconds before a broken transfer is tried again."""
+Fact = dict[str, Any]
+"""size and sha256 of a file."""
 
 
-def here(path: str) -> Path:
-    """The local folder of a path: itself, or where what lies at a URL was brought."""
-    if "://" not in path:
-        return Path(path).expanduser()
+def home(path: str) -> Path:
+    """Where files of a URL are kept on this machine."""
+    base = os.environ.get("SEVENFOLD_DATA") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "sevenfold", "data")
+    return Path(base).expanduser() / hashlib.sha256(path.encode()).hexdigest()[:24]
+
+
+def begin(path: str) -> tuple[Path, dict[str, Fact]]:
+    """(the folder for what is brought from a URL, the files that are there): its manifest is brought. What is here from another
+    manifest goes."""
     if "::" in path:
         raise DataError(f"{path}: one place, not one behind another (::)")
-    base = os.environ.get("SEVENFOLD_DATA") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "sevenfold", "data")
-    folder = Path(base).expanduser() / hashlib.sha256(path.encode()).hexdigest()[:24]
-    opened = _opener(path)
-    with opened(MANIFEST) as file:
-        content = _read(f"{path}/{MANIFEST}", file, LARGEST + 1)
-    if len(content) > LARGEST:
-        raise DataError(f"{path}/{MANIFEST}: larger than {LARGEST >> 20} MiB")
-    for name, fact in _files(path, content).items():
-        target = folder / name
-        if target.is_file() and target.stat().st_size == fact["size"] and sha256(target) == fact["sha256"]:
-            continue
-        _fetch(f"{path}/{name}", opened, name, target, fact)
-    write_atomic(folder / MANIFEST, content)
-    return folder
+    folder = home(path)
+    content = tried(f"{path}/{MANIFEST}", lambda: _small(path))
+    files = _files(path, content)
+    try:
+        before = _files(path, (folder / MANIFEST).read_bytes())
+    except (OSError, DataError):
+        before = {}
+    for name in before:
+        if before[name] != files.get(name):
+            (folder / name).unlink(missing_ok=True)
+    if before != files or not (folder / MANIFEST).is_file():
+        write_atomic(folder / MANIFEST, content)
+    return folder, files
 
 
-def _opener(path: str) -> Callable[[str], Any]:
-    """What opens a file of the folder; DataError where the kind of place is unknown or needs a package."""
+def bring(path: str, folder: Path, files: dict[str, Fact], names: Iterable[str]) -> None:
+    """Bring some files, those that are not here yet."""
+    for name in names:
+        with locked(folder / ".locks" / name.replace("/", "-")):
+            target, fact = folder / name, files[name]
+            if target.is_file() and target.stat().st_size == fact["size"] and sha256(target) == fact["sha256"]:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partly = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
+            try:
+                fetch(f"{path}/{name}", partly, fact)
+                os.replace(partly, target)
+            finally:
+                partly.unlink(missing_ok=True)
+
+
+def fetch(where: str, into: Path, fact: Fact) -> None:
+    """Bring one file, which must be as its manifest says."""
+
+    def once() -> None:
+        digest, size = hashlib.sha256(), 0
+        with opened(where) as source, open(into, "r+b" if into.exists() else "wb") as file:
+            while size <= fact["size"] and (piece := source.read(PIECE)):
+                digest.update(piece)
+                file.write(piece)
+                size += len(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        if size != fact["size"] or digest.hexdigest() != fact["sha256"]:
+            raise DataError(f"{where}: is not as its manifest says (size or SHA-256 differs): prepare or copy it again")
+
+    tried(where, once)
+
+
+def tried(where: str, attempt: Callable[[], Any]) -> Any:
+    """What an attempt gives; DataError, one line, where it fails again and again, or at once where a file is not there."""
+    for pause in (*PAUSES, None):
+        try:
+            return attempt()
+        except Exception as error:  # each file system has errors of its own
+            gone = isinstance(error, FileNotFoundError | ImportError | ValueError)
+            if pause is None or gone:
+                if isinstance(error, DataError):
+                    raise
+                told = "" if gone else f" in {len(PAUSES) + 1} tries"
+                raise DataError(
+                    f"{where}: cannot be read{told}: {(str(error) or repr(error)).splitlines()[0]}"
+                ) from None
+            time.sleep(pause)
+
+
+def opened(where: str) -> Any:
+    """A file at a URL, opened for reading; DataError where fsspec is missing. The file system is that of this process: what is open
+    in another one is not shared."""
     try:
         import fsspec
     except ImportError:
-        raise DataError(f"{path}: pip install fsspec, which reads such places") from None
-    try:
-        system, root = fsspec.core.url_to_fs(path)
-    except (ImportError, ValueError) as error:  # fsspec names the package that a protocol needs
-        raise DataError(f"{path}: {str(error).splitlines()[0]}") from None
-
-    def opened(name: str) -> Any:
-        try:
-            return system.open(f"{root.rstrip('/')}/{name}", "rb")
-        except Exception as error:  # each system has errors of its own
-            raise DataError(f"{path}/{name}: cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from None
-
-    return opened
+        raise DataError(f"{where}: pip install fsspec, which reads such places") from None
+    system, name = fsspec.core.url_to_fs(where)  # fsspec names the package that a protocol needs
+    return system.open(name, "rb")
 
 
-def _read(where: str, file: Any, most: int) -> bytes:
-    try:
-        return bytes(file.read(most))
-    except Exception as error:  # each system has errors of its own
-        raise DataError(f"{where}: cannot be read: {(str(error) or repr(error)).splitlines()[0]}") from None
+def _small(path: str) -> bytes:
+    with opened(f"{path}/{MANIFEST}") as file:
+        content = bytes(file.read(LARGEST + 1))
+    if len(content) > LARGEST:
+        raise DataError(f"{path}/{MANIFEST}: larger than {LARGEST >> 20} MiB")
+    return content
 
 
-def _files(path: str, content: bytes) -> dict[str, dict[str, Any]]:
+def _files(path: str, content: bytes) -> dict[str, Fact]:
     """The files that a manifest names, each inside the folder."""
     try:
         files = json.loads(content)["files"]
@@ -83,25 +137,5 @@ def _files(path: str, content: bytes) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"{name!r} has no size and hash")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}/{MANIFEST}: is not the manifest of prepared data: {error}") from None
-    found: dict[str, dict[str, Any]] = files
+    found: dict[str, Fact] = files
     return found
-
-
-def _fetch(where: str, opened: Callable[[str], Any], name: str, target: Path, fact: dict[str, Any]) -> None:
-    """Bring one file, under its name only when it is whole and as the manifest says."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partly = target.with_name(f".tmp-{target.name}-{os.getpid()}-{secrets.token_hex(4)}")
-    digest, size = hashlib.sha256(), 0
-    try:
-        with opened(name) as source, open(partly, "wb") as file:
-            while size <= fact["size"] and (piece := _read(where, source, PIECE)):
-                digest.update(piece)
-                file.write(piece)
-                size += len(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        if size != fact["size"] or digest.hexdigest() != fact["sha256"]:
-            raise DataError(f"{where}: is not as its manifest says (size or SHA-256 differs): prepare or copy it again")
-        os.replace(partly, target)
-    finally:
-        partly.unlink(missing_ok=True)

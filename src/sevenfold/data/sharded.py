@@ -22,7 +22,7 @@ from pydantic import Field
 from sevenfold.core import part
 from sevenfold.core.errors import CheckpointError, DataError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_atomic
-from sevenfold.data.line import Line, mapped
+from sevenfold.data.line import Files, Line, mapped
 
 FORMAT = "sevenfold shards"
 PARTS = ("train", "held_out")
@@ -99,24 +99,14 @@ def write_array(path: Path, array: np.ndarray) -> Written:
 def read_index(folder: Path, verify: bool) -> Index:
     """The index of a folder of tokens. Sizes of all files are checked, and their hashes if `verify`; DataError names the file
     that is missing, cut or changed, or the field that is wrong."""
+    index = told_index(folder)
     try:
-        facts = read_json(folder / MANIFEST)
-        if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-            raise DataError(
-                f"{folder}: is no folder that `sevenfold prepare` wrote (its {MANIFEST} is of something else)"
-            )
-        index = part.decode(Index, facts, str(folder / MANIFEST))
         if verify:
             verify_manifest(folder)
     except CheckpointError as error:
         raise DataError(str(error)) from None
-    needed = {f"{side}.{what}.npy" for side in PARTS for what in ("samples", "documents")}
-    needed |= {shard.name for side in (index.train, index.held_out) for shard in side.shards}
-    for name in sorted(needed):
-        size = index.files.get(name, {}).get("size") if isinstance(index.files.get(name), dict) else None
+    for name, size in sorted(sizes_of(folder, index).items()):
         path = folder / name
-        if size is None:
-            raise DataError(f"{folder / MANIFEST}: files: does not name {name}")
         if not path.is_file():
             raise DataError(f"{path}: is missing: copy or prepare the folder again")
         if path.stat().st_size != size:
@@ -124,18 +114,51 @@ def read_index(folder: Path, verify: bool) -> Index:
     return index
 
 
-def read_side(folder: Path, index: Index, name: str) -> tuple[Line, np.ndarray]:
-    """(the ids of one side, where each sample begins)."""
+def told_index(folder: Path) -> Index:
+    """What a folder's manifest says; its other files need not be there."""
+    try:
+        facts = read_json(folder / MANIFEST)
+    except CheckpointError as error:
+        raise DataError(str(error)) from None
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise DataError(f"{folder}: is no folder that `sevenfold prepare` wrote (its {MANIFEST} is of something else)")
+    return part.decode(Index, facts, str(folder / MANIFEST))
+
+
+def sizes_of(folder: Path, index: Index) -> dict[str, int]:
+    """The files that an index needs, and how many bytes each has."""
+    sizes = {}
+    for name in [f"{side}.{what}.npy" for side in PARTS for what in ("samples", "documents")] + shards_of(index):
+        fact = index.files.get(name)
+        size = fact.get("size") if isinstance(fact, dict) else None
+        if type(size) is not int:
+            raise DataError(f"{folder / MANIFEST}: files: does not name {name}")
+        sizes[name] = size
+    return sizes
+
+
+def shards_of(index: Index) -> list[str]:
+    """The files of ids."""
+    return [shard.name for side in (index.train, index.held_out) for shard in side.shards]
+
+
+def read_side(folder: Path, index: Index, name: str, files: Files) -> tuple[Line, np.ndarray]:
+    """(the ids of one side, which `files` opens; where each sample begins)."""
     side: Side = getattr(index, name)
     samples, documents = (mapped(folder / f"{name}.{what}.npy") for what in ("samples", "documents"))
     for what, found, count in (("samples", samples, side.samples), ("documents", documents, side.documents)):
         if len(found) != count or found.dtype != np.int64:
             raise DataError(f"{folder / f'{name}.{what}.npy'}: holds {len(found):,} places instead of {count:,}")
-        if count and (found[0] != 0 or found[-1] > side.tokens or (np.diff(found) < 0).any()):
+        if count and (found[0] != 0 or found[-1] > side.tokens or not _rising(found)):
             raise DataError(f"{folder / f'{name}.{what}.npy'}: its places are not in order from 0 to {side.tokens:,}")
     if sum(shard.tokens for shard in side.shards) != side.tokens:
         raise DataError(f"{folder / MANIFEST}: {name}: its shards do not hold {side.tokens:,} tokens together")
-    files = [folder / shard.name for shard in side.shards]
-    if len(set(files)) < len(files):
+    paths = [folder / shard.name for shard in side.shards]
+    if len(set(paths)) < len(paths):
         raise DataError(f"{folder / MANIFEST}: {name}: a shard is listed twice")
-    return Line(files, [shard.tokens for shard in side.shards], documents), samples
+    return Line(paths, [shard.tokens for shard in side.shards], documents, files), samples
+
+
+def _rising(places: np.ndarray, some: int = 1 << 22) -> bool:
+    """Whether none is before the one that it follows; looked at piece by piece, for there may be very many."""
+    return all((np.diff(places[start : start + some + 1]) >= 0).all() for start in range(0, len(places), some))

@@ -60,8 +60,13 @@ class Windows(Samples):
         """`views`: whether offsets are drawn (training)."""
         self.line, self.stream, self.seed, self.views = line, stream, seed, views
         self.length = min(length, len(line))
-        self.count = len(line) // self.length
+        self.count = self.count_of(line, length)
         self._count = torch.arange(self.length)[None, :, None]
+
+    @staticmethod
+    def count_of(line: Line, length: int) -> int:
+        """How many there are of a line."""
+        return len(line) // min(length, len(line))
 
     def __len__(self) -> int:
         return self.count

@@ -102,13 +102,13 @@ def parts(runs: list[str], recipe: Recipe | None, data: Data | None, split: str 
     if own is not None and target in own.fields and split is None:
         same = data_hash(own) == data_hash(other)
         if not same:
-            train, valid = own.split()
+            train, valid = map(list, own.split())
             return Parts(own, train, valid, other, list(range(len(other))), f"all of {named(other.config)}")
     return _apart(other)
 
 
 def _apart(source: Source) -> Parts:
-    train, held_out = source.split()
+    train, held_out = map(list, source.split())
     test = source.test()
     if test:
         return Parts(source, train, held_out, source, test, f"the test part of {named(source.config)}")

@@ -157,7 +157,7 @@ class SelfDistillation(Looking):
     def forward(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> Loss:
         drawn = self.draw(batch) if drawn is None else drawn
         there = self.there(batch)
-        if not ranks.data().every(there is not None) or there is None:
+        if not ranks.data().all(there is not None) or there is None:
             return self.nothing()
         looks = {name: batch[name].rows(there) for name in self.names()}
         hides = {name: drawn[name][there] for name in self.globals() if name in drawn}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sevenfold.assembly.model import Model
+from sevenfold.core import ranks
 from sevenfold.core.modules import ModuleDict
 from sevenfold.core.types import Batch, Hidden
 
@@ -90,8 +91,8 @@ class Teacher(nn.Module):
         """One step towards the modules."""
         for name, module in modules.items():
             own, theirs = self.copies[name], module
-            mine = list(own.parameters())
-            torch._foreach_lerp_(mine, [p.detach() for p in theirs.parameters()], 1 - momentum)
+            mine, wanted = ([ranks.own(p.detach()) for p in module.parameters()] for module in (own, theirs))
+            torch._foreach_lerp_(mine, wanted, 1 - momentum)
             for copied, followed in zip(own.modules(), theirs.modules()):
                 if not (self.batch and getattr(copied, "across", False)):
                     for buffer, value in zip(copied.buffers(recurse=False), followed.buffers(recurse=False)):

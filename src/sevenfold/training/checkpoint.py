@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sevenfold.core import ranks
+from sevenfold.core.cut import Cut
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.files import (
     MANIFEST,
@@ -36,7 +37,8 @@ from sevenfold.exchange.weights import of_file as tensors
 from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
 from sevenfold.training.parallel import late
-from sevenfold.training.parallel.gradients import placed, sharded
+from sevenfold.training.parallel.gradients import fits, placed, sharded
+from sevenfold.training.parallel.tensor import lies
 
 FOLDER = "checkpoints"
 Say = Callable[[str], None]
@@ -65,6 +67,8 @@ class Snapshot(NamedTuple):
     parts: dict[str, dict[str, Tensor]]
     """model, objective, optimizer: name → tensor."""
     facts: dict[str, Any]
+    cuts: dict[str, dict[str, Cut]]
+    """Of each part: name → how this process has it, where that is a part of its heads or channels."""
     shares: bool
     """Whether each process has its share of the tensors only."""
 
@@ -78,16 +82,24 @@ def snapshot(
         "objective": own_state(objective),
         "optimizer": optimizer.tensors(),
     }
-    shares = any(sharded(value) for state in parts.values() for value in state.values())
+    how = {part: cuts_of(part, state, objective) for part, state in parts.items()}
+    shares = any(map(len, how.values())) or any(sharded(value) for state in parts.values() for value in state.values())
     writes = shares or ranks.mesh().every.first
     copied = {part: contiguous(state) if writes else {} for part, state in parts.items()}
     facts = {"step": step, "skipped": skipped, "bad": [list(pair) for pair in bad], "guard": guard}
-    return Snapshot(step, copied, facts, shares)
+    return Snapshot(step, copied, facts, how, shares)
 
 
 def own_state(objective: Objective) -> dict[str, Tensor]:
     """The objective's parameters and buffers without the model's."""
     return {name: value for name, value in objective.state_dict().items() if not name.startswith("model.")}
+
+
+def cuts_of(part: str, state: Mapping[str, Tensor], objective: Objective) -> dict[str, Cut]:
+    """How a part of a checkpoint lies among processes that share heads: name → cut, of the tensors that they do."""
+    known, before = lies(objective).cut, "model." if part == "model" else ""
+    names = {name: before + name.partition("|")[0] for name, value in state.items() if value.dim()}
+    return {name: known[own] for name, own in names.items() if own in known}
 
 
 def write(run: Path, taken: Snapshot, ranks: Ranks, keep: int = 2, spared: int = -1) -> Path:
@@ -103,7 +115,7 @@ def write(run: Path, taken: Snapshot, ranks: Ranks, keep: int = 2, spared: int =
         try:
             if taken.shares:
                 for part, state in taken.parts.items():
-                    late("shards").write(state, temporary / part, ranks)
+                    late("shards").write(state, temporary / part, ranks, taken.cuts[part])
             facts = ranks.each(lambda: _filled(temporary, taken, ranks))
             ranks.once(lambda: publish(temporary, final, dict(sum(map(list, facts), [])), step=taken.step))
         except BaseException:
@@ -173,7 +185,7 @@ def newest_whole(run: Path, say: Say, most: int | None = None) -> Path:
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
     """Put tensors, whole or in shares, into a module; every name and shape must fit."""
-    own = module.state_dict()
+    cuts, own = lies(module).cut, module.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or extra:
         told = [f"lacks {missing[0]!r}"] if missing else []
@@ -182,14 +194,14 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> No
             f"{where}: does not fit this model: {' and '.join(told)} ({len(missing) + len(extra)} names differ)"
         )
     for name, value in state.items():
-        if own[name].shape != value.shape:
+        if not fits(own[name], value, cuts.get(name)):
             raise CheckpointError(
                 f"{where}: {name} has shape {list(value.shape)}, the model needs {list(own[name].shape)}"
             )
-    module.load_state_dict({name: placed(own[name], value) for name, value in state.items()})
+    module.load_state_dict({name: placed(own[name], value, cuts.get(name)) for name, value in state.items()})
 
 
-def _part(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Path]:
+def _part(path: Path, own: Mapping[str, Tensor], cuts: Mapping[str, Cut]) -> tuple[dict[str, Tensor], Path]:
     """(a part of a checkpoint, where it is): of shards, this process's share of it, as its own tensors `own` lie."""
     file = path.with_name(path.name + ".safetensors")
     if not path.is_dir():
@@ -200,28 +212,28 @@ def _part(path: Path, own: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Pat
         raise CheckpointError(f"{path.parent / extra[0]}: is not of this checkpoint, by its manifest")
 
     def like(name: str, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-        lies = own.get(name.partition("|")[0])
-        if lies is None or (shape != lies.shape and (shape or "|" not in name)):
+        kept, cut = own.get(name.partition("|")[0]), cuts.get(name.partition("|")[0])
+        if kept is not None and shape == (cut.whole(kept.shape) if cut else kept.shape):
+            return torch.empty_like(kept, dtype=dtype)
+        if kept is None or shape or "|" not in name:
             raise CheckpointError(f"{path}: {name} of shape {list(shape)} is none of this model's")
-        return (
-            torch.empty(shape, dtype=dtype)
-            if lies is None or lies.shape != shape
-            else torch.empty_like(lies, dtype=dtype)
-        )
+        return torch.empty(shape, dtype=dtype)
 
-    return late("shards").read(path, like, ranks.mesh().every), path
+    return late("shards").read(path, like, ranks.mesh().every, cuts), path
 
 
 def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say, most: int | None = None) -> Restored:
     """Take over the newest whole checkpoint (model, objective, optimizer), of at most step `most`, and remove what is newer."""
     every = ranks.mesh().every
     path = run / FOLDER / every.once(lambda: newest_whole(run, say, most).name)
-    load_into(objective.model, *_part(path / "model", objective.model.state_dict()))
-    found, where = _part(path / "objective", own_state(objective))
+    model = objective.model.state_dict()
+    load_into(objective.model, *_part(path / "model", model, cuts_of("model", model, objective)))
+    rest = own_state(objective)
+    found, where = _part(path / "objective", rest, cuts_of("objective", rest, objective))
     load_into(
         objective, {**{f"model.{name}": value for name, value in objective.model.state_dict().items()}, **found}, where
     )
-    found, where = _part(path / "optimizer", dict(objective.named_parameters()))
+    found, where = _part(path / "optimizer", dict(objective.named_parameters()), lies(objective).cut)
     optimizer.restore(found, str(where))
     state = _state(path / "state.json")
     every.wait()  # all have read it

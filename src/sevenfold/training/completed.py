@@ -58,8 +58,9 @@ def completed(
 
 def _longest(modality: Modality, source: Source, indices: Sequence[int], field: str, look: int = 500) -> int:
     """The most tokens of an item among some training items."""
-    longest, every = 1, max(1, len(indices) // look)
-    for index in indices[::every]:
+    here = source.at_hand(indices)
+    longest, every = 1, max(1, here // look)
+    for index in indices[:here:every]:
         try:
             raw = source[index].get(field)
             if raw is not None:

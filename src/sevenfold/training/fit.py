@@ -23,6 +23,7 @@ from sevenfold.assembly.model import to_device
 from sevenfold.assembly.spread import check_spread
 from sevenfold.core import ranks
 from sevenfold.core.errors import BadSample, CheckpointError
+from sevenfold.core.ranks import own
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Order, Samples, load
 from sevenfold.objective import Objective
@@ -34,8 +35,9 @@ from sevenfold.training.guard import Guard
 from sevenfold.training.log import Bar, Log, Silent
 from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, late
-from sevenfold.training.parallel.gradients import Gradients, own
+from sevenfold.training.parallel.gradients import Gradients
 from sevenfold.training.parallel.rows import of_all, stopped_by, together
+from sevenfold.training.parallel.tensor import cut, lies
 from sevenfold.training.parallel.watch import Watch
 from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
@@ -89,15 +91,18 @@ def fit(
         keep_freed(device)
         precision = resolve(config.precision, device)
         mesh, others = ranks.mesh(), ranks.data()
-        objective.to(device).train()
         if not mesh.sequence.alone:
             check_spread(objective.model)
+        if not mesh.tensor.alone:
+            cut(objective, mesh.tensor)
         if parallel.shard and not mesh.every.alone:
-            late("sharding").shard(objective, mesh.every)
+            late("sharding").shard(objective, mesh)
+        objective.to(device).train()
         trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-        optimizer, schedule = config.optimizer.build(trainable, objective.cares()), config.schedule.build()
+        optimizer = config.optimizer.build(trainable, objective.cares(), lies(objective).cut)
+        schedule = config.schedule.build()
         bad = BadSamples(1.0) if bad is None else bad
-        gradients = ends.enter_context(closing(Gradients(trainable.values(), mesh.every)))
+        gradients = ends.enter_context(closing(Gradients(objective, mesh)))
         told = ends.enter_context(closing(Bar(config.steps, bar, objective.watched) if mesh.every.first else Silent()))
         guard = Guard(config.guard)
         start = skipped = 0
@@ -131,7 +136,7 @@ def fit(
 
         def finite() -> bool:
             moved = [buffer for buffer in objective.buffers() if buffer.is_floating_point()]
-            return mesh.every.every(all(torch.isfinite(own(x)).all() for x in [*trainable.values(), *moved]))
+            return mesh.every.all(all(torch.isfinite(own(x)).all() for x in [*trainable.values(), *moved]))
 
         def save(step: int) -> None:
             if not finite():
@@ -155,7 +160,7 @@ def fit(
 
         def feed() -> Iterable[Any]:
             begin, end, part = step + guard.passed, config.steps + guard.passed, (others.rank, others.size)
-            order = Order(len(train), size, seed, begin, end, part=part)
+            order = Order(len(train), size, seed, begin, end, part=part, arranged=train.arranged)
             return load(train, order, config.workers)
 
         def look(step: int, batches: int | None, **more: Any) -> dict[str, float]:
@@ -245,7 +250,7 @@ def fit(
                             on_look(step)
                     stopped = stopped_by(stop)
                 if due or stopped:
-                    guard.good = step if regular or last else guard.good
+                    guard.good = step if saver is not None and (regular or last) else guard.good
                     save(step)
                     saved = step
                 if stopped:

@@ -7,7 +7,8 @@ from before, and goes on with the data that come next: what step s reads is batc
 in the checkpoint. A run that was stopped in between goes the same way, since one that is only saved because of a signal is
 not gone back to. Finiteness is asked first, so that a NaN never
 stands in a median. The second condition lets a loss that has fallen to nearly nothing move as it likes. Gradients that stay large
-for `in_a_row` steps while the loss is as usual (a part that begins at zero and wakes up) are usual from then on.
+for `in_a_row` steps while the loss is as usual may be the data's doing, or that of a part that begins at zero and wakes up: the run
+goes back to its last regular checkpoint once; where there is none, or they come again, they are usual from then on.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Guard:
                     self.why = f"the {name} is {value:.3g}, usual is {usual:.3g}"
                     steep = name == "gradient norm"
         self.steep = self.steep + 1 if steep else 0
-        if self.steep >= self.config.in_a_row:  # it lasts, while the loss is as usual: that is how it is from now on
+        if self.steep >= self.config.in_a_row and (
+            self.returns or not self.good
+        ):  # other data or none: so it is from now on
             self.recent["gradient norm"].clear()
             self.first.pop("gradient norm", None)
             self.why, self.steep = "", 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Items, Samples
 from sevenfold.data.mixed import Mixed, shares_of
 from sevenfold.data.packing import Rows
+from sevenfold.data.source import within
+from sevenfold.data.streamed import Streamed
 from sevenfold.data.windows import Windows, laid
 from sevenfold.modality import Modality
 from sevenfold.training.recipe import Recipe
@@ -23,8 +26,8 @@ def laid_out(
     """Items as they are trained on, by their shares where the source is a mixture; `note` is told of these."""
     found, weights = {}, []
     for one in items.source.ingredients:
-        indices = [index for index in items.indices if index in one.indices]
-        if indices:
+        indices = within(items.indices, one.indices)
+        if len(indices):
             found[one.name] = _one(recipe, items.of(indices), bad, modalities)
             weights.append(one.weight or len(found[one.name]))
     if not found:
@@ -50,4 +53,8 @@ def _one(recipe: Recipe, items: Items, bad: BadSamples, modalities: Mapping[str,
             items, name, items.source.continuous, bad.note, around if any(around) else None, modality.tokenizer.size
         )
     layout = Rows if config.pack == "whole" else Windows
-    return layout(line, name, config.length, items.seed, items.views)
+    lay = partial(layout, stream=name, length=config.length, seed=items.seed, views=items.views)
+    if line.files.group is None:
+        return lay(line)
+    least, count = 1 if layout is Rows else config.length, partial(layout.count_of, length=config.length)
+    return Streamed(line, line.files.group, least, items.seed, items.views, lay, count)

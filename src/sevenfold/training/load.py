@@ -68,10 +68,13 @@ def load(folder: str | Path) -> Model:
     config = part.decode(
         ModelConfig, data.get("sevenfold") if isinstance(data, dict) else None, str(folder / "config.json")
     )
-    modalities = {name: stream.build() for name, stream in config.streams.items()}
-    for name, modality in modalities.items():
-        modality.restore(tokenizer_folder(folder, name, len(modalities)))
-    model = Model(config, modalities)
+    try:
+        modalities = {name: stream.build() for name, stream in config.streams.items()}
+        for name, modality in modalities.items():
+            modality.restore(tokenizer_folder(folder, name, len(modalities)))
+        model = Model(config, modalities)
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
     checkpoint.load_into(model, checkpoint.tensors(weights), weights)
     recall(model, folder)
     return model.eval()

@@ -51,7 +51,8 @@ class Ready(NamedTuple):
         """A few raw samples from all over the data (what is near in a file or folder is alike), stream → raw item."""
         items = self.held_out_items if held_out else self.train_items
         found: list[dict[str, Any]] = []
-        for place in sorted({i * len(items.indices) // count for i in range(count)} if items.indices else ()):
+        here = self.source.at_hand(items.indices)
+        for place in sorted({i * here // count for i in range(count)} if here else ()):
             try:
                 sample = self.source[items.indices[place]]
             except BadSample:

@@ -30,7 +30,7 @@ from sevenfold.training.load import config_json, load, tokenizer_folder
 from sevenfold.training.log import read_log
 from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, joined
-from sevenfold.training.parallel.gradients import whole
+from sevenfold.training.parallel.gradients import whole_state
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.report import exhibits_html
@@ -120,8 +120,9 @@ def _train(
         f"parameters, {len(ready.train_items):,} training and {len(ready.held_out_items):,} held-out samples, "
         f"{settings.steps} steps of {settings.batch}")  # fmt: skip
     pictures: list[str] = []
-    apart = given.parallel.shard and not every.alone
-    if apart and given.data.partly:
+    shards = given.parallel.shard and not every.alone
+    apart = shards or not ranks.tensor().alone
+    if shards and given.data.partly:
         raise ConfigError(
             "parallel.shard: processes ask for weights together, so each must have something to learn from in every step: "
             "not with data.partly"
@@ -183,7 +184,7 @@ def _agreed(ready: Ready) -> None:
 
 def _put_together(ready: Ready, folder: Path) -> Ready:
     """The same, with all weights on each process."""
-    state = {name: whole(value.detach()).cpu() for name, value in ready.objective.state_dict().items()}
+    state = {name: value.cpu() for name, value in whole_state(ready.objective).items()}
     again = prepare(ready.recipe, tokenizers=folder)
     again.objective.load_state_dict(state)
     return again._replace(bad=ready.bad)

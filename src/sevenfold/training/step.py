@@ -14,12 +14,13 @@ from torch import Tensor
 
 from sevenfold.assembly.adapter import need_gradients
 from sevenfold.core import ranks
+from sevenfold.core.ranks import own
 from sevenfold.core.seeds import seed_of
 from sevenfold.core.types import Batch, Loss
 from sevenfold.objective import Objective
 from sevenfold.training.cached import through_pieces
 from sevenfold.training.guard import finite
-from sevenfold.training.parallel.gradients import Gradients, clip, own
+from sevenfold.training.parallel.gradients import Gradients
 from sevenfold.training.parallel.rows import drawn_of
 from sevenfold.training.precision import autocast
 from sevenfold.training.recipe import TrainConfig
@@ -55,7 +56,7 @@ def take_step(
     ends = [place * len(first) // count for place in range(count + 1)]
     losses = []
     pieces = [(slice(begin, end), seed_of(seed, "step", step, before + begin)) for begin, end in zip(ends, ends[1:])]
-    gradients = Gradients((), ranks.Ranks()) if gradients is None else gradients
+    gradients = Gradients() if gradients is None else gradients
     if objective.cached and count > 1:
         context, random = partial(autocast, precision, first.device), seed_of(seed, "compare", step)
         losses, pieces = [detached(through_pieces(objective, batch, drawn, pieces, random, context))], []
@@ -78,8 +79,8 @@ def take_step(
     parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
     if parameters:
         torch._foreach_div_([own(p.grad) for p in parameters], float(counted.clamp(min=1)))
-    norm = clip(parameters, config.clip, ranks.mesh().every)
-    ok = ranks.mesh().every.every(accepts(float(total) / max(float(counted), 1.0), norm))
+    norm = gradients.clip(parameters, config.clip)
+    ok = ranks.mesh().every.all(accepts(float(total) / max(float(counted), 1.0), norm))
     if ok:
         optimizer.step(factor)
     else:

@@ -20,6 +20,7 @@ from sevenfold.blocks.mixing._documents import within
 from sevenfold.blocks.mixing.cache import Cache, Kept, cache_of
 from sevenfold.blocks.projection import Projection
 from sevenfold.core import ranks
+from sevenfold.core.cut import Seams
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Constant, Rule
 from sevenfold.core.types import Hidden, Mask, wide
@@ -88,6 +89,19 @@ class Attention(Mixer):
 
     def rules(self) -> dict[str, Rule]:
         return {name: Constant(1.0) for name in self.own_parameters()}
+
+    def seams(self) -> Seams | None:
+        """Some heads each, with the keys and values that they read. Not with what is over all heads of a token, nor where
+        attention weights are dropped, which would be the same ones in each part."""
+        if self.config.norm_across and self.config.query_key_norm or self.config.dropout:
+            return None
+        sizes = [count * self.head_width for count in (self.heads, self.kv, self.kv)]
+        return Seams(
+            self.kv, "heads" if self.kv == self.heads else "kv_heads", {"qkv": (*sizes,)}, {"out": (sizes[0],)}
+        )
+
+    def thin(self, count: int) -> None:
+        self.heads, self.kv = self.heads // count, self.kv // count
 
     @property
     def rotated(self) -> int | None:

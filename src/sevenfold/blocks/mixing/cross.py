@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sevenfold.blocks.mixing import Mixer, Project, default_heads
 from sevenfold.blocks.projection import Projection
+from sevenfold.core.cut import Seams
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Hidden, Mask, wide
 
@@ -65,6 +66,16 @@ class Cross(Mixer):
         self.query = query(width, self.inner)
         self.key_value = key_value(config.memory_width or width, 2 * self.inner)
         self.out = out(self.inner, width)
+
+    def seams(self) -> Seams | None:
+        """Some heads each; not where attention weights are dropped."""
+        if self.config.dropout:
+            return None
+        opens = {"query": (self.inner,), "key_value": (self.inner, self.inner)}
+        return Seams(self.heads, "heads", opens, {"out": (self.inner,)})
+
+    def thin(self, count: int) -> None:
+        self.heads //= count
 
     @property
     def inner(self) -> int:

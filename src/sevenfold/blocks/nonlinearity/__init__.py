@@ -17,6 +17,7 @@ from torch import Tensor
 from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.linear import Linear
 from sevenfold.core import part
+from sevenfold.core.cut import Seams
 from sevenfold.core.initial import Ruled
 
 
@@ -36,6 +37,8 @@ class Nonlinearity(part.Part, Ruled):
     gated: ClassVar[bool] = False
     out: Projection
     penalty: Tensor | None = None
+    apart: int = 1
+    """Of how many parts it is one, which have some of its inner channels each: what they give is added up."""
 
     def __init__(self, config: Any, width: int, project: Callable[[int, int], Projection] | None = None):
         super().__init__()
@@ -48,6 +51,18 @@ class Nonlinearity(part.Part, Ruled):
     def outputs(self) -> list[Projection]:
         """The last projections, to the trunk's width, which initialisation scales down with depth."""
         return [self.out]
+
+    def seams(self) -> Seams | None:
+        """Where it can be cut, so that several processes have some of its inner channels each; None: it cannot, and each has all
+        (one that has a `forward` of its own says so itself)."""
+        if type(self).forward is not Nonlinearity.forward:
+            return None
+        opens = {"up": (self.inner,) * (2 if self.gated else 1)}
+        return Seams(self.inner, "inner channels", opens, {"out": (self.inner,)})
+
+    def thin(self, count: int) -> None:
+        """It has 1/count of its channels from now on; its parameters are cut already."""
+        self.inner //= count
 
     def _inner(self, width: int) -> int:
         if self.config.expand is not None:

@@ -6,6 +6,7 @@ segments [b n] or None), and padding and other segments are nothing to it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -33,9 +34,14 @@ class Projection(part.Part, Ruled):
     """Whether what it makes of an id depends on the other ids of the row."""
     dense: ClassVar[bool] = True
     """Whether it is one matrix, `weight`; a small network (of a group of points) has several."""
+    sides: ClassVar[Mapping[str, tuple[int | None, int | None]]] = {}
+    """Name of a parameter → its axes that run over outputs and over inputs, where it can be cut along these; of a projection that
+    says nothing every process has all."""
     example_width: ClassVar[int] = 24
     """A width_in that it takes, with which it is checked."""
     weight: Tensor
+    added: int = 1
+    """Of how many that are cut along their inputs it is one: what they give is added up."""
 
     def __init__(self, config: Any, width_in: int, width_out: int):
         super().__init__()

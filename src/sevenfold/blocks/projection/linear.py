@@ -25,6 +25,7 @@ class Linear(Projection):
         bias: bool = False
         """Whether b is there."""
 
+    sides = {"weight": (0, 1), "bias": (0, None)}
     variants = ({"bias": True}, {"std": 0.02})
 
     def __init__(self, config: Any, width_in: int, width_out: int):
@@ -38,9 +39,10 @@ class Linear(Projection):
         return {"weight": weight} | ({} if self.bias is None else {"bias": Constant()})
 
     def forward(self, x: Tensor) -> Tensor:
+        bias = self.bias if self.bias is None or self.added == 1 else self.bias / self.added
         if self.float8 and self.training and torch.is_autocast_enabled(x.device.type):  # what is kept wide stays so
-            return linear8(x, self.weight, self.bias)
-        return linear(x, self.weight, self.bias)
+            return linear8(x, self.weight, bias)
+        return linear(x, self.weight, bias)
 
     def to_float8(self) -> bool:
         self.float8 = fits(self.width_in, self.width_out)

@@ -25,6 +25,7 @@ class PartialBias(Linear):
         without: tuple[int, int] = (0, 0)
         """From which output to which (not included) there is none: [d, 2d] are the keys among queries, keys and values."""
 
+    sides = {}
     variants = ({"without": (8, 30)}, {"bias": False, "std": 0.02})
 
     def __init__(self, config: Any, width_in: int, width_out: int):

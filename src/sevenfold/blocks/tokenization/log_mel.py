@@ -1,6 +1,6 @@
 """Sound as frames: the logarithm of its power in bands that are spaced as pitch is heard.
 
-    P = M |STFT(x)|^2,   l = log10 max(P, 1e-10),   z = (max(l, max l - 8) + 4) / 4          z_t in R^mels
+    P = M |STFT(x)|^2,   l = log10 max(P, 1e-10),   z = (max(l, max l - range/10) + 4) / 4          z_t in R^mels
 
 Windows of 25 ms (Hann) every 10 ms, ends reflected, the last frame dropped; M are triangles of equal area on the mel scale
 of Slaney (1998): linear to 1 kHz, logarithmic above. Radford 2022 (Whisper), arXiv:2212.04356 section 2.2, 80 bands at
@@ -44,6 +44,8 @@ class LogMel(Tokenizer):
         centre: bool = False
         """Take off each band's mean over the frames: what a microphone, a room and a voice add to all of a sound goes (Atal
         1974, doi:10.1121/1.1914702). A decoded sound is then without it."""
+        range: float = Field(80.0, gt=0, le=100)
+        """Decibels below the loudest of a sound that are told apart; what is quieter (noise between words) is as quiet as that."""
         rounds: int = Field(16, ge=0, le=1000)
         """Rounds of Griffin and Lim in decoding."""
 
@@ -51,7 +53,7 @@ class LogMel(Tokenizer):
     idempotent = False
     variants: ClassVar[tuple[dict[str, Any], ...]] = (
         {"rate": 8000, "mels": 20, "stack": 4},
-        {"rate": 8000, "mels": 20, "centre": True},
+        {"rate": 8000, "mels": 20, "centre": True, "range": 40.0},
     )
 
     def __init__(self, config: Any):
@@ -85,7 +87,7 @@ class LogMel(Tokenizer):
         count = max(1, len(samples) // self.hop)
         power = np.abs(self._spectrum(samples, count)) ** 2
         loud = np.log10(np.maximum(power @ self.filters.T, FLOOR))
-        frames = (np.maximum(loud, loud.max() - 8) + 4) / 4
+        frames = (np.maximum(loud, loud.max() - self.config.range / 10) + 4) / 4
         return frames - frames.mean(axis=0) if self.config.centre else frames
 
     def encode(self, raw: Any) -> Tokens:

@@ -18,6 +18,7 @@ from pydantic import Field
 from sevenfold.core import part
 from sevenfold.core.errors import DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
+from sevenfold.data.arranged import Shelves
 from sevenfold.data.line import Line
 
 Sample = dict[str, Any]
@@ -161,6 +162,15 @@ class Source(part.Part):
         return None
 
     @property
+    def shelves(self) -> Shelves | None:
+        """How samples lie in files, where few of these should be read at a time; None: in any order."""
+        return None
+
+    def at_hand(self, indices: Sequence[int]) -> int:
+        """How many of the first of some samples can be looked at without long waiting; by default all."""
+        return len(indices)
+
+    @property
     def notes(self) -> list[str]:
         """What a person should know about how the files were read (columns left out, images resized), a line each."""
         return self._notes
@@ -175,7 +185,7 @@ class Source(part.Part):
                 return content_key(chosen)
         return content_key(sample)
 
-    def split(self) -> tuple[list[int], list[int]]:
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
         """Indices to train on and held-out ones, disjoint, each in order; neither is empty if two can be read.
 
         By a hash of the content (`key`): stable under adding or reordering samples, and duplicates stay together.
@@ -278,6 +288,13 @@ class Source(part.Part):
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder")
         return path
+
+
+def within(indices: Sequence[int], span: range) -> Sequence[int]:
+    """Those of some indices, in order, that are in a span of numbers."""
+    if isinstance(indices, range) and indices.step == 1:
+        return range(max(indices.start, span.start), min(indices.stop, span.stop))
+    return [index for index in indices if index in span]
 
 
 def suffix(path: Path) -> str:

@@ -6,7 +6,8 @@ import gzip
 import os
 import re
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,29 @@ LOOKED_AT = 20
 def expands_to(size: int, largest: int) -> int:
     """The most bytes that `size` compressed ones may become: `largest`, and no more than 20-fold beyond 64 MiB."""
     return min(largest, max(64 << 20, 20 * size))
+
+
+@contextmanager
+def within_memory(most: int) -> Iterator[None]:
+    """Inside of it this process may take so many bytes more, and is refused what is beyond them: for libraries that take memory because
+    a damaged file says so. Where the system knows no such limit (it is Linux's), nothing is limited."""
+    try:
+        import resource
+
+        held = re.search(r"VmData:\s*(\d+) kB", Path("/proc/self/status").read_text())
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+    except (ImportError, OSError):
+        held = None
+    if held is None:
+        yield
+        return
+    allowed = int(held[1]) * 1024 + most
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_DATA, (allowed if before[0] < 0 else min(allowed, before[0]), before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def read_bytes(path: Path, largest: int) -> bytes:

@@ -12,6 +12,7 @@ Nucleotide Transformer, HyenaDNA, Evo; ESM, ProtTrans.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -149,7 +150,7 @@ class Fasta(Source):
             return super().key(index)
         return content_key({self.alphabet: self._records[self._pieces[index].document].letters})
 
-    def split(self) -> tuple[list[int], list[int]]:
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
         if self._held_out_from is None:
             return super().split()
         return list(range(self._held_out_from)), list(range(self._held_out_from, len(self)))

@@ -21,7 +21,7 @@ from sevenfold.core.cell import Cell, Genes
 from sevenfold.core.errors import BadSample, DataError, did_you_mean, need_extra
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.data.source import Sample, Source
-from sevenfold.data.source._files import LARGEST, expands_to
+from sevenfold.data.source._files import LARGEST, expands_to, within_memory
 
 NAMES = ("feature_name", "gene_symbols", "gene_symbol", "gene_name", "gene_names")
 """Columns of var with the names that people use, where the index holds Ensembl numbers."""
@@ -31,6 +31,8 @@ HIGHEST_LOG = 20.0
 
 MATRICES = ("X", "layers", "raw/X")
 """What is read by rows, its size checked then."""
+SLACK = 512 << 20
+"""Bytes that anndata may take beside what is in the file: what it imports, and tables as they are made."""
 
 
 class H5ad(Source):
@@ -60,8 +62,9 @@ class H5ad(Source):
         if not path.is_file() or path.stat().st_size == 0:
             raise DataError(f"{path}: is {'empty' if path.is_file() else 'a folder; give an .h5ad file'}")
         try:
-            self._check_sizes(path)
-            with warnings.catch_warnings():
+            largest = expands_to(path.stat().st_size, self.config.largest_bytes)
+            declared = self._check_sizes(path, largest)
+            with warnings.catch_warnings(), within_memory(2 * declared + largest + SLACK):
                 warnings.simplefilter("ignore")
                 data = anndata.read_h5ad(path, backed="r")
         except DataError:
@@ -75,14 +78,17 @@ class H5ad(Source):
         finally:
             data.file.close()
 
-    def _check_sizes(self, path: Path) -> None:
-        """DataError where what stands beside the matrices, which anndata reads whole, says that it is far longer than the file."""
+    def _check_sizes(self, path: Path, most: int) -> int:
+        """Bytes that the file says it holds. DataError where what stands beside the matrices, which anndata reads whole, says that it is
+        far longer than the file."""
         import h5py
 
-        most = expands_to(path.stat().st_size, self.config.largest_bytes)
+        declared = 0
 
         def look(name: str, found: Any) -> None:
+            nonlocal declared
             size = found.size * found.dtype.itemsize if isinstance(found, h5py.Dataset) and found.size else 0
+            declared += size
             if size > most and not name.startswith(MATRICES):
                 raise DataError(
                     f"{path}: {name} declares {size:,} bytes, and {most:,} are allowed: it is damaged, or raise largest_bytes"
@@ -90,6 +96,7 @@ class H5ad(Source):
 
         with h5py.File(path) as file:
             file.visititems(look)
+        return declared
 
     def _read(self, data: Any) -> None:
         matrix, var, chosen = self._chosen(data)

@@ -23,13 +23,15 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field, field_validator
 
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import find
+from sevenfold.data.arranged import Shelves
 from sevenfold.data.line import Line
-from sevenfold.data.source import Ingredient, Prepared, Sample, Source
+from sevenfold.data.source import Ingredient, Prepared, Sample, Source, within
 
 
 class Weighed(part.Config):
@@ -185,6 +187,37 @@ class Mix(Source):
         if not start <= indices[-1] < stop:
             return None
         return self.sources[number].line([index - start for index in indices])
+
+    @cached_property
+    def shelves(self) -> Shelves | None:
+        """Those of its sources; one that has none is one part."""
+        each = [one.shelves for one in self.sources]
+        known = [shelves for shelves in each if shelves is not None]
+        if not known:
+            return None
+        bounds, parts = [0], list[int]()
+        for shelves, start, stop in zip(each, self.ends, self.ends[1:]):
+            bounds += [stop] if shelves is None else (start + shelves.bounds[1:]).tolist()
+            parts.append(len(bounds) - 1)
+        self._part_ends = parts
+        return Shelves(np.array(bounds), max(shelves.group for shelves in known), self._ahead)
+
+    def _ahead(self, parts: Sequence[int]) -> None:
+        for number in {bisect_right(self._part_ends, number) for number in parts}:
+            first = self._part_ends[number - 1] if number else 0
+            shelves = self.sources[number].shelves
+            if shelves is not None:
+                shelves.ahead([other - first for other in parts if first <= other < self._part_ends[number]])
+
+    def at_hand(self, indices: Sequence[int]) -> int:
+        found = 0
+        for start, stop, one in zip(self.ends, self.ends[1:], self.sources):
+            own = [index - start for index in within(indices, range(start, stop))]
+            here = one.at_hand(own)
+            found += here
+            if here < len(own):
+                break
+        return found
 
     def files(self) -> list[Path]:
         return [file for one in self.sources for file in one.files()]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ class Series(Source):
             return f"{self.path}:{self._lines[index][0]}"
         return f"{self.path}: rows {self._pieces[index][0]} to {self._pieces[index][1]}"
 
-    def split(self) -> tuple[list[int], list[int]]:
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
         """Of a table its end is held out, so what is measured lies after what was learned from."""
         if self._lines:
             return super().split()

@@ -3,7 +3,8 @@
     data:    {kind: shards, path: tokens/}
     streams: {text: {length: 1024}}           kind, tokenizer and ends are those of the folder
 
-The path may be a URL (s3://…): then the folder is brought here first, through fsspec.
+The path may be a URL (s3://…): then files are brought here through fsspec when they are asked for, and so many of them kept as
+`cache` says. A set that is larger is read a few files at a time, as sevenfold.data.arranged says.
 
 Windows and packed rows are read straight from the files. Whatever else asks for a sample gets the raw item back from its
 tokens. Nanosets, nanoGPT's .bin files, Megatron's indexed data sets.
@@ -18,14 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from sevenfold.core import part
 from sevenfold.core.errors import BadSample, ConfigError, DataError, SevenfoldError
 from sevenfold.core.files import MANIFEST, known_by, read_json, write_atomic
-from sevenfold.data.line import Line
-from sevenfold.data.remote import here
-from sevenfold.data.sharded import FORMAT, read_index, read_side, write_array
+from sevenfold.data.arranged import AHEAD, Shelves
+from sevenfold.data.kept import Far, Kept
+from sevenfold.data.line import Files, Line
+from sevenfold.data.remote import begin, bring, home
+from sevenfold.data.sharded import FORMAT, Index, read_index, read_side, shards_of, sizes_of, told_index, write_array
 from sevenfold.data.source import Prepared, Sample, Source
+
+CACHE = 32 << 30
+"""Bytes of a set at a URL that are kept here unless a recipe says otherwise."""
+GROUP = 16
+"""Files of a larger one that are read at a time."""
+FEWEST = AHEAD + 2
+"""Files that the cache must hold: one that is read, those that come next, and one more."""
 
 
 class Shards(Source):
@@ -33,7 +44,13 @@ class Shards(Source):
 
     class Config(Source.Config):
         verify: bool = True
-        """Whether the hash of every file is checked when it is opened (about a second for each 2 GB); sizes always are."""
+        """Whether the hash of every file is checked when it is opened (about a second for each 2 GB); sizes always are. What
+        comes from a URL is checked on its way in any case."""
+        cache: int = Field(default=CACHE, ge=1)
+        """Bytes of token files that are kept here of a set at a URL; those not used for longest go."""
+        group: int | None = Field(default=None, ge=1, le=100_000)
+        """So many files are read and shuffled together at a time. By default all; of a set at a URL that is larger than `cache`,
+        16, or as many as fit. The order depends on it, and on the seed."""
 
     def __init__(self, config: Any):
         super().__init__(config)
@@ -41,8 +58,10 @@ class Shards(Source):
             raise ConfigError(
                 "data: shards hold one field of tokens, split already: leave split, partly and labelled out"
             )
-        self.index = read_index(self.path, config.verify)
-        self._sides = [read_side(self.path, self.index, name) for name in ("train", "held_out")]
+        self.index, files = (
+            self._from_elsewhere() if self._far else (read_index(self.path, config.verify), Files(config.group))
+        )
+        self._sides = [read_side(self.path, self.index, name, files) for name in ("train", "held_out")]
         counts = [len(samples) for _, samples in self._sides]
         if config.limit is not None and sum(counts) > config.limit:
             held = min(max(1, round(config.limit * counts[1] / sum(counts))), counts[1]) if config.limit > 1 else 0
@@ -51,10 +70,33 @@ class Shards(Source):
         if self.index.bad:
             self._notes = [f"{self.index.bad:,} samples could not be read when it was prepared: see bad_samples.jsonl"]
 
+    @property
+    def _far(self) -> bool:
+        return "://" in (self.config.path or "")
+
     @cached_property
     def path(self) -> Path:
-        """The folder, brought here if it lies elsewhere."""
-        return here(self.config.path) if "://" in (self.config.path or "") else super().path
+        """The folder, or the one that holds what is brought from a URL."""
+        return home(self.config.path) if self._far else super().path
+
+    def _from_elsewhere(self) -> tuple[Index, Files]:
+        """The index of a set at a URL, with all files brought but those of ids; and what brings these."""
+        config = self.config
+        folder, facts = begin(config.path)
+        index = told_index(folder)
+        shards = shards_of(index)
+        bring(config.path, folder, facts, [name for name in facts if name not in shards])
+        sizes = [size for name, size in sizes_of(folder, index).items() if name in shards]
+        group, fit = config.group, config.cache // max(sizes, default=1)
+        if sum(sizes) > config.cache:
+            if fit < FEWEST:
+                raise ConfigError(
+                    f"data.cache: {config.cache:,} bytes hold {fit} of the largest files of {config.path}, and {FEWEST} are needed: "
+                    f"{FEWEST * max(sizes):,} bytes at least"
+                )
+            group = min(config.group or GROUP, fit - AHEAD - 1)
+        kept = Kept(config.path, folder, {name: facts[name] for name in shards}, config.cache, config.verify)
+        return index, Far(kept, group)
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -93,8 +135,13 @@ class Shards(Source):
 
     @classmethod
     def told(cls, settings: Mapping[str, Any]) -> Prepared | None:
-        folder = here(str(settings.get("path")))
-        index = read_index(folder, False)
+        path = str(settings.get("path"))
+        if "://" in path:
+            folder, facts = begin(path)
+            bring(path, folder, facts, [name for name in facts if name.startswith("tokenizer/")])
+        else:
+            folder = Path(path).expanduser()
+        index = told_index(folder)
         return Prepared(index.field, index.stream, folder / "tokenizer")
 
     @property
@@ -133,7 +180,8 @@ class Shards(Source):
             tokenizer = part.decode(part.find("tokenization", str(kind)).Config, settings, where).build()
             tokenizer.restore(self.path / "tokenizer")
         except SevenfoldError as error:
-            raise DataError(str(error)) from None
+            said = str(error)
+            raise DataError(said if str(self.path) in said else f"{where}: {said}") from None
         return tokenizer
 
     def where(self, index: int) -> str:
@@ -150,24 +198,43 @@ class Shards(Source):
     def continuous(self) -> bool:
         return all(len(line.begins) <= 1 for line, _ in self._sides)
 
-    def split(self) -> tuple[list[int], list[int]]:
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
         first, second = self._counts
-        return list(range(first)), list(range(first, first + second))
+        return range(first), range(first, first + second)
 
     def line(self, indices: Sequence[int]) -> Line | None:
         for held_out, side in enumerate(self.split()):
-            if list(indices) == side and side:
+            if side and len(indices) == len(side) and (indices == side or list(indices) == list(side)):
                 line, samples = self._sides[held_out]
-                return line if len(side) == len(samples) else cut(line, int(samples[len(side)]))
+                return line if len(side) == len(samples) else line.cut(int(samples[len(side)]))
         return None
+
+    @cached_property
+    def shelves(self) -> Shelves | None:
+        """The samples that begin in each file."""
+        if self._sides[0][0].files.group is None:
+            return None
+        bounds = [0]
+        for (line, samples), count in zip(self._sides, self._counts):
+            inside = np.searchsorted(samples[:count], line.ends, side="left")
+            bounds += (bounds[-1] + inside).tolist()
+        return Shelves(np.array(bounds), self._sides[0][0].files.group, self._ahead)
+
+    def _ahead(self, parts: Sequence[int]) -> None:
+        (train, _), (held_out, _) = self._sides
+        count = len(train.sizes)
+        train.ahead([number for number in parts if number < count])
+        held_out.ahead([number - count for number in parts if number >= count])
+
+    def at_hand(self, indices: Sequence[int]) -> int:
+        """Those of the first file, where files are brought from elsewhere."""
+        if not self._far or not len(indices):
+            return len(indices)
+        side, number = self._place(indices[0])
+        line, samples = self._sides[side]
+        stop = line.ends[np.searchsorted(line.ends, samples[number], side="right")]
+        last = int(np.searchsorted(samples[: self._counts[side]], stop, side="left")) + (side and self._counts[0])
+        return int(np.searchsorted(indices, last))
 
     def files(self) -> list[Path]:
         return [self.path / MANIFEST]
-
-
-def cut(line: Line, tokens: int) -> Line:
-    """The first tokens of a line."""
-    sizes = np.diff(np.minimum(line.ends, tokens), prepend=0)
-    kept = int(np.count_nonzero(sizes))
-    pieces = [line.piece(number)[: sizes[number]] for number in range(kept)]
-    return Line(pieces, sizes[:kept].tolist(), line.begins[: int(np.searchsorted(line.begins, tokens))])

@@ -9,6 +9,7 @@ Language models: GPT, BERT, T5; book and code corpora, Tiny Shakespeare.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ class Text(Source):
             return super().key(index)
         return content_key({"text": self._documents[self._pieces[index].document]})
 
-    def split(self) -> tuple[list[int], list[int]]:
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
         if self._held_out_from is None:
             return super().split()
         return list(range(self._held_out_from)), list(range(self._held_out_from, len(self)))

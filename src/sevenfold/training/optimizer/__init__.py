@@ -14,9 +14,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.core import part
+from sevenfold.core.cut import Cut
 from sevenfold.core.errors import CheckpointError
 from sevenfold.core.initial import Care
-from sevenfold.training.parallel.gradients import placed, sharded
+from sevenfold.training.parallel.gradients import fits, placed, sharded
 
 
 class Optimizer(part.Part):
@@ -30,10 +31,16 @@ class Optimizer(part.Part):
         weight_decay: float = Field(0.1, ge=0)
         """Decoupled weight decay of matrices."""
 
-    def __init__(self, config: Any, parameters: Mapping[str, nn.Parameter], care: Mapping[str, Care] | None = None):
+    def __init__(
+        self,
+        config: Any,
+        parameters: Mapping[str, nn.Parameter],
+        care: Mapping[str, Care] | None = None,
+        cuts: Mapping[str, Cut] | None = None,
+    ):
         """`care`: how to treat each parameter; those that it leaves out are decayed where they are called weight and have
-        two sides."""
-        self.config, self.care = config, care or {}
+        two sides. `cuts`: of which of them this process has a part, and which."""
+        self.config, self.care, self.cuts = config, care or {}, cuts or {}
         self.names = {id(parameter): name for name, parameter in parameters.items()}
         self.parts: list[torch.optim.Optimizer] = self.share_out(dict(parameters))
         for optimizer in self.parts:
@@ -91,7 +98,7 @@ class Optimizer(part.Part):
         return found
 
     def restore(self, tensors: Mapping[str, Tensor], where: str = "optimizer") -> None:
-        """Take over what `tensors` gave."""
+        """Take over what `tensors` gave, here or on any number of processes."""
         owner = {
             self.names[id(parameter)]: (optimizer, parameter)
             for optimizer in self.parts
@@ -105,9 +112,10 @@ class Optimizer(part.Part):
             if parameter_name not in owner:
                 raise CheckpointError(f"{where}: holds state of {parameter_name!r}, which this recipe does not train")
             optimizer, parameter = owner[parameter_name]
-            if value.dim() and value.shape != parameter.shape:
+            cut = self.cuts.get(parameter_name)
+            if value.dim() and not fits(parameter, value, cut):
                 raise CheckpointError(
                     f"{where}: {name} has shape {list(value.shape)}, the parameter has {list(parameter.shape)}"
                 )
-            lies = placed(parameter, value) if value.dim() else value
+            lies = placed(parameter, value, cut) if value.dim() else value
             optimizer.state[parameter][key] = lies.clone().to(parameter.device)

@@ -14,6 +14,8 @@ from pydantic import Field
 from torch import nn
 
 from sevenfold.training.optimizer import Optimizer
+from sevenfold.training.optimizer._turned import SIZE, Turned
+from sevenfold.training.parallel.gradients import sharded
 
 ITERATIONS = 5
 """Of Newton and Schulz, torch's default."""
@@ -40,17 +42,19 @@ class Muon(Optimizer):
         config = self.config
         inside = matrices(parameters)
         others = {n: p for n, p in parameters.items() if n not in inside}
+        shares = {n: p for n, p in inside.items() if n in self.cuts or sharded(p)}
+        whole = {n: p for n, p in inside.items() if n not in shares}
+        cuts = {id(p): self.cuts.get(n) for n, p in shares.items()}
         found: list[torch.optim.Optimizer] = []
-        if inside:
-            found.append(
-                torch.optim.Muon(
-                    self.groups(inside, power=0.5),
-                    lr=config.lr,
-                    momentum=config.momentum,
-                    weight_decay=config.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
+        for those in (whole, shares):
+            if those:
+                settings = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+                groups = self.groups(those, power=0.5)
+                found.append(
+                    Turned(groups, cuts, **settings)
+                    if those is shares
+                    else torch.optim.Muon(groups, adjust_lr_fn=SIZE, **settings)
                 )
-            )
         if others:
             groups = self.groups(others)
             found.append(torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True))

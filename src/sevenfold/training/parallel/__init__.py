@@ -37,6 +37,9 @@ class Parallel(part.Config):
     sequence: int = Field(1, ge=1, le=1024)
     """So many processes share the tokens of each row (context parallel), for long ones. Where dropout is used, what it draws
     depends on it."""
+    tensor: int = Field(1, ge=1, le=64)
+    """So many processes share the heads and inner channels of each block (tensor parallel): they have the same rows, each a part of
+    the weights, and send each other what a block gives. For large models, inside a machine."""
     patience: float = Field(600.0, gt=0)
     """Seconds without a step after which the run ends, naming the process that all wait for, and where it stands."""
 
@@ -46,14 +49,19 @@ def joined(config: Parallel, device: torch.device) -> Iterator[Mesh]:
     """Among the processes that torchrun has started; alone, if it has not."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        if config.sequence > 1:
-            raise ConfigError(
-                f"parallel.sequence: {config.sequence} needs more than one process: start it with torchrun"
-            )
+        for name in ("sequence", "tensor"):
+            if (asked := getattr(config, name)) > 1:
+                raise ConfigError(
+                    f"parallel.{name}: {asked} needs more than one process: start it with torchrun, or set parallel.{name}=1"
+                )
         yield ranks.mesh()
         return
-    if size % config.sequence:
-        raise ConfigError(f"parallel.sequence: {size} processes cannot be shared out by {config.sequence}")
+    for name, asked in (("sequence", config.sequence), ("tensor", config.sequence * config.tensor)):
+        if size % asked:
+            both = f"{config.sequence} × {config.tensor}" if name == "tensor" and config.sequence > 1 else asked
+            raise ConfigError(
+                f"parallel.{name}: {size} processes cannot be shared out by {both}: start a multiple of {asked}"
+            )
     own = not dist.is_initialized()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -69,18 +77,29 @@ def joined(config: Parallel, device: torch.device) -> Iterator[Mesh]:
 
 
 def _mesh(config: Parallel, device: torch.device) -> Mesh:
-    """Groups of processes: those of a row are neighbours."""
+    """Groups of processes: those that share heads are neighbours, and then those that share the tokens of a row."""
     size, place = dist.get_world_size(), dist.get_rank()
-    every = torch.arange(size).view(size // config.sequence, config.sequence)
-    found = []
-    for lines in (every.T.tolist(), every.tolist()):
-        ours = Ranks(device=device)
-        for line in lines:
-            group = dist.new_group(line) if 1 < len(line) < size else None
-            if place in line and len(line) > 1:
-                ours = Ranks(line.index(place), len(line), group, device)
-        found.append(ours)
-    return Mesh(found[0], found[1], Ranks(place, size, None, device))
+    grid = torch.arange(size).view(-1, config.sequence, config.tensor)
+    data, sequence, tensor, copies = (
+        _among(lines.tolist(), place, size, device)
+        for lines in (
+            grid.permute(1, 2, 0).flatten(0, 1),
+            grid.permute(0, 2, 1).flatten(0, 1),
+            grid.flatten(0, 1),
+            grid.flatten(0, 1).T,
+        )
+    )
+    return Mesh(data, sequence, tensor, copies, Ranks(place, size, None, device))
+
+
+def _among(lines: list[list[int]], place: int, size: int, device: torch.device) -> Ranks:
+    """This process in its line; all processes make the groups of all lines."""
+    ours = Ranks(device=device)
+    for line in lines:
+        group = dist.new_group(line) if 1 < len(line) < size else None
+        if place in line and len(line) > 1:
+            ours = Ranks(line.index(place), len(line), group, device)
+    return ours
 
 
 def local(device: torch.device) -> torch.device:

@@ -3,47 +3,86 @@
     g = sum_r g_r,     in buckets of some megabytes, the last layers' first; divided by what all have counted, once
 
 Li 2020 (DistributedDataParallel), arXiv:2006.15704 section 3.2, but for the mean: sums and counts make what is masked or of
-unequal length exact. A parameter that no process has a gradient for has none, so that optimizers leave it alone.
+unequal length exact. A parameter that no process has a gradient for has none, so that optimizers leave it alone. Where processes
+share heads, r runs over those that have the same part of a weight; of what all of them have whole each has the same gradient (or
+its heads' share of it), and the mean (the sum) keeps them the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sevenfold.core.ranks import Ranks
+from sevenfold.core import ranks
+from sevenfold.core.cut import Cut
+from sevenfold.core.ranks import Mesh, Ranks, own
+from sevenfold.objective import Objective
 from sevenfold.training.parallel import late
+from sevenfold.training.parallel.tensor import lies
 
 BUCKET = 25 << 20
 """Bytes that are sent at once."""
 
 
-class Gradients:
-    """Of parameters that every process has whole. Where the process is alone it does nothing."""
+class Bucket(NamedTuple):
+    """Parameters whose gradients are sent at once: between whom, and what the sum is multiplied by."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks):
-        self.ranks = ranks if ranks.alone else ranks._replace(group=dist.new_group())  # sends while others talk
-        self.parameters = [] if ranks.alone else [p for p in parameters if not sharded(p)]
-        self.buckets: list[list[nn.Parameter]] = []
-        size = BUCKET
-        for parameter in reversed(self.parameters):
-            if size >= BUCKET or parameter.dtype != self.buckets[-1][0].dtype:
-                self.buckets.append([])
-                size = 0
-            self.buckets[-1].append(parameter)
-            size += parameter.numel() * parameter.element_size()
-        self._of = {id(p): place for place, bucket in enumerate(self.buckets) for p in bucket}
+    parameters: list[nn.Parameter]
+    ranks: Ranks
+    factor: float
+
+
+class Gradients:
+    """Of what an objective learns; of what is in shares, which add themselves up, only what they leave. Where the process is
+    alone it does nothing."""
+
+    def __init__(self, objective: Objective | None = None, mesh: Mesh = Mesh()):  # noqa: B008
+        self.mesh, self.cut, self.same = mesh, frozenset[int](), frozenset[int]()
+        """`cut`: the parameters of which this process has a part, by identity; `same`: of the others those whose gradient is
+        the same on all that share heads."""
+        named = {} if objective is None else {n: p for n, p in objective.named_parameters() if p.requires_grad}
+        if objective is not None and not mesh.tensor.alone:
+            how = lies(objective)
+            self.cut = frozenset(id(p) for name, p in named.items() if name in how.cut)
+            self.same = frozenset(id(p) for n, p in named.items() if n not in how.cut and n not in how.partial)
+        self.parameters = [] if mesh.every.alone else [p for p in named.values() if not sharded(p)]
+        self.shares = [] if mesh.tensor.alone else [p for p in named.values() if self._left(p)]
+        self.buckets = self._buckets()
+        self._of = {id(p): place for place, bucket in enumerate(self.buckets) for p in bucket.parameters}
         self._missing: list[set[int]] = []
         self._sent: list[tuple[Tensor, Any]] = []
-        self._hooks = [p.register_post_accumulate_grad_hook(self._ready) for p in self.parameters]
+        self._hooks = [p.register_post_accumulate_grad_hook(self._ready) for b in self.buckets for p in b.parameters]
+
+    def _left(self, parameter: Any) -> bool:
+        """Whether it is in shares only among those that have the same heads, and whole beside."""
+        cut = id(parameter) in self.cut
+        return sharded(parameter) and not cut and parameter.device_mesh.size() < self.mesh.every.size
+
+    def _buckets(self) -> list[Bucket]:
+        found: list[Bucket] = []
+        apart: dict[bool, Ranks] = {}  # groups that send while others talk
+        filling: dict[Any, tuple[int, int]] = {}  # the last bucket of each kind, and its bytes
+        for parameter in reversed(self.parameters):
+            cut, same = id(parameter) in self.cut, id(parameter) in self.same
+            if (self.mesh.copies if cut else self.mesh.every).alone:
+                continue
+            place, size = filling.get((parameter.dtype, cut, same), (0, BUCKET))
+            if size >= BUCKET:
+                if cut not in apart:
+                    apart[cut] = _again(self.mesh.copies if cut else self.mesh.every)
+                place, size = len(found), 0
+                found.append(Bucket([], apart[cut], 1 / self.mesh.tensor.size if same else 1.0))
+            found[place].parameters.append(parameter)
+            size += parameter.numel() * parameter.element_size()
+            filling[parameter.dtype, cut, same] = place, size
+        return found
 
     def last(self) -> None:
         """The backward pass that comes next is the last one of this step: what is ready may be sent."""
-        self._missing = [{id(p) for p in bucket} for bucket in self.buckets]
+        self._missing = [{id(p) for p in bucket.parameters} for bucket in self.buckets]
 
     def _ready(self, parameter: Tensor) -> None:
         if self._missing:
@@ -54,68 +93,108 @@ class Gradients:
     def _send(self) -> None:
         """The next bucket: all processes send them in the same order."""
         bucket = self.buckets[len(self._sent)]
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket])
-        self._sent.append((flat, dist.all_reduce(flat, group=self.ranks.group, async_op=True)))
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket.parameters])
+        self._sent.append((flat, dist.all_reduce(flat, group=bucket.ranks.group, async_op=True)))
 
     def finish(self, total: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
         """After the backward passes of a step: every gradient is that of all processes. Returns the total and the count of all."""
-        if self.ranks.alone:
+        if self.mesh.every.alone:
             return total, count
         while len(self._sent) < len(self.buckets):  # what this process has no gradient for: in the order of all
             self._send()
         has = torch.tensor([float(p.grad is not None) for p in self.parameters], device=count.device)
         both = torch.stack([total.detach().double(), count.detach().double()])
-        told = self.ranks.added(torch.cat([both, has.double()]))
+        told = self.mesh.every.added(torch.cat([both, has.double()]))
         for bucket, (flat, work) in zip(self.buckets, self._sent):
             work.wait()
-            for parameter, whole in zip(bucket, flat.split([p.numel() for p in bucket])):
+            if bucket.factor != 1:
+                flat.mul_(bucket.factor)
+            for parameter, whole in zip(bucket.parameters, flat.split([p.numel() for p in bucket.parameters])):
                 parameter.grad = whole.view_as(parameter)
         for parameter, some in zip(self.parameters, told[2:].tolist()):
             if not some:
                 parameter.grad = None
+        self._finish_shares()
         self._missing, self._sent = [], []
-        return told[0], told[1]
+        return told[0] / self.mesh.tensor.size, told[1] / self.mesh.tensor.size
+
+    def _finish_shares(self) -> None:
+        """What is in shares among those that have the same heads, and whole: of all that share heads."""
+        left = [parameter for parameter in self.shares if parameter.grad is not None]
+        for dtype in dict.fromkeys(parameter.dtype for parameter in left):
+            those = [parameter for parameter in left if parameter.dtype == dtype]
+            grads = [own(parameter.grad) for parameter in those]
+            flat = torch.cat([grad.flatten() for grad in grads])
+            dist.all_reduce(flat, group=self.mesh.tensor.group)
+            for parameter, grad, whole in zip(those, grads, flat.split([grad.numel() for grad in grads])):
+                grad.copy_(whole.view_as(grad) / (self.mesh.tensor.size if id(parameter) in self.same else 1))
+
+    def clip(self, parameters: list[nn.Parameter], most: float) -> float:
+        """Scale gradients so that the norm of all is at most `most`; returns what it was."""
+        held = [parameter for parameter in parameters if parameter.grad is not None]
+        if not any(sharded(parameter) or id(parameter) in self.cut for parameter in held):
+            return float(torch.nn.utils.clip_grad_norm_(parameters, most))
+        grads = [own(parameter.grad) for parameter in held]
+        alike, others = (torch.zeros((), dtype=torch.float64, device=grads[0].device) for _ in range(2))
+        for parameter, grad in zip(held, grads):
+            parts, square = self._parts(parameter), grad.double().square().sum()
+            if parts == 1:
+                alike += square
+            else:
+                others += square * parts / self.mesh.every.size  # so many have the same
+        norm = float((alike + self.mesh.every.added(others)).sqrt())
+        factor = min(1.0, most / (norm + 1e-6))
+        if factor < 1:
+            torch._foreach_mul_(grads, factor)
+        return norm
+
+    def _parts(self, parameter: Any) -> int:
+        """In how many different parts processes have it."""
+        shares = parameter.device_mesh.size() if sharded(parameter) else 1
+        return int(shares * (self.mesh.tensor.size if id(parameter) in self.cut else 1))
 
     def close(self) -> None:
         for hook in self._hooks:
             hook.remove()
 
 
-def sharded(x: Tensor) -> bool:
+def _again(ranks: Ranks) -> Ranks:
+    """The same processes in another group."""
+    members = dist.get_process_group_ranks(ranks.group or dist.group.WORLD)
+    return ranks._replace(group=dist.new_group(members, use_local_synchronization=True))
+
+
+def sharded(x: Any) -> bool:
     """Whether a process has only a share of it (a DTensor)."""
     return hasattr(x, "placements")
 
 
-def own(x: Any) -> Tensor:
-    """What this process has of it."""
-    found: Tensor = x.to_local() if sharded(x) else x
-    return found
-
-
-def whole(x: Any) -> Tensor:
+def whole(x: Any, cut: Cut | None = None) -> Tensor:
     """All of it; every process must ask."""
     found: Tensor = x.full_tensor() if sharded(x) else x
-    return found
+    if cut is None or ranks.tensor().alone:
+        return found
+    parts = [torch.empty_like(found, memory_format=torch.contiguous_format) for _ in range(cut.among)]
+    dist.all_gather(parts, found.contiguous(), group=ranks.tensor().group)
+    return cut.joined(parts)
 
 
-def placed(parameter: Any, value: Tensor) -> Tensor:
-    """A whole tensor as the parameter lies: this process's share of it."""
-    if not sharded(parameter):
+def whole_state(module: nn.Module) -> dict[str, Tensor]:
+    """All of every tensor of a module, by name; every process must ask."""
+    cuts = lies(module).cut
+    return {name: whole(value.detach(), cuts.get(name)) for name, value in module.state_dict().items()}
+
+
+def placed(parameter: Any, value: Tensor, cut: Cut | None = None) -> Tensor:
+    """A whole tensor as the parameter lies: this process's share of it. One that lies so already stays as it is."""
+    if cut is not None and value.shape != parameter.shape:
+        value = cut.of(value)
+    if not sharded(parameter) or sharded(value):
         return value
     found: Tensor = late("sharding").share_of(parameter, value)
     return found
 
 
-def clip(parameters: list[nn.Parameter], most: float, ranks: Ranks) -> float:
-    """Scale gradients so that the norm of all is at most `most`; returns what it was."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not any(map(sharded, gradients)):
-        return float(torch.nn.utils.clip_grad_norm_(parameters, most))
-    squares = [torch.zeros((), dtype=torch.float64, device=own(gradients[0]).device) for _ in range(2)]
-    for gradient in gradients:
-        squares[sharded(gradient)] += own(gradient).double().square().sum()
-    norm = float((squares[0] + ranks.added(squares[1])).sqrt())
-    factor = min(1.0, most / (norm + 1e-6))
-    if factor < 1:
-        torch._foreach_mul_([own(gradient) for gradient in gradients], factor)
-    return norm
+def fits(parameter: Tensor, value: Tensor, cut: Cut | None = None) -> bool:
+    """Whether it has the shape of all of a parameter, or of what this process has of it."""
+    return value.shape in (parameter.shape, cut.whole(parameter.shape) if cut else parameter.shape)

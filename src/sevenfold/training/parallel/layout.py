@@ -3,11 +3,13 @@
     rows      memory  W + G + S + A                      sends  2 (n-1)/n G
     shard     memory  (W + G + S)/n + 2 B + A            sends  3 (n-1)/n G a piece      B the weights of the largest unit
     sequence  memory  … + A/C                            sends  … + 3 (C-1)/C K          K keys and values of all blocks
+    tensor    memory  … of what is cut 1/T               sends  … + 4 (T-1)/T X          X what the parts that are cut give
 
 W weights, G gradients, S optimizer state (bytes, float32), A what a process keeps of its own rows; every process has as many rows
 as the recipe says, so n of them see n times as many in a step. A ring sends (n-1)/n of a tensor to collect or to add it up, twice
 that to do both (Patarasuk 2009, doi:10.1016/j.jpdc.2008.09.002); shares are collected in both passes, and gradients added up:
-Rajbhandari 2020, arXiv:1910.02054 section 7. What is sent while the backward pass runs (two thirds of a step) costs nothing.
+Rajbhandari 2020, arXiv:1910.02054 section 7. Heads and channels: one sum forward and one backward, Shoeybi 2019, arXiv:1909.08053
+section 3, and gradients of what is cut are added up among n/T. What is sent while the backward pass runs (two thirds of a step) costs nothing.
 """
 
 from __future__ import annotations
@@ -40,49 +42,115 @@ class Layout(NamedTuple):
     seconds: float
     """Of a step."""
     efficiency: float
-    """Of the time of a process alone with its rows, the share that is left when all talk."""
+    """Of the time of a process alone with its part of the work, the share that is left when all talk."""
+    together: int = 1
+    """How many have the same rows."""
 
 
-def layouts(found: Estimate, hardware: Hardware, processes: int, sequence: int = 1) -> list[Layout]:
-    """What each way to share the work over so many processes needs. `found`: of one process alone with its rows."""
+class Facts(NamedTuple):
+    """What one process alone needs, in bytes and seconds; `cut_…`: what of it processes can share by heads and channels."""
+
+    held: int
+    gradients: int
+    kept: int
+    block: int
+    """The weights of the largest block, or of what is in none."""
+    keys: int
+    """What is sent for the keys and values of all blocks, and for their gradients, to one who has none of them."""
+    given: int
+    """What the parts that are cut give, in all pieces of a batch."""
+    pieces: int
+    seconds: float
+    cut_held: float
+    cut_gradients: float
+    cut_kept: float
+    cut_block: float
+    cut_seconds: float
+
+    def parts(self, less: float) -> tuple[float, float, float]:
+        """held, kept and block, without that share of what is cut."""
+        return self.held - less * self.cut_held, self.kept - less * self.cut_kept, self.block - less * self.cut_block
+
+
+def layouts(
+    found: Estimate, hardware: Hardware, processes: int, sequence: int = 1, tensor: int = 1, again: bool = False
+) -> list[Layout]:
+    """What each way to share the work over so many processes needs. `found`: of one process alone with its rows; `again`: whether
+    blocks are computed again in the backward pass."""
     if found.seconds is None:
         return []
-    weights, gradients = found.memory["weights"], found.memory["gradients"]
-    state = found.memory["optimizer state"]
-    kept = max(0, found.peak - weights - gradients - state)
-    blocks: dict[str, int] = {}
-    for row in found.rows:
-        head, blocked, rest = row.place.partition(".blocks.")
-        unit = f"{head}.{rest.partition('.')[0]}" if blocked else "rest"
-        blocks[unit] = blocks.get(unit, 0) + 4 * row.parameters
-    keys = sum(row.cached[0] for row in found.rows) * found.rows_a_piece * found.pieces
-    share = (processes - 1) / processes
-    inside, outside = LINKS.get(hardware.name, CABLE)
-    rate = BANDWIDTH_SHARE * (inside if processes <= NODE else outside)
-    ways = [
-        ("rows", weights + gradients + state + kept, 2 * share * gradients),
-        (
-            "shard",
-            (weights + gradients + state) // processes + 2 * max(blocks.values()) + kept,
-            3 * found.pieces * share * gradients,
-        ),
-    ]
-    made = [_layout(processes, way, memory, sent, 0.0, 1, found.seconds, rate) for way, memory, sent in ways]
-    if keys and 1 < sequence <= processes and not processes % sequence:
-        memory, sent = ways[1][1] - kept + kept // sequence, ways[1][2]
-        spread = (sequence - 1) / sequence * keys * ((2 if found.precision != "fp32" else 4) + 8)
-        near = BANDWIDTH_SHARE * (inside if sequence <= NODE else outside)
-        way = f"shard, sequence {sequence}"
-        made.append(
-            _layout(processes, way, memory, sent + spread, spread / near, sequence, found.seconds, rate, spread)
-        )
+    rows = [row for row in found.rows if row.cut[0]]
+    fits = rows and tensor > 1 and not any(row.cut[0] % tensor for row in rows)
+    facts = _facts(found)
+    made = []
+    for spread in dict.fromkeys((1, sequence if facts.keys else 1)):
+        for heads in dict.fromkeys((1, tensor if fits else 1)):
+            for shares in (False, True) if spread == 1 else (True,):
+                if not processes % (spread * heads):
+                    made.append(_layout(facts, hardware, processes, shares, spread, heads, again))
     return made
 
 
+def _facts(found: Estimate) -> Facts:
+    size = 2 if found.precision != "fp32" else 4
+    blocks: dict[str, tuple[float, float]] = {}
+    held, gradients = found.memory["weights"] + found.memory["optimizer state"], found.memory["gradients"]
+    cut_weights = cut_gradients = inside = seconds = 0.0
+    given = 0
+    for row, time in zip(found.rows, found.times):
+        head, blocked, rest = row.place.partition(".blocks.")
+        unit = f"{head}.{rest.partition('.')[0]}" if blocked else "rest"
+        weights, part = blocks.get(unit, (0.0, 0.0))
+        _, cut, out = row.cut
+        blocks[unit] = weights + 4 * row.parameters, part + 4 * cut
+        if cut:
+            cut_weights += 4 * cut
+            cut_gradients += 4 * cut * row.trained / row.parameters
+            inside += found.rows_a_piece * (row.kept - out) * (size if not row.wide else 4)
+            given += found.rows_a_piece * found.pieces * out * size
+            seconds += time
+    kept = max(0, found.peak - held - gradients)
+    state = found.memory["optimizer state"] * cut_gradients / max(gradients, 1)
+    block, cut_block = max(blocks.values())
+    return Facts(
+        held=held + gradients,
+        gradients=gradients,
+        kept=kept,
+        block=int(block),
+        keys=sum(row.cached[0] for row in found.rows) * found.rows_a_piece * found.pieces * (size + 8),
+        given=given,
+        pieces=found.pieces,
+        seconds=found.seconds or 0.0,
+        cut_held=cut_weights + state + cut_gradients,
+        cut_gradients=cut_gradients,
+        cut_kept=min(inside, kept),
+        cut_block=cut_block,
+        cut_seconds=seconds,
+    )
+
+
 def _layout(
-    processes: int, way: str, memory: int, sent: float, waits: float, sequence: int, alone: float, rate: float, apart: float = 0.0
+    facts: Facts, hardware: Hardware, n: int, shares: bool, sequence: int, tensor: int, again: bool
 ) -> Layout:  # fmt: skip
-    compute = alone / sequence
-    hidden = compute if way.startswith("shard") else 2 / 3 * compute
-    seconds = compute + max(0.0, (sent - apart) / rate - hidden) + waits
-    return Layout(processes, way, memory, int(sent), seconds, compute / seconds)
+    inside, outside = LINKS.get(hardware.name, CABLE)
+    rate, near = (BANDWIDTH_SHARE * (inside if count <= NODE else outside) for count in (n, sequence * tensor))
+    less, others = 1 - 1 / tensor, n // tensor
+    held, kept, block = (facts.held, facts.kept, facts.block) if tensor == 1 else facts.parts(less)
+    cut = facts.cut_gradients / tensor if tensor > 1 else 0.0
+    whole = facts.gradients - (facts.cut_gradients if tensor > 1 else 0.0)
+    sums = (n - 1) / n * whole + (others - 1) / others * cut
+    hidden_sent = (3 * facts.pieces if shares else 2) * sums
+    spread = (sequence - 1) / sequence * facts.keys / tensor
+    heads = (3 if again else 2) * 2 * (tensor - 1) / tensor * facts.given / sequence
+    memory = (facts.held / n + 2 * block if shares else held) + kept / sequence
+    compute = (facts.seconds - less * facts.cut_seconds) / sequence
+    hides = compute if shares else 2 / 3 * compute
+    seconds = compute + max(0.0, hidden_sent / rate - hides) + (spread + heads) / near
+    named = [
+        *(["shard"] if shares else []),
+        *([f"sequence {sequence}"] if sequence > 1 else []),
+        *([f"tensor {tensor}"] if tensor > 1 else []),
+    ]
+    sent = int(hidden_sent + spread + heads)
+    way = ", ".join(named) or "rows"
+    return Layout(n, way, int(memory), sent, seconds, compute / seconds, sequence * tensor)

@@ -15,22 +15,30 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import distribute_tensor
 
 from sevenfold.assembly.block import Block
-from sevenfold.core.ranks import Ranks
+from sevenfold.core.ranks import Mesh, Ranks
 from sevenfold.objective import Objective
 
 
-def shard(objective: Objective, ranks: Ranks) -> None:
-    """Give each process its share of the weights of an objective, in place. Numbers (a temperature) stay whole."""
-    group: Any = ranks.group or dist.group.WORLD
-    mesh = DeviceMesh.from_group(group, ranks.device.type)
-    numbers = {parameter for parameter in objective.parameters() if parameter.dim() == 0}
-    units: list[Any] = [module for module in objective.modules() if isinstance(module, Block)]
-    for unit in (*units, objective):
-        fully_shard(unit, mesh=mesh, ignored_params=numbers)
-        unit.set_gradient_divide_factor(1.0)
+def shard(objective: Objective, mesh: Mesh) -> None:
+    """Give each process its share of the weights of an objective, in place: of a block among those that have the same heads of
+    it, of the rest among all. Numbers (a temperature) stay whole. Units go to the device one by one, so that no device ever has
+    all of them whole."""
+    blocks: list[Any] = [module for module in objective.modules() if isinstance(module, Block)]
+    aside = {parameter for parameter in objective.parameters() if parameter.dim() == 0}
+    if mesh.copies.alone:
+        aside |= {parameter for block in blocks for parameter in block.parameters()}
+    for unit in (*([] if mesh.copies.alone else blocks), objective):
+        others = mesh.every if unit is objective else mesh.copies
+        fully_shard(unit, mesh=_devices(others), ignored_params=aside)
+        unit.set_gradient_divide_factor(float(others.size // mesh.copies.size))
         unit.set_force_sum_reduction_for_comms(True)
         unit.set_reduce_scatter_unused_params(True)
     register_fsdp_forward_method(objective, "embed")
+
+
+def _devices(ranks: Ranks) -> DeviceMesh:
+    group: Any = ranks.group or dist.group.WORLD
+    return DeviceMesh.from_group(group, ranks.device.type)
 
 
 def share_of(parameter: Any, value: Tensor) -> Tensor:
