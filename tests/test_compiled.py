@@ -59,7 +59,7 @@ def test_unequal_lengths_compile_a_few_times_and_not_once_each(monkeypatch):
         for longest in range(10, most + 1):
             ids = torch.randint(3, 20, (3, longest), generator=generator)
             valid = torch.arange(longest)[None] < torch.tensor([longest, longest - 2, longest - 5])[:, None]
-            coords = torch.arange(longest).expand(3, -1)[..., None]
+            coords = torch.arange(longest).repeat(3, 1)[..., None]
             ready.objective(bucketed(ready.model, {"text": Stream(ids, coords, valid)}))
     torch._dynamo.reset()
     assert counter.frame_count == 3, "16, 24 and 29"

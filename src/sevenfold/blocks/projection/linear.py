@@ -45,7 +45,7 @@ class Linear(Projection):
         return linear(x, self.weight, bias)
 
     def to_float8(self) -> bool:
-        self.float8 = fits(self.width_in, self.width_out)
+        self.float8 = fits(*self.weight.shape)
         return self.float8
 
     def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
