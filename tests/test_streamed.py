@@ -286,7 +286,7 @@ def test_transfers_that_break(tokens, elsewhere, monkeypatch, tmp_path):
     other = dict(json.loads((tokens / "manifest.json").read_text())["files"])
     other[name]["sha256"] = "0" * 64
     with pytest.raises(DataError, match=r"train-00000\.npy: is not as its manifest says"):
-        Kept(url, place, other, 1 << 30, True).used(name, np.load)
+        Kept({name: f"{url}/{name}"}, place, other, 1 << 30, True).used(name, np.load)
     for path in ("nowhere://x/y", "file:///nowhere/at/all", "zip://a::file:///b"):
         with pytest.raises(DataError, match=path):
             find("source", "shards").Config(path=path).build()

@@ -12,7 +12,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,14 +29,17 @@ T = TypeVar("T")
 
 
 class Kept:
-    """Some files of one folder that lies at `url`."""
+    """Some files that lie elsewhere, as files of one folder."""
 
-    def __init__(self, url: str, folder: Path, files: dict[str, Fact], limit: int, verify: bool):
-        """`files`: those that are kept so; `limit`: bytes of them; `verify`: whether one that was here before is checked by its hash
+    def __init__(self, urls: dict[str, str], folder: Path, files: dict[str, Fact], limit: int, verify: bool):
+        """`urls`: name → where it lies; `files`: what they are; `limit`: bytes of them; `verify`: whether one that was here before is checked by its hash
         when this process first uses it."""
-        self.url, self.folder, self.files, self.limit, self.verify = url, folder, files, limit, verify
+        self.urls, self.folder, self.files, self.limit, self.verify = urls, folder, files, limit, verify
         self._checked: set[str] = set()
         self._asked: tuple[int, queue.SimpleQueue[str]] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(self._lock("room")):
+            self._clear(0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_asked": None}
@@ -74,7 +77,7 @@ class Kept:
                 return path
         partly = self._room(name, fact["size"])
         try:
-            fetch(f"{self.url}/{name}", partly, fact)
+            fetch(self.urls[name], partly, fact)
             os.replace(partly, path)
         finally:
             partly.unlink(missing_ok=True)
@@ -85,30 +88,30 @@ class Kept:
         """A file of `size` bytes to bring one into, once there is room for it. Its size is taken at once, so that processes that bring
         others at the same time count it."""
         with locked(self._lock("room")):
-            here = []
-            for path in self.folder.iterdir():
-                of = PARTLY.fullmatch(path.name)
-                if (of[1] if of else path.name) in self.files:
-                    with suppress(FileNotFoundError):
-                        stat = path.stat()
-                        here.append((stat.st_mtime_ns, stat.st_size, path, of[1] if of else path.name))
-            total = sum(size for _, size, _, _ in here)
-            for _, held, path, of_name in sorted(here, key=lambda one: one[0]):
-                ended = of_name == name  # what is left of another try: the lock is ours
-                if total + size <= self.limit and not ended:
-                    continue
-                if ended:
-                    path.unlink(missing_ok=True)
-                    total -= held
-                    continue
-                with locked(self._lock(of_name), wait=False) as ours:
-                    if ours:
-                        path.unlink(missing_ok=True)
-                        total -= held
+            self._clear(size, name)
             partly = self.folder / f".tmp-{name}-{secrets.token_hex(4)}"
             with open(partly, "wb") as file:
                 file.truncate(size)
             return partly
+
+    def _clear(self, size: int, name: str = "") -> None:
+        """Make room for `size` bytes: those not used for longest go, and what is left of other tries to bring `name`."""
+        here = []
+        for path in self.folder.iterdir():
+            partly = PARTLY.fullmatch(path.name)
+            of = partly[1] if partly else path.name
+            if of in self.files:
+                with suppress(FileNotFoundError):
+                    stat = path.stat()
+                    here.append((of != name, stat.st_mtime_ns, stat.st_size, path, of))
+        total = sum(held for _, _, held, _, _ in here)
+        for other, _, held, path, of in sorted(here):
+            if other and total + size <= self.limit:
+                return
+            with nullcontext(True) if not other else locked(self._lock(of), wait=False) as free:
+                if free:
+                    path.unlink(missing_ok=True)
+                    total -= held
 
 
 class Far(Files):

@@ -138,8 +138,9 @@ def mapped(path: Path) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path}: is missing") from None
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise DataError(f"{path}: is not a whole .npy file: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # a damaged header raises anything
+        why = (str(error) or repr(error)).splitlines()[0]
+        raise DataError(f"{path}: is not a whole .npy file: {why}") from None
     if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype.kind not in "iu":
         raise DataError(f"{path}: does not hold a line of whole numbers")
     return np.asarray(array)

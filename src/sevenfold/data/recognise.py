@@ -11,8 +11,9 @@ from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.source import PARTS, Source, suffix
+from sevenfold.data.source._raw import is_pattern
 
-ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
+ARCHIVES = (".zip", ".tgz", ".7z", ".rar", ".bz2", ".xz", ".zst")
 SHOWN = 5
 SPLIT, LOOKED = "split", 200
 """The field that is taken to name parts where nobody says, and about how many samples are asked for it."""
@@ -24,6 +25,9 @@ def recognise(path: str | Path) -> Any:
 
     DataError if it is missing or empty, or if no source can: it names the endings that are read.
     """
+    if is_pattern(str(path)):
+        found = _far(str(path))
+        return found.replace(split=SPLIT) if _parted(found.replace(limit=LOOKED)) else found
     path = Path(path).expanduser()
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
@@ -36,6 +40,21 @@ def recognise(path: str | Path) -> Any:
         raise DataError(f"{path}: {_why_not(path)}; read are {', '.join(endings())}, and folders of text or images")
     found = best.Config(path=str(path))
     return found.replace(split=SPLIT) if _parted(found) else found
+
+
+def _far(path: str) -> Any:
+    """The Config of the source that reads a URL, or several files by a pattern: told by the ending."""
+    sources = [source for kind in kinds("source") if (source := find("source", kind)).patterns]
+    ending = suffix(Path(path.rstrip("*")))
+    best = next((source for source in sources if ending in source.suffixes), None)
+    if best is None and "://" in path and not ending:
+        best = find("source", "shards")
+    if best is None:
+        read = sorted(ending for source in sources for ending in source.suffixes)
+        raise DataError(
+            f"{path}: at a URL or by a pattern are read {', '.join(read)}, and folders that `sevenfold prepare` wrote"
+        )
+    return best.Config(path=path)
 
 
 def _parted(config: Source.Config) -> bool:

@@ -11,7 +11,8 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,13 +27,18 @@ PIECE = 8 << 20
 PAUSES = (0.2, 1.0, 5.0)
 """Seconds before a broken transfer is tried again."""
 Fact = dict[str, Any]
-"""size and sha256 of a file."""
+"""size and sha256 of a file; the latter may be None."""
+
+
+def base() -> Path:
+    """The folder for what is kept of data on this machine."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "sevenfold", "data")
+    return Path(os.environ.get("SEVENFOLD_DATA") or usual).expanduser()
 
 
 def home(path: str) -> Path:
-    """Where files of a URL are kept on this machine."""
-    base = os.environ.get("SEVENFOLD_DATA") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "sevenfold", "data")
-    return Path(base).expanduser() / hashlib.sha256(path.encode()).hexdigest()[:24]
+    """Where files of a URL are kept."""
+    return base() / hashlib.sha256(path.encode()).hexdigest()[:24]
 
 
 def begin(path: str) -> tuple[Path, dict[str, Fact]]:
@@ -72,7 +78,7 @@ def bring(path: str, folder: Path, files: dict[str, Fact], names: Iterable[str])
 
 
 def fetch(where: str, into: Path, fact: Fact) -> None:
-    """Bring one file, which must be as its manifest says."""
+    """Bring one file, which must be as its manifest says; where there is none (sha256 None) of the size that it is told to have."""
 
     def once() -> None:
         digest, size = hashlib.sha256(), 0
@@ -83,7 +89,7 @@ def fetch(where: str, into: Path, fact: Fact) -> None:
                 size += len(piece)
             file.flush()
             os.fsync(file.fileno())
-        if size != fact["size"] or digest.hexdigest() != fact["sha256"]:
+        if size != fact["size"] or fact["sha256"] not in (None, digest.hexdigest()):
             raise DataError(f"{where}: is not as its manifest says (size or SHA-256 differs): prepare or copy it again")
 
     tried(where, once)
@@ -106,14 +112,43 @@ def tried(where: str, attempt: Callable[[], Any]) -> Any:
             time.sleep(pause)
 
 
-def opened(where: str) -> Any:
-    """A file at a URL, opened for reading; DataError where fsspec is missing. The file system is that of this process: what is open
-    in another one is not shared."""
+def listed(urls: Sequence[str]) -> tuple[list[str], list[int]]:
+    """(the URLs of files, those of a pattern with * spelled out; the size of each)."""
+    names, sizes = [], []
+    for url in urls:
+        found = tried(url, partial(_look, url))
+        if not found:
+            raise DataError(f"{url}: there are no such files")
+        names += [name for name, _ in found]
+        sizes += [size for _, size in found]
+    return names, sizes
+
+
+def _look(url: str) -> list[tuple[str, int]]:
+    fsspec = _fsspec(url)
+    system, name = fsspec.core.url_to_fs(url)
+    magic = any(letter in name for letter in "*?[")
+    found = []
+    for one in sorted(system.glob(name)) if magic else [name]:
+        size = system.info(one)["size"]
+        if type(size) is not int:
+            raise ValueError("the server does not tell how long it is")
+        found.append((system.unstrip_protocol(one) if magic else url, size))
+    return found
+
+
+def _fsspec(where: str) -> Any:
     try:
         import fsspec
     except ImportError:
         raise DataError(f"{where}: pip install fsspec, which reads such places") from None
-    system, name = fsspec.core.url_to_fs(where)  # fsspec names the package that a protocol needs
+    return fsspec
+
+
+def opened(where: str) -> Any:
+    """A file at a URL, opened for reading; DataError where fsspec is missing. The file system is that of this process: what is open
+    in another one is not shared."""
+    system, name = _fsspec(where).core.url_to_fs(where)  # fsspec names the package that a protocol needs
     return system.open(name, "rb")
 
 

@@ -262,7 +262,10 @@ def _seconds(row: Row, number: int, given: Shape, bf16: bool, hardware: Hardware
     if not (row.flops or row.kept or row.outputs):
         return 0.0
     flops = number * (row.flops + row.backward)
-    side = math.sqrt(max(row.parameters, 1)) if row.flops else 1.0
+    matrix = (
+        row.flops * row.each // (2 * row.outputs) if row.outputs else row.parameters
+    )  # a tied head has none of its own
+    side = math.sqrt(max(matrix, 1)) if row.flops else 1.0
     moved = MOVED * number * bytes_kept(row, bf16) + (3 if row.backward else 1) * 4 * row.parameters * bool(row.flops)
     operations = FORWARD_OPS + (BACKWARD_OPS if row.kept else 0)
     return flops / hardware.rate(bf16, side) + moved / hardware.bandwidth + operations * hardware.overhead

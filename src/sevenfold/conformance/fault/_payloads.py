@@ -427,13 +427,69 @@ def path_captions(folder: Path, mark: Path) -> Action:
     return read_all(folder / "x", kind="image_folder")
 
 
-def path_archive(folder: Path, mark: Path) -> Action:
-    with tarfile.open(folder / "x.tar", "w") as archive:
-        for number in range(20):
-            found = tarfile.TarInfo(f"../../mark{number}.txt")
-            found.size = 5
-            archive.addfile(found, io.BytesIO(b"hello"))
-    return read_all(folder / "x.tar")
+def _tar(path: Path, files: dict[str, bytes], more: bytes = b"") -> Path:
+    """A tar of these files, and of `more` as it stands before its end."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            found = tarfile.TarInfo(name)
+            found.size = len(content)
+            archive.addfile(found, io.BytesIO(content))
+        end = archive.offset
+    whole = path.read_bytes()
+    path.write_bytes(whole[:end] + more + whole[end:])
+    return path
+
+
+def _header(kind: bytes, size: int = 0, link: str = "") -> bytes:
+    found = tarfile.TarInfo("evil.txt")
+    found.type, found.size, found.linkname = kind, size, link
+    return found.tobuf(tarfile.GNU_FORMAT)
+
+
+def code_tar_members(folder: Path, mark: Path) -> Action:
+    """Members that other readers unpickle by their ending."""
+    content = evil(mark)
+    files = {f"{n}.{ending}": content for n in range(20) for ending in ("pyd", "pickle", "pkl", "pth", "npy", "cls")}
+    return read_all(_tar(folder / "x.tar", files | {f"{n}.txt": b"hello" for n in range(20)}))
+
+
+def bomb_tar_sizes(folder: Path, mark: Path) -> Action:
+    """Members and headers that say that they are huge, in a file that is as long without holding anything."""
+    texts = {f"{n}.txt": b"hello" for n in range(20)}
+    path = _tar(folder / "x.tar", texts, _header(b"x", 6 << 30))
+    with open(path, "r+b") as file:
+        file.truncate(GIGABYTES << 31)
+    return read_all(path)
+
+
+def bomb_tar_members(folder: Path, mark: Path) -> Action:
+    long = _header(b"0", GIGABYTES << 30)
+    path = _tar(folder / "x.tar", {f"{n}.txt": b"hello" for n in range(20)}, long)
+    with open(path, "r+b") as file:
+        file.truncate(GIGABYTES << 31)
+    return read_all(path)
+
+
+def bomb_tar_picture(folder: Path, mark: Path) -> Action:
+    content = png(60_000, 60_000, zlib.compress(bytes(1 << 20), 9))
+    return read_all(_tar(folder / "x.tar", {f"{n}.png": content for n in range(20)}))
+
+
+def bomb_tar_packed(folder: Path, mark: Path) -> Action:
+    with gzip.open(folder / "x.tar.gz", "wb", compresslevel=1) as file:
+        file.write(_header(b"0", 96 << 20) + bytes(96 << 20))
+    return read_all(folder / "x.tar.gz")
+
+
+def path_tar_links(folder: Path, mark: Path) -> Action:
+    links = b"".join(_header(kind, 0, str(mark)) for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, b"S"))
+    files = {f"{name}{n}.txt": b"hello" for n in range(20) for name in ("../../mark", str(mark), "~/mark")}
+    return read_all(_tar(folder / "x.tar", files, links))
+
+
+def path_tar_brace(folder: Path, mark: Path) -> Action:
+    """A pattern that stands for more files than there are atoms."""
+    return read_all(Path(f"{folder}/" + "{0..999999999999}" * 9 + ".tar"))
 
 
 def path_zip(folder: Path, mark: Path) -> Action:

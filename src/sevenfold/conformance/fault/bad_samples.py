@@ -3,9 +3,11 @@ others come in the order that they have without them."""
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import re
+import tarfile
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -67,6 +69,19 @@ def image_folder(folder: Path, size: int, bad: set[int]) -> Made:
     return {"kind": "image_folder", "path": str(folder)}, lambda n: f"{n:04d}.png"
 
 
+def tar(folder: Path, size: int, bad: set[int]) -> Made:
+    draw = np.random.default_rng(0)
+    with tarfile.open(folder / "x.tar", "w") as file:
+        for n in range(size):
+            content = io.BytesIO()
+            Image.fromarray(draw.integers(0, 255, (8, 8), np.uint8)).save(content, "png")
+            whole = content.getvalue()[: 50 if n in bad else None]
+            member = tarfile.TarInfo(f"{n:04d}.png")
+            member.size = len(whole)
+            file.addfile(member, io.BytesIO(whole))
+    return {"kind": "tar", "path": str(folder / "x.tar")}, lambda n: f"x.tar:{n:04d}"
+
+
 def audio(folder: Path, size: int, bad: set[int]) -> Made:
     draw = np.random.default_rng(0)
     for n in range(size):
@@ -120,7 +135,8 @@ def series(folder: Path, size: int, bad: set[int]) -> Made:
 
 
 FORMATS = {
-    made.__name__: made for made in (jsonl, csv, parquet, fasta, image_folder, audio, points, cells, stains, series)
+    made.__name__: made
+    for made in (jsonl, csv, parquet, fasta, image_folder, tar, audio, points, cells, stains, series)
 }
 
 

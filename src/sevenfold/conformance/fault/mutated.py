@@ -217,21 +217,28 @@ def all_tokenizers(folder: Path, kinds: list[str]) -> Attempt:
 
 
 def data(folder: Path, kind: str) -> Attempt:
-    """A file of the source's own example: built, split, every sample read."""
+    """A file of the source's own example: built, split, every sample read. Where a manifest tells of files, they are harmed too, with
+    one that fits."""
     folder.mkdir(exist_ok=True)
     config = find("source", kind).example(folder)
     files = config.build().files()
+    manifest = folder / MANIFEST
+    files += [folder / name for name in read_json(manifest)["files"]] if manifest in files else []
     whole = {file: file.read_bytes() for file in files}
     _read(config)
 
     def attempt(number: int) -> None:
         draw = random.Random(number)
         file = files[number % len(files)]
-        file.write_bytes(mutated(whole[file], draw))
+        if manifest in whole and file != manifest:
+            _with_manifest(folder, str(file.relative_to(folder)), mutated(whole[file], draw))
+        else:
+            file.write_bytes(mutated(whole[file], draw))
         try:
             named(lambda: _read(config), str(folder))
         finally:
-            file.write_bytes(whole[file])
+            for one in {file, manifest} & whole.keys():
+                one.write_bytes(whole[one])
 
     return attempt
 

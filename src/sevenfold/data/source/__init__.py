@@ -98,6 +98,8 @@ class Source(part.Part):
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     """File endings (lower case, with the dot) that this source reads."""
+    patterns: ClassVar[bool] = False
+    """Whether the path may be a URL, or a pattern for several files."""
 
     def __init__(self, config: Any):
         self.config = config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ TURNED = (5, 6, 7, 8)
 ORIENTATION = 0x0112
 
 
-def look(path: Path, where: str) -> tuple[int, int, int]:
-    """Height, width and channels (1 or 3) of an image, as it will be given; from its header only."""
+def look(path: Path | bytes, where: str) -> tuple[int, int, int]:
+    """Height, width and channels (1 or 3) of an image (a file, or the bytes of one), as it will be given; from its header only."""
     with _open(path, where) as image:
         width, height = image.size
         turned = _turned(image)
@@ -25,7 +26,7 @@ def look(path: Path, where: str) -> tuple[int, int, int]:
     return (width, height, channels) if turned else (height, width, channels)
 
 
-def load(path: Path, where: str, shape: tuple[int, int, int], largest: int) -> np.ndarray:
+def load(path: Path | bytes, where: str, shape: tuple[int, int, int], largest: int) -> np.ndarray:
     """An image as uint8 of `shape` [height width channels]; its first frame, turned as its EXIF says.
 
     BadSample if it has more than `largest` pixels (nothing is decoded then), is cut off or of another format.
@@ -56,17 +57,17 @@ def _turned(image: Any) -> bool:
         return False
 
 
-def _open(path: Path, where: str) -> Any:
+def _open(path: Path | bytes, where: str) -> Any:
     from PIL import Image
 
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=FORMATS)
     except FileNotFoundError:
-        raise BadSample(where, f"there is no image {path}") from None
+        raise BadSample(where, f"there is no image {path!s}") from None
     except Image.DecompressionBombError:
         raise BadSample(where, "has more than 178 million pixels: make it smaller") from None
     except Exception:  # as above
-        empty = path.is_file() and path.stat().st_size == 0
+        empty = not path if isinstance(path, bytes) else path.is_file() and path.stat().st_size == 0
         why = "is empty" if empty else f"is not an image ({', '.join(FORMATS)}), or it is damaged"
         raise BadSample(where, why) from None
 

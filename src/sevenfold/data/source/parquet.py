@@ -1,4 +1,5 @@
-"""Parquet: a file, or a folder of shards, read one row group at a time. Needs the extra `parquet`.
+"""Parquet: a file, a folder of them or a pattern (`part-{000..099}.parquet`), here or at a URL, read one row group at a time. Needs
+the extra `parquet`.
 
 What a column holds (text, label, number, dna, protein, array) is told from the first 1,000 rows, as in JSON lines;
 columns of objects are left out.
@@ -10,24 +11,26 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError, need_extra
-from sevenfold.data.source import Sample, Source, suffix
+from sevenfold.data.source import Sample, suffix
 from sevenfold.data.source._columns import FIRST, cell, choose
 from sevenfold.data.source._files import LARGEST, expands_to, list_files
+from sevenfold.data.source._raw import Pieces
 
 CACHED = 4
 """Row groups that are kept in memory."""
 
 
-class Parquet(Source):
+class Parquet(Pieces):
     """Samples are the rows, by column."""
 
-    class Config(Source.Config):
+    class Config(Pieces.Config):
         columns: list[str] | None = None
         """The columns to read; by default all that can be read."""
         fields: dict[str, str] | None = None
@@ -39,59 +42,47 @@ class Parquet(Source):
 
     def __init__(self, config: Any):
         super().__init__(config)
-        self._files = list_files(self.path, self.suffixes) if self.path.is_dir() else [self.path]
-        if not self._files:
-            raise DataError(f"{self.path}: holds no files that end in {' or '.join(self.suffixes)}")
-        self._groups: list[tuple[Path, int, int]] = []
-        self._starts = [0]
-        for file in self._files:
-            self._look(file)
+        self._groups: list[tuple[int, int, int]] = []
+        self._starts, self._file_starts = [0], [0]
+        for number in range(len(self._raw)):
+            self._look(number)
+            self._file_starts.append(self._starts[-1])
+            if config.limit is not None and self._starts[-1] >= config.limit:
+                break
         if not self._groups:
-            raise DataError(f"{self.path}: has no rows")
+            raise DataError(f"{config.path}: has no rows")
         self._cache: OrderedDict[int, Any] = OrderedDict()
         self._columns: list[str] | None = None
         try:
             rows = self._rows(0).slice(0, FIRST).to_pylist()
         except Exception as error:
-            raise DataError(f"{self._files[0]}: cannot be read: {str(error).splitlines()[0]}") from None
+            raise DataError(f"{self._raw.names[0]}: cannot be read: {str(error).splitlines()[0]}") from None
         self._fields, self._notes = choose(
-            str(self.path), rows, config.columns, config.fields, config.bad_share, config.partly
+            str(config.path), rows, config.columns, config.fields, config.bad_share, config.partly
         )
         self._columns = list(self._fields)
         self._cache.clear()
 
-    def _look(self, file: Path) -> None:
-        if file.stat().st_size == 0:
+    def _look(self, number: int) -> None:
+        file, whole = self._raw.names[number], self._raw.sizes[number]
+        if whole == 0:
             raise DataError(f"{file}: is empty")
-        metadata, first = self._open(file).metadata, 0
+        metadata, first = self._raw.look(number, partial(_opened, file)).metadata, 0
         for group in range(metadata.num_row_groups):
             size, count = metadata.row_group(group).total_byte_size, metadata.row_group(group).num_rows
-            most = expands_to(file.stat().st_size, self.config.largest_bytes)
+            most = expands_to(whole, self.config.largest_bytes)
             if size > most:
                 raise DataError(f"{file}: row group {group} {_too_long(size, most)}")
             if count:
-                self._groups.append((file, group, first))
+                self._groups.append((number, group, first))
                 self._starts.append(self._starts[-1] + count)
                 first += count
 
-    def _open(self, file: Path) -> Any:
-        """Opened anew for each row group: worker processes must not share a place in a file."""
-        try:
-            import pyarrow.parquet
-        except ImportError as error:
-            need_extra("pyarrow", "parquet", error)
-        try:
-            schema = pyarrow.parquet.read_schema(file)
-            texts = [field.name for field in schema if field.type in (pyarrow.string(), pyarrow.binary())]
-            return pyarrow.parquet.ParquetFile(file, read_dictionary=texts)
-        except Exception as error:  # damaged files raise anything
-            raise DataError(f"{file}: is not a whole parquet file: {str(error).splitlines()[0]}") from None
-
     def _rows(self, number: int) -> Any:
         if number not in self._cache:
-            file, group, _ = self._groups[number]
-            table = self._open(file).read_row_group(group, columns=self._columns, use_threads=False)
-            size, most = _unfolded(table), expands_to(file.stat().st_size, self.config.largest_bytes)
+            of, group, _ = self._groups[number]
+            table = self._raw.used(of, partial(_group, self._raw.names[of], group, self._columns))
+            size, most = _unfolded(table), expands_to(self._raw.sizes[of], self.config.largest_bytes)
             if size > most:
                 raise ValueError(_too_long(size, most))
             self._cache[number] = table
@@ -147,11 +138,26 @@ class Parquet(Source):
 
     def where(self, index: int) -> str:
         number = bisect_right(self._starts, index) - 1
-        file, _, first = self._groups[number]
-        return f"{file}:row {first + index - self._starts[number]}"
+        of, _, first = self._groups[number]
+        return f"{self._raw.names[of]}:row {first + index - self._starts[number]}"
 
-    def files(self) -> list[Path]:
-        return list(self._files)
+
+def _opened(name: str, file: Any) -> Any:
+    """Opened anew for each row group: worker processes must not share a place in a file."""
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        need_extra("pyarrow", "parquet", error)
+    try:
+        schema = pyarrow.parquet.read_schema(file)
+        texts = [field.name for field in schema if field.type in (pyarrow.string(), pyarrow.binary())]
+        return pyarrow.parquet.ParquetFile(file, read_dictionary=texts)
+    except Exception as error:  # damaged files raise anything
+        raise DataError(f"{name}: is not a whole parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _group(name: str, group: int, columns: list[str] | None, path: Path) -> Any:
+    return _opened(name, path).read_row_group(group, columns=columns, use_threads=False)
 
 
 def _too_long(size: int, most: int) -> str:

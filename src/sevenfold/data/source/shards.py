@@ -95,7 +95,8 @@ class Shards(Source):
                     f"{FEWEST * max(sizes):,} bytes at least"
                 )
             group = min(config.group or GROUP, fit - AHEAD - 1)
-        kept = Kept(config.path, folder, {name: facts[name] for name in shards}, config.cache, config.verify)
+        urls = {name: f"{config.path}/{name}" for name in shards}
+        kept = Kept(urls, folder, {name: facts[name] for name in shards}, config.cache, config.verify)
         return index, Far(kept, group)
 
     @classmethod

@@ -1,0 +1,185 @@
+"""The files of raw data in many pieces: a file, a folder of them, a pattern (`data-{0000..0099}.tar`, `data-*.tar`), here or at a URL.
+
+Those at a URL come when they are asked for, and so many bytes of them are kept as `cache` says (sevenfold.data.kept).
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from sevenfold.core.errors import DataError
+from sevenfold.core.files import write_atomic
+from sevenfold.data.arranged import AHEAD, Shelves
+from sevenfold.data.kept import Kept
+from sevenfold.data.remote import home, listed, opened, tried
+from sevenfold.data.source import Source
+from sevenfold.data.source._files import list_files
+
+BRACES = re.compile(r"\{([^{}]*)\}")
+SPAN = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
+MOST = 100_000
+"""Files that a pattern may name."""
+CACHE = 32 << 30
+"""Bytes of files at a URL that are kept here unless a recipe says otherwise."""
+GROUP = 16
+"""Files that are read at a time, where not all fit."""
+T = TypeVar("T")
+
+
+def is_pattern(path: str) -> bool:
+    """Whether this names files elsewhere, or several by a pattern."""
+    return "://" in path or bool(BRACES.search(path) or glob.has_magic(path)) and not Path(path).expanduser().exists()
+
+
+def spelled(pattern: str) -> list[str]:
+    """The names that a pattern with braces stands for: {0000..0099} counts, {a,b} lists. DataError for too many."""
+    names = list(_each(pattern))
+    if len(names) > MOST:
+        raise DataError(f"{pattern}: names more than {MOST:,} files")
+    return names
+
+
+def _each(pattern: str, most: int = MOST + 1) -> Iterator[str]:
+    found = BRACES.search(pattern)
+    if found is None:
+        yield pattern
+        return
+    span = SPAN.fullmatch(found[1])
+    if span:
+        low, high, width = int(span[1]), int(span[2]), len(span[1]) if span[1].startswith("0") else 0
+        words: Iterator[str] = (f"{number:0{width}d}" for number in range(low, min(high, low + most) + 1))
+    else:
+        words = iter(found[1].split(","))
+    for word in words:
+        for whole in _each(pattern[: found.start()] + word + pattern[found.end() :]):
+            if most <= 0:
+                return
+            most -= 1
+            yield whole
+
+
+class Raw:
+    """Files in order, each read by number."""
+
+    def __init__(self, path: str, endings: Collection[str], cache: int, group: int | None):
+        """`endings`: of the files that count in a folder."""
+        self.path, self.far = path, "://" in path
+        if self.far:
+            self.names, self.sizes = listed(spelled(path))
+            self.folder = home(path)
+            facts = {self._kept_as(number): {"size": size, "sha256": None} for number, size in enumerate(self.sizes)}
+            urls = {self._kept_as(number): name for number, name in enumerate(self.names)}
+            self._kept = Kept(urls, self.folder, facts, cache, False)
+            fit = cache // max(self.sizes, default=1) if self.sizes else 0
+            if sum(self.sizes) > cache:
+                if fit < AHEAD + 2:
+                    raise DataError(
+                        f"data.cache: holds {fit} of the largest files of {path}, and {AHEAD + 2} are needed"
+                    )
+                group = min(group or GROUP, fit - AHEAD - 1)
+        else:
+            self.names = [str(file) for file in self._here(path, endings)]
+            try:
+                self.sizes = [Path(name).stat().st_size for name in self.names]
+            except FileNotFoundError as error:
+                raise DataError(f"{error.filename}: there is no such file or folder") from None
+        if not self.names:
+            raise DataError(f"{path}: there are no files that end in {' or '.join(endings)}")
+        self.group = group
+        """How many files are to be read at a time; None: all, in any order."""
+
+    def _here(self, path: str, endings: Collection[str]) -> list[Path]:
+        place = Path(path).expanduser()
+        if place.is_dir():
+            return list_files(place, endings)
+        if place.exists() or not is_pattern(path):
+            if not place.exists():
+                raise DataError(f"{place}: there is no such file or folder")
+            return [place]
+        found = []
+        for one in spelled(str(place)):
+            found += sorted(glob.glob(one)) if glob.has_magic(one) else [one]
+        return [Path(one) for one in found]
+
+    def _kept_as(self, number: int) -> str:
+        return f"{number:06d}-{self.names[number].rpartition('/')[2]}"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def used(self, number: int, use: Callable[[Path], T]) -> T:
+        """What `use` makes of a file."""
+        return self._kept.used(self._kept_as(number), use) if self.far else use(Path(self.names[number]))
+
+    def look(self, number: int, use: Callable[[Any], T]) -> T:
+        """What `use` makes of a file or, elsewhere, of one opened there: only what is asked of it comes."""
+        if not self.far:
+            return use(Path(self.names[number]))
+
+        def looked() -> T:
+            with opened(self.names[number]) as file:
+                return use(file)
+
+        return tried(self.names[number], looked)
+
+    def ahead(self, numbers: Sequence[int]) -> None:
+        """Some files will be used next."""
+        if self.far:
+            self._kept.ahead([self._kept_as(number) for number in numbers])
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files, for the data hash; of those elsewhere a list of their names and sizes."""
+        if not self.far:
+            return [Path(name) for name in self.names]
+        path, told = self.folder / "files.json", json.dumps([self.names, self.sizes])
+        if not path.is_file() or path.read_text(encoding="utf-8") != told:
+            write_atomic(path, told)
+        return [path]
+
+
+class Pieces(Source):
+    """A source whose samples lie in several such files, one after the other."""
+
+    class Config(Source.Config):
+        cache: int = Field(default=CACHE, ge=1)
+        """Bytes of files at a URL that are kept here; those not used for longest go."""
+        group: int | None = Field(default=None, ge=1, le=100_000)
+        """So many files are read and shuffled together at a time. By default all; of files at a URL that do not fit into `cache`,
+        16, or as many as fit. The order depends on it, and on the seed."""
+
+    patterns: ClassVar[bool] = True
+
+    def __init__(self, config: Any):
+        super().__init__(config)
+        if not config.path:
+            raise DataError(f"data.path: the {self.kind} source needs a file or folder, a pattern or a URL to read")
+        self._raw = Raw(config.path, self.suffixes, config.cache, config.group)
+        self._file_starts: list[int] = [0]
+        """Where the samples of each file begin, and the end of the last."""
+
+    @cached_property
+    def shelves(self) -> Shelves | None:
+        if self._raw.group is None:
+            return None
+        return Shelves(np.minimum(self._file_starts, len(self)), self._raw.group, self._raw.ahead)
+
+    def at_hand(self, indices: Sequence[int]) -> int:
+        """Those of the first file, where files are brought from elsewhere."""
+        if not self._raw.far or not len(indices):
+            return len(indices)
+        number = bisect_right(self._file_starts, indices[0]) - 1
+        return int(np.searchsorted(np.asarray(indices), self._file_starts[number + 1]))
+
+    def files(self) -> list[Path]:
+        return self._raw.files
