@@ -149,7 +149,7 @@ class Objective(part.Part, Ruled):
     def asked(self) -> Tensor | None:
         """What parts of the model ask for in training (the balance of experts) since they were last asked: the mean over
         tokens of each, added up; None where nothing does."""
-        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty")]
+        parts: list[Any] = [module for module in self.modules() if hasattr(type(module), "penalty")]
         left = [module.penalty for module in parts if module.penalty is not None]
         for module in parts:
             module.penalty = None

@@ -106,7 +106,7 @@ def estimate(
     """What a step of `settings.batch` rows in `settings.accumulate` pieces needs. Nothing is run; weights may be on the
     device "meta"."""
     rows, batch = objective.rows(given.lengths, given.masked), settings.batch or 32
-    number, bf16 = math.ceil(batch / settings.accumulate), precision == "bf16"
+    number, bf16 = math.ceil(batch / settings.accumulate), precision != "fp32"
     near = hardware is None or hardware.kind == "cpu"
     if given.packed:  # one document's scores at a time
         rows = [row._replace(scored=(0, 0)) for row in rows]
@@ -274,7 +274,7 @@ def _seconds(row: Row, number: int, given: Shape, bf16: bool, hardware: Hardware
 def table(found: Estimate) -> list[dict[str, Any]]:
     """One dict per part, as plain data."""
     times: list[Any] = list(found.times) or [None] * len(found.rows)
-    size = found.precision == "bf16"
+    size = found.precision != "fp32"
     return [
         {
             "part": row.place,
