@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from sevenfold.core.errors import ConfigError, DataError
+from sevenfold.core.locks import locked
 from sevenfold.core.part import find
 from sevenfold.data import remote
 from sevenfold.data.arranged import AHEAD, Moving
@@ -310,3 +312,28 @@ def test_memory(tokens, elsewhere, monkeypatch):
     near, far = (find("source", "shards").Config(path=path).build() for path in (str(tokens), "memory://set"))
     assert [near[n] for n in range(len(near))] == [far[n] for n in range(len(far))]
     system.rm("/set", recursive=True)
+
+
+def test_a_lock_ends_with_its_holder(tmp_path):
+    """Though a process was forked meanwhile, which has the same file open."""
+    with locked(tmp_path / "x"):
+        child = os.fork()
+        if not child:
+            multiprocessing.Event().wait(5)
+            os._exit(0)
+        with locked(tmp_path / "x", wait=False) as ours:
+            assert not ours
+    try:
+        with locked(tmp_path / "x", wait=False) as ours:
+            assert ours
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_each_source_of_a_mixture_has_its_group(tokens):
+    sources = {f"of{n}": {"source": {"kind": "shards", "path": str(tokens), "group": n}} for n in (2, 5)}
+    sources["all"] = {"source": {"kind": "shards", "path": str(tokens)}}
+    given = {**recipe(tokens, pack=False), "data": {"kind": "mix", "sources": sources}}
+    ready = prepare(read_recipe(given))
+    assert [one.arranged(0).group for one in ready.train.sets] == [2, 5, 1]

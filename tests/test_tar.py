@@ -17,7 +17,7 @@ from PIL import Image
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.core.part import find
 from sevenfold.data import remote
-from sevenfold.data.loader import Items, Order
+from sevenfold.data.loader import Items, Order, look_through
 from sevenfold.data.recognise import recognise
 from sevenfold.data.source._raw import spelled
 from sevenfold.data.source._tarred import members
@@ -155,11 +155,21 @@ def harmful():
         member = tarfile.TarInfo("name")
         member.type, member.size = sort, 1 << 33
         yield good, member.tobuf(), r"a header of 8,589,934,592 bytes"
+    sparse = b"22 GNU.sparse.major=1\n"
+    member = tarfile.TarInfo("PaxHeaders/holes")
+    member.type, member.size = tarfile.XHDTYPE, len(sparse)
+    holes = tarfile.TarInfo("holes.txt")
+    holes.size = 4
+    yield (
+        good,
+        member.tobuf() + sparse.ljust(512, b"\0") + holes.tobuf() + b"0\n0\n".ljust(512, b"\0"),
+        r"holes: \.txt is a sparse file",
+    )
     yield good, b"rubbish" * 100, "damaged from here on"
     yield good | {"0.txt": b"again"}, b"", None
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(13))
 def test_what_means_harm_is_one_bad_sample(number, tmp_path):
     files, more, why = list(harmful())[number]
     path = packed(tmp_path / "a.tar", files)
@@ -206,6 +216,9 @@ def test_patterns():
     assert spelled("{a,b}{1..2}") == ["a1", "a2", "b1", "b2"] and spelled("plain") == ["plain"]
     with pytest.raises(DataError, match="more than 100,000"):
         spelled("{0..99999}-{0..99999}-{0..999999999999}")
+    for pattern, why in (("{0..9999}{9..0}", "9..0. counts down"), ("{a}" * 1200, "more than 16 braces")):
+        with pytest.raises(DataError, match=why):
+            spelled(pattern)
 
 
 def test_from_elsewhere_with_few_here(tmp_path, monkeypatch):
@@ -288,3 +301,18 @@ def test_prepared_from_tar_and_from_elsewhere(tmp_path):
     assert made[0] == made[1] == made[2] == sorted(texts.values())
     tokens = [(tmp_path / f"tokens{number}" / "train-00000.npy").read_bytes() for number in range(2)]
     assert tokens[0] == tokens[1]
+
+
+def test_one_bad_sample_of_the_few_that_are_here(tmp_path):
+    """Only the first file of a set elsewhere is looked through: a bad sample there is no share of the whole."""
+    for number in range(6):
+        files = {f"{number}-{n}.txt": b"\xff\xfe\0" if number == n == 1 else b"text %d" % n for n in range(30)}
+        packed(tmp_path / f"a-{(number - 1) % 6}.tar", files)
+    for path in (f"{tmp_path}/a-*.tar", f"file://{tmp_path}/a-*.tar"):
+        source = tar(path, held_out=0.01)
+        items = Items(source, range(len(source)), {"text": ("text", lambda raw, generator: raw)}, 0, False)
+        assert source.at_hand(items.indices) == (30 if "://" in path else 180)
+        look_through(items, 0.01)
+    alone = tar(tmp_path / "a-0.tar")
+    with pytest.raises(DataError, match="1 of 30 samples cannot be read"):
+        look_through(Items(alone, range(30), {"text": ("text", lambda raw, generator: raw)}, 0, False), 0.01)

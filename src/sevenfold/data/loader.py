@@ -151,7 +151,7 @@ def look_through(items: Items, share: float) -> None:
     here = items.source.at_hand(items.indices)
     every = max(1, here // ENOUGH)
     places = range(0, here, every)
-    bad = BadSamples(share if every == 1 else max(share, 0.5), len(places))
+    bad = BadSamples(share if len(places) == len(items) else max(share, 0.5), len(places))
     for place in places:
         found = items[0, place]
         if isinstance(found, BadSample):

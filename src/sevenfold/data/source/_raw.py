@@ -26,6 +26,8 @@ from sevenfold.data.source import Source
 from sevenfold.data.source._files import list_files
 
 BRACES = re.compile(r"\{([^{}]*)\}")
+SEVERAL = 16
+"""Braces in a pattern."""
 SPAN = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
 MOST = 100_000
 """Files that a pattern may name."""
@@ -43,6 +45,12 @@ def is_pattern(path: str) -> bool:
 
 def spelled(pattern: str) -> list[str]:
     """The names that a pattern with braces stands for: {0000..0099} counts, {a,b} lists. DataError for too many."""
+    braces = BRACES.findall(pattern)
+    if len(braces) > SEVERAL:
+        raise DataError(f"{pattern[:100]}: has more than {SEVERAL} braces")
+    for span in map(SPAN.fullmatch, braces):
+        if span and int(span[1]) > int(span[2]):
+            raise DataError(f"{pattern}: {{{span[0]}}} counts down: put the lower number first")
     names = list(_each(pattern))
     if len(names) > MOST:
         raise DataError(f"{pattern}: names more than {MOST:,} files")

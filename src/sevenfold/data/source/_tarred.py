@@ -81,13 +81,15 @@ def _members(path: Path, handle: int, whole: int) -> list[Member]:
                 told |= _told(sort, os.pread(handle, size, start))
             offset = start + -(-size // BLOCK) * BLOCK
             continue
-        told = {}
+        sparse, told = "sparse" in told, {}
         if sort in (b"1", b"2", b"3", b"4", b"5", b"6"):
             size = 0
         if start + size > whole:
             return [*found, Member(name, start, 0, f"is cut off: {size:,} bytes are told, {whole - start:,} are there")]
         if sort in KINDS:
             found.append(Member(name, start, 0, f"is {KINDS[sort]}, and not read"))
+        elif sparse:
+            found.append(Member(name, start, 0, "is a sparse file, and not read"))
         elif sort != b"5" and "\0" not in name:
             found.append(Member(name, start, size))
         offset = start + -(-size // BLOCK) * BLOCK
@@ -116,7 +118,7 @@ def _name(head: bytes) -> str:
 
 
 def _told(sort: bytes, content: bytes) -> dict[str, str]:
-    """The name and the size that a header tells of the one behind it."""
+    """The name and the size that a header tells of the one behind it, and whether it is sparse."""
     if sort == b"L":
         return {"path": _text(content)}
     found: dict[str, str] = {}
@@ -130,6 +132,8 @@ def _told(sort: bytes, content: bytes) -> dict[str, str]:
             found["path"] = value.decode("utf-8", "backslashreplace")
         elif name == b"size" and value.isdigit() and len(value) < 20:
             found["size"] = value.decode()
+        elif name.startswith(b"GNU.sparse."):
+            found["sparse"] = "yes"
     return found
 
 
@@ -156,14 +160,16 @@ class Contents(NamedTuple):
 def contents(path: Path, about: tuple[str, ...]) -> Contents:
     """Those of a tar file; `about`: endings of what a sample is about, the first that it has."""
     samples: dict[str, list[tuple[str, int, int, str]]] = {}
+    seen: set[tuple[str, str]] = set()
     for name, offset, size, why in members(path):
         folder, slash, last = name.rpartition("/")
         stem, dot, ending = last.partition(".")
         if why or (dot and stem):
             key = f"{folder}{slash}{stem}"
             parts = samples.setdefault(key, [])
-            if any(part[0] == ending.lower() for part in parts):
+            if (key, ending.lower()) in seen:
                 why = f"holds two files that end in .{ending.lower()}"
+            seen.add((key, ending.lower()))
             parts.append((ending.lower(), offset, -1 if why else size, why))
     handle = os.open(path, os.O_RDONLY)
     try:

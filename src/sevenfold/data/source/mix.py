@@ -195,12 +195,14 @@ class Mix(Source):
         known = [shelves for shelves in each if shelves is not None]
         if not known:
             return None
-        bounds, parts = [0], list[int]()
+        bounds, parts, groups = [0], list[int](), list[int]()
+        most = max(shelves.group for shelves in known)
         for shelves, start, stop in zip(each, self.ends, self.ends[1:]):
             bounds += [stop] if shelves is None else (start + shelves.bounds[1:]).tolist()
+            groups += [most if shelves is None else shelves.group] * (len(bounds) - 1 - len(groups))
             parts.append(len(bounds) - 1)
         self._part_ends = parts
-        return Shelves(np.array(bounds), max(shelves.group for shelves in known), self._ahead)
+        return Shelves(np.array(bounds), min(groups), self._ahead, groups=np.array(groups))
 
     def _ahead(self, parts: Sequence[int]) -> None:
         for number in {bisect_right(self._part_ends, number) for number in parts}:

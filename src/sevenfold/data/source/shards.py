@@ -84,7 +84,7 @@ class Shards(Source):
         config = self.config
         folder, facts = begin(config.path)
         index = told_index(folder)
-        shards = shards_of(index)
+        shards = dict.fromkeys(shards_of(index))
         bring(config.path, folder, facts, [name for name in facts if name not in shards])
         sizes = [size for name, size in sizes_of(folder, index).items() if name in shards]
         group, fit = config.group, config.cache // max(sizes, default=1)
