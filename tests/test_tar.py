@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import tarfile
 from collections import Counter
 
@@ -316,3 +317,46 @@ def test_one_bad_sample_of_the_few_that_are_here(tmp_path):
     alone = tar(tmp_path / "a-0.tar")
     with pytest.raises(DataError, match="1 of 30 samples cannot be read"):
         look_through(Items(alone, range(30), {"text": ("text", lambda raw, generator: raw)}, 0, False), 0.01)
+
+
+def test_what_changes_elsewhere_is_another_file(tmp_path):
+    """Of the same name and size; and where files come and go, no more is kept than the limit."""
+    (tmp_path / "far").mkdir()
+    for name in "bd":
+        packed(tmp_path / "far" / f"{name}.tar", {f"{n}.txt": b"text %d" % n for n in range(9)})
+    size = (tmp_path / "far" / "b.tar").stat().st_size
+    path = f"file://{tmp_path}/far/*.tar"
+    first = tar(path, cache=4 * size)
+    packed(tmp_path / "far" / "b.tar", {f"{n}.txt": b"word %d" % n for n in range(9)})
+    changed = tar(path, cache=4 * size)
+    assert first[0] == {"text": "text 0"} and changed[0] == {"text": "word 0"}
+    assert first.files()[0].read_bytes() != changed.files()[0].read_bytes()
+    for name in ("a", "c", "aa"):
+        shutil.copy(tmp_path / "far" / "b.tar", tmp_path / "far" / f"{name}.tar")
+        tar(path, cache=4 * size)
+    assert 0 < sum(file.stat().st_size for file in (tmp_path / "kept").rglob("*.tar")) <= 4 * size
+
+
+def test_keys_in_a_url_are_not_told(tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setattr(remote, "PAUSES", ())
+    signed = "?X-Amz-Signature=" + "secret" * 60
+    path = packed(tmp_path / "a.tar", {f"{n}.txt": b"\xff" if n == 3 else b"text %d" % n for n in range(40)})
+    fsspec.filesystem("memory").pipe(f"/b/a.tar{signed}", path.read_bytes())
+    source = tar(f"memory://b/a.tar{signed}", held_out=0.2)
+    assert source[0] == {"text": "text 0"} and source.where(3) == "memory://b/a.tar:3"
+    made = prepare_data(
+        {"kind": "tar", "path": f"memory://b/a.tar{signed}", "bad_share": 0.5},
+        tmp_path / "tokens",
+        overrides=["stream.tokenizer=bytes"],
+        workers=0,
+        say=lambda _: None,
+    )
+    told = [file.read_bytes() for place in (made, tmp_path / "kept") for file in place.rglob("*") if file.is_file()]
+    told += [str(file).encode() for file in (tmp_path / "kept").rglob("*")]
+    fsspec.filesystem("memory").rm("/b", recursive=True)
+    with pytest.raises(DataError, match=r"^memory://b/a\.tar: cannot be read: [^?]*$") as error:
+        tar(f"memory://b/a.tar{signed}")
+    assert not any(b"secret" in content for content in [*told, str(error.value).encode()])
+    assert remote.shown("https://me:secret@host/a-{0..9}.tar") == "https://host/a-{0..9}.tar"
+    assert remote.shown("s3://host/a-?.tar") == "s3://host/a-?.tar" and remote.shown("a?b=c") == "a?b=c"

@@ -197,10 +197,9 @@ def _hash(handle: int, parts: list[tuple[str, int, int, str]], about: tuple[str,
     return digest.digest()
 
 
-def known(name: str, size: int, changed: int) -> Path:
-    """Where the contents of a file are kept once they were looked up."""
-    said = hashlib.sha256(f"{name}\n{size}\n{changed}".encode()).hexdigest()[:24]
-    return base() / "tar" / f"{said}.npz"
+def known(mark: str) -> Path:
+    """Where the contents of a file are kept once they were looked up; `mark` changes when the file does."""
+    return base() / "tar" / f"{hashlib.sha256(mark.encode()).hexdigest()[:24]}.npz"
 
 
 def recall(path: Path, size: int) -> Contents | None:

@@ -50,7 +50,7 @@ class Parquet(Pieces):
             if config.limit is not None and self._starts[-1] >= config.limit:
                 break
         if not self._groups:
-            raise DataError(f"{config.path}: has no rows")
+            raise DataError(f"{self._said}: has no rows")
         self._cache: OrderedDict[int, Any] = OrderedDict()
         self._columns: list[str] | None = None
         try:
@@ -58,7 +58,7 @@ class Parquet(Pieces):
         except Exception as error:
             raise DataError(f"{self._raw.names[0]}: cannot be read: {str(error).splitlines()[0]}") from None
         self._fields, self._notes = choose(
-            str(config.path), rows, config.columns, config.fields, config.bad_share, config.partly
+            self._said, rows, config.columns, config.fields, config.bad_share, config.partly
         )
         self._columns = list(self._fields)
         self._cache.clear()
