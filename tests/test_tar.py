@@ -17,7 +17,7 @@ from PIL import Image
 
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.core.part import find
-from sevenfold.data import remote
+from sevenfold.data import numbers, remote
 from sevenfold.data.loader import Items, Order, look_through
 from sevenfold.data.recognise import recognise
 from sevenfold.data.source._raw import spelled
@@ -122,6 +122,8 @@ def test_equal_pictures_are_on_one_side(tmp_path):
         found = tar(path, held_out=0.3, **settings)
         train, held_out = found.split()
         assert train and held_out and sorted([*train, *held_out]) == list(range(60))
+        few = tar(path, held_out=1e-9, **settings).split()
+        assert few[1] and not {n % 20 for n in few[0]} & {n % 20 for n in few[1]}
         assert not {n % 20 for n in train} & {n % 20 for n in held_out}
 
 
@@ -260,7 +262,7 @@ def test_from_elsewhere_with_few_here(tmp_path, monkeypatch):
             tar(url)
 
 
-def test_parquet_in_many_files_here_and_elsewhere(tmp_path):
+def test_parquet_in_many_files_here_and_elsewhere(tmp_path, monkeypatch):
     """One file or many, here or there: the same rows. Elsewhere only what is asked for comes."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -280,6 +282,16 @@ def test_parquet_in_many_files_here_and_elsewhere(tmp_path):
         assert (found.shelves is not None) == ("://" in path)
     kept = list((tmp_path / "kept").glob("*/*.parquet"))
     assert len(kept) == 5 and all(path.stat().st_size <= largest for path in kept)
+    fetched = Counter()
+    fetch = remote.fetch
+    monkeypatch.setattr(
+        "sevenfold.data.kept.fetch", lambda where, *more: (fetched.update([where]), fetch(where, *more))
+    )
+    sides = config.replace(cache=5 * largest, held_out=0.3).build().split()
+    assert sides == tuple(map(numbers.packed, wanted.config.replace(held_out=0.3).build().split())) and sides[1]
+    assert set(fetched.values()) == {1}  # each file once, and the next time none but the first
+    fetched.clear()
+    assert config.replace(cache=5 * largest, held_out=0.3).build().split() == sides and len(fetched) <= 1
 
 
 def test_prepared_from_tar_and_from_elsewhere(tmp_path):
@@ -360,3 +372,17 @@ def test_keys_in_a_url_are_not_told(tmp_path, monkeypatch):
     assert not any(b"secret" in content for content in [*told, str(error.value).encode()])
     assert remote.shown("https://me:secret@host/a-{0..9}.tar") == "https://host/a-{0..9}.tar"
     assert remote.shown("s3://host/a-?.tar") == "s3://host/a-?.tar" and remote.shown("a?b=c") == "a?b=c"
+
+
+def test_numbers_in_few_bytes():
+    """As lists do it."""
+    draw = random.Random(0)
+    for given in ([], [3], [4, 5, 6], range(2, 9), sorted(draw.sample(range(90), 30)), [5, 1, 9, 2]):
+        found, listed = numbers.packed(given), list(given)
+        assert list(found) == listed and (
+            len(listed) < 2 or isinstance(found, range) == (listed[-1] - listed[0] == len(listed) - 1)
+        )
+        assert list(numbers.moved(found, 7)) == [number + 7 for number in listed]
+        assert list(numbers.within(given, range(4, 40))) == [number for number in listed if number in range(4, 40)]
+        assert list(numbers.joined([given, [50], found])) == [*listed, 50, *listed]
+        assert numbers.packed(listed) == found and bool(found) == bool(listed)

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sevenfold.core.seeds import numpy_generator
+from sevenfold.data.numbers import as_array
 
 AHEAD = 2
 """Parts that are fetched before they are needed."""
@@ -47,7 +48,7 @@ class Shelves(NamedTuple):
 
     def of(self, samples: Sequence[int]) -> Shelves:
         """The parts of some samples, in order: bounds are places among them, and parts that hold none are left out."""
-        bounds = np.searchsorted(np.asarray(samples), self.bounds)
+        bounds = np.searchsorted(as_array(samples), self.bounds)
         holding = np.flatnonzero(np.diff(bounds))
         numbers = holding if self.numbers is None else self.numbers[holding]
         found = self._replace(bounds=np.append(bounds[holding], len(samples)), numbers=numbers)

@@ -293,13 +293,6 @@ class Source(part.Part):
         return path
 
 
-def within(indices: Sequence[int], span: range) -> Sequence[int]:
-    """Those of some indices, in order, that are in a span of numbers."""
-    if isinstance(indices, range) and indices.step == 1:
-        return range(max(indices.start, span.start), min(indices.stop, span.stop))
-    return [index for index in indices if index in span]
-
-
 def suffix(path: Path) -> str:
     """A file's ending, lower case, with the dot; of `x.csv.gz` it is `.csv`."""
     endings = [ending.lower() for ending in path.suffixes]

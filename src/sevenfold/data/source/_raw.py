@@ -22,6 +22,7 @@ from sevenfold.core.errors import DataError
 from sevenfold.core.files import write_atomic
 from sevenfold.data.arranged import AHEAD, Shelves
 from sevenfold.data.kept import Kept
+from sevenfold.data.numbers import as_array, packed
 from sevenfold.data.remote import home, listed, opened, shown, tried, usable
 from sevenfold.data.source import Source
 from sevenfold.data.source._files import list_files
@@ -36,6 +37,8 @@ CACHE = 32 << 30
 """Bytes of files at a URL that are kept here unless a recipe says otherwise."""
 GROUP = 16
 """Files that are read at a time, where not all fit."""
+NOWHERE = (1 << 63) - 1
+"""The place of a sample that cannot be read."""
 T = TypeVar("T")
 
 
@@ -200,7 +203,23 @@ class Pieces(Source):
         if not self._raw.far or not len(indices):
             return len(indices)
         number = bisect_right(self._file_starts, indices[0]) - 1
-        return int(np.searchsorted(np.asarray(indices), self._file_starts[number + 1]))
+        return int(np.searchsorted(as_array(indices), self._file_starts[number + 1]))
+
+    def _places(self, number: int) -> np.ndarray:
+        """Of each sample of a file, seed_of("held out", its key), or NOWHERE, int64: told once and kept, where files are not all here."""
+        raise NotImplementedError
+
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
+        """As other sources do it, but nothing is read again where few files are to be read at a time."""
+        if self._raw.group is None or self.config.split is not None:
+            return super().split()
+        places = np.concatenate([self._places(number) for number in range(len(self._file_starts) - 1)])[: len(self)]
+        readable, held = places < NOWHERE, places / 2**63 < self.config.held_out
+        if readable.any() and not held.any():
+            held = places == places.min()
+        if (held == readable).all():
+            held = held & (places != places[readable].max(initial=0))
+        return packed(np.flatnonzero(~held)), packed(np.flatnonzero(held))
 
     def files(self) -> list[Path]:
         return self._raw.files

@@ -21,6 +21,7 @@ import numpy as np
 
 from sevenfold.core.errors import DataError
 from sevenfold.core.files import write_atomic
+from sevenfold.core.seeds import seed_of
 from sevenfold.data.remote import base
 
 BLOCK = 512
@@ -141,7 +142,7 @@ class Contents(NamedTuple):
     """Where the parts of each sample are. Files of one stem (the name up to the first dot behind the last slash) are one sample.
 
     keys     the stem of each sample, in their order (lists, not arrays: one long name must not make all long)
-    hashes   of what each sample is about, [samples, 16] bytes
+    hashes   of what each sample is about, [samples, 16] bytes; places: what they are held out by, [samples] int64
     firsts   [samples + 1]: sample i has the parts firsts[i] … firsts[i + 1]
     endings  of each part, lower case
     offsets, sizes  of each part; a size below 0: it cannot be read
@@ -150,6 +151,7 @@ class Contents(NamedTuple):
 
     keys: list[str]
     hashes: np.ndarray
+    places: np.ndarray
     firsts: np.ndarray
     endings: list[str]
     offsets: np.ndarray
@@ -180,6 +182,7 @@ def contents(path: Path, about: tuple[str, ...]) -> Contents:
     return Contents(
         list(samples),
         np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16),
+        np.array([seed_of("held out", one.hex()) for one in hashes], np.int64),
         np.cumsum([0, *map(len, samples.values())]),
         [sys.intern(part[0]) for part in parts],
         np.array([part[1] for part in parts], np.int64),
@@ -209,7 +212,8 @@ def recall(path: Path, size: int) -> Contents | None:
             parts: Any = [_words(file[name]) if name in WORDS else file[name] for name in Contents._fields]
             found = Contents(*parts)
         samples, count = len(found.keys), len(found.offsets)
-        fits = found.hashes.shape == (samples, 16) and found.firsts.shape == (samples + 1,) and found.firsts[0] == 0
+        fits = found.hashes.shape == (samples, 16) and found.places.shape == (samples,)
+        fits = fits and found.firsts.shape == (samples + 1,) and found.firsts[0] == 0
         fits = fits and found.firsts[-1] == count == len(found.sizes) == len(found.endings) == len(found.whys)
         fits = fits and bool((np.diff(found.firsts) > 0).all())
         fits = fits and bool(((found.offsets >= 0) & (found.offsets + found.sizes <= size)).all())

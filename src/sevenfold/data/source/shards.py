@@ -27,6 +27,7 @@ from sevenfold.core.files import MANIFEST, known_by, read_json, write_atomic
 from sevenfold.data.arranged import AHEAD, Shelves
 from sevenfold.data.kept import Far, Kept
 from sevenfold.data.line import Files, Line
+from sevenfold.data.numbers import packed
 from sevenfold.data.remote import Fact, begin, bring, home, shown
 from sevenfold.data.sharded import FORMAT, Index, read_index, read_side, shards_of, sizes_of, told_index, write_array
 from sevenfold.data.source import Prepared, Sample, Source
@@ -213,7 +214,7 @@ class Shards(Source):
 
     def line(self, indices: Sequence[int]) -> Line | None:
         for held_out, side in enumerate(self.split()):
-            if side and len(indices) == len(side) and (indices == side or list(indices) == list(side)):
+            if side and len(indices) == len(side) and (indices == side or packed(indices) == side):
                 line, samples = self._sides[held_out]
                 return line if len(side) == len(samples) else line.cut(int(samples[len(side)]))
         return None

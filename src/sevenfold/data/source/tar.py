@@ -15,7 +15,6 @@ import json
 import os
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,6 @@ import numpy as np
 from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError
-from sevenfold.core.seeds import seed_of
 from sevenfold.data.source import Sample
 from sevenfold.data.source._columns import FIRST, cell, choose
 from sevenfold.data.source._images import common_size, load, look
@@ -283,10 +281,5 @@ class Tar(Pieces):
         _, tar, own = self._place(index)
         return tar.hashes[own].tobytes().hex()
 
-    def split(self) -> tuple[Sequence[int], Sequence[int]]:
-        if self._raw.group is None or self.config.split is not None:
-            return super().split()
-        share = self.config.held_out  # nothing is read: it lies in files that are not all here
-        held_out = [index for index in range(len(self)) if seed_of("held out", self.key(index)) / 2**63 < share]
-        held = set(held_out)
-        return [index for index in range(len(self)) if index not in held], held_out
+    def _places(self, number: int) -> np.ndarray:
+        return self._tars[number].places
