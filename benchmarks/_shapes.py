@@ -12,6 +12,7 @@ from sevenfold.core.types import Batch, Stream
 from sevenfold.objective import Objective
 from sevenfold.training.allocator import keep_freed
 from sevenfold.training.compiled import compile_blocks
+from sevenfold.training.float8 import float8_blocks
 from sevenfold.training.load import objective_of
 from sevenfold.training.recipe import Recipe, read_recipe
 from sevenfold.training.step import take_step
@@ -202,6 +203,8 @@ def ours(case: Case, precision: str, device: str = "cpu", **train: Any) -> tuple
     trainable = {name: p for name, p in made.named_parameters() if p.requires_grad}
     optimizer = config.optimizer.build(trainable, made.cares())
     batch = {name: stream.to(device) for name, stream in batch_of(case, made.model).items()}
+    if precision == "fp8":
+        float8_blocks(made.model)
     if config.compile:
         compile_blocks(made.model).__enter__()
     keep_freed(torch.device(device))

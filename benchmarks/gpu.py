@@ -8,7 +8,7 @@ made some rows at a time, blocks are compiled one by one (`--compile`), attentio
 of each contender, in turn; ratios are those within a round (median, quartiles).
 
 --packed  the same decoder on windows of several documents, whose masks keep them apart, beside windows of one
---fp8     products of the same sides in FP8 (`torch._scaled_mm`) beside bf16: what there is to win; training in FP8 is not there yet
+--fp8     ours with `train.precision: fp8` too, and products of large matrices in FP8 (`torch._scaled_mm`) beside bf16: what there is to win
 --tiny    small shapes on a CPU: whether it runs
 """
 
@@ -72,7 +72,6 @@ def fp8(device: str, side: int, bf16: float) -> None:
         print(f"FP8 products: {rate / 1e12:.2f} TFLOP/s, {rate / bf16:.2f} times bf16")
     except (RuntimeError, NotImplementedError, ValueError) as error:
         print(f"FP8 products: not here ({str(error).splitlines()[0]})")
-    print("FP8 training: missing; there is no projection of it in the house")
 
 
 def compare(steps: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
@@ -105,6 +104,8 @@ def train(name: str, told: argparse.Namespace, device: str, peak: float) -> None
     case, peers = (TINY if told.tiny else SHAPES)[name]
     step, made = ours(case, "bf16", device, compile=told.compile, recompute=told.recompute)
     steps = {"ours": step}
+    if told.fp8:
+        steps["ours, FP8"] = ours(case, "fp8", device, compile=told.compile, recompute=told.recompute)[0]
     flops = 3.0 * made.flops(batch_of(case, made.model))
     for who, model, loss in peers(case, device):
         if who.startswith("x-"):

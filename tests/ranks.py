@@ -62,6 +62,7 @@ BLOCKS: dict[str, dict[str, Any]] = {
         "nonlinearity": "xielu",
         "projection": {"kind": "linear", "bias": True},
     },
+    "dropped": {"mixer": {"kind": "attention", "heads": 4}, "dropout": 0.2},
     "mixed": {"mixer": "min_gru", "nonlinearity": "gelu", "projection": {"kind": "linear", "bias": True}},
 }
 
@@ -169,12 +170,20 @@ def heads(kind: str) -> Found:
     """The same with heads and channels shared by two, and of shares, batches in pieces and spread tokens besides."""
     wanted, size = alone(kind), ranks.mesh().every.size
     errors = {}
-    for sequence in (1, 2) if size > 2 and "mixed" not in kind else (1,):
-        with ranks.within(_mesh(Parallel(tensor=2, sequence=sequence), torch.device("cpu"))):
-            for sharded in (False, True):
+    for sequence in (1, 2) if size > 2 and kind.partition("+")[2] in ("grouped", "biased") else (1,):
+        among = size if "dropped" in kind else 2
+        with ranks.within(_mesh(Parallel(tensor=among, sequence=sequence), torch.device("cpu"))):
+            for sharded in (False,) if "dropped" in kind else (False, True):
                 found = learned(kind, mine(), sharded, accumulate=1 + sharded)
                 errors |= {f"{name}{sequence}{sharded}": error for name, error in apart(found, wanted).items()}
     return {"cut": found["cut"], "errors": errors}
+
+
+def both(kind: str) -> Found:
+    """The same with heads shared by two, and what each of them has in shares among the others."""
+    with ranks.within(_mesh(Parallel(tensor=2), torch.device("cpu"))):
+        found = learned(kind, mine(), sharded=True)
+    return apart(found, alone(kind))
 
 
 def turned(kind: str) -> Found:
@@ -398,8 +407,16 @@ CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "spread": (spread, ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"]),
     "heads": (
         heads,
-        ["next_token+grouped", "masked_token+biased", "simclr+biased", "span_corruption+grouped", "byol+mixed"],
+        [
+            "next_token+grouped",
+            "masked_token+biased",
+            "simclr+biased",
+            "span_corruption+grouped",
+            "byol+mixed",
+            "next_token+dropped",
+        ],
     ),
+    "both": (both, ["masked_token+biased"]),
     "turned": (turned, ["next_token+grouped"]),
     "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),

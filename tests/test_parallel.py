@@ -125,10 +125,19 @@ def test_spread_tokens_know_where_they_stand(found, kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["next_token+grouped", "masked_token+biased", "simclr+biased", "span_corruption+grouped", "byol+mixed"]
+    "kind",
+    [
+        "next_token+grouped",
+        "masked_token+biased",
+        "simclr+biased",
+        "span_corruption+grouped",
+        "byol+mixed",
+        "next_token+dropped",
+    ],
 )
 def test_so_they_do_where_they_share_heads_and_channels(found, kind):
-    """And with weights in shares and batches in pieces besides. What cannot be cut (a recurrence) is whole on each."""
+    """And with weights in shares and batches in pieces besides. What cannot be cut (a recurrence) is whole on each, and what is
+    dropped between blocks is the same on all."""
     facts = case(found, f"heads/{kind}")
     assert facts["cut"] >= 4
     for name, error in facts["errors"].items():
@@ -176,6 +185,11 @@ def test_a_run_goes_on_with_another_number_of_processes(found, one, kind, tmp_pa
     assert went_on.loss == pytest.approx(one.loss, rel=1e-6), "two processes, then one"
     losses = [record["loss"] for record in one.log if "loss" in record]
     assert facts["logged"] == pytest.approx(losses, rel=1e-6)
+
+
+def test_muon_turns_whole_matrices_of_which_each_has_a_share(found):
+    for name, error in case(found, "turned/next_token+grouped").items():
+        assert error < WITHIN, (name, error)
 
 
 def test_what_is_sent_is_what_the_plan_says(found):

@@ -94,7 +94,7 @@ class Ranks(NamedTuple):
 
     def any(self, said: bool) -> bool:
         """Whether any rank says so."""
-        return bool(self.most(torch.tensor(int(said), device=self.device)))
+        return said if self.alone else bool(self.most(torch.tensor(int(said), device=self.device)))
 
     def all(self, said: bool) -> bool:
         """Whether all ranks say so."""

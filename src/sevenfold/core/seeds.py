@@ -14,6 +14,14 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
+def begin(seed: int, device: torch.device) -> None:
+    """Random numbers of the processor and of the device begin anew: as after torch.manual_seed, which where there is no GPU writes down
+    who called it, for each kind of them."""
+    torch.default_generator.manual_seed(seed)
+    if device.type not in ("cpu", "meta"):
+        torch.get_device_module(device).manual_seed_all(seed)
+
+
 def torch_generator(*parts: int | str) -> torch.Generator:
     """A CPU torch generator for these parts."""
     return torch.Generator().manual_seed(seed_of(*parts))

@@ -19,6 +19,7 @@ from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part, ranks
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
+from sevenfold.core.ranks import own
 from sevenfold.core.types import Batch, Hidden, Loss, Stream
 from sevenfold.data.view import View
 from sevenfold.modality import Modality
@@ -148,7 +149,7 @@ class Objective(part.Part, Ruled):
     def asked(self) -> Tensor | None:
         """What parts of the model ask for in training (the balance of experts) since they were last asked: the mean over
         tokens of each, added up; None where nothing does."""
-        parts: list[Any] = [module for module in self.modules() if hasattr(module, "penalty")]
+        parts: list[Any] = [module for module in self.modules() if hasattr(type(module), "penalty")]
         left = [module.penalty for module in parts if module.penalty is not None]
         for module in parts:
             module.penalty = None
@@ -194,7 +195,8 @@ class Objective(part.Part, Ruled):
     def nothing(self) -> Loss:
         """The loss where there is no target: 0 of 0, with a gradient of 0."""
         every = chain(self.model.parameters(), self.parameters())
-        small = min((p for p in every if p.requires_grad), key=Tensor.numel)  # its gradient is made, of zeros
+        there = (p for p in every if p.requires_grad and own(p) is p)  # no block's that is in shares
+        small = min(there, key=Tensor.numel)  # its gradient is made, of zeros
         zero = small.flatten()[:0].sum()
         return Loss(zero, zero.detach(), {}, {})
 

@@ -38,9 +38,10 @@ class Told(NamedTuple):
     each: Tensor
 
 
-def told(model: Model, head: str, x: Tensor, targets: Tensor, smoothing: float = 0.0) -> Told:
+def told(model: Model, head: str, x: Tensor, targets: Tensor, smoothing: float = 0.0, most: bool = False) -> Told:
     """x [… d] of the head's trunk and ids [… ], -100 for none → how well the head tells them. `smoothing`: that share of each
-    target is spread evenly over all ids (Szegedy 2015, arXiv:1512.00567 section 7)."""
+    target is spread evenly over all ids (Szegedy 2015, arXiv:1512.00567 section 7). `most`: nearly every place has a target, so that
+    a device is not asked which."""
     x, targets = x.flatten(0, -2), targets.flatten()
     real = targets != -100
     large = len(targets) * model.heads[head].outputs > LARGE
@@ -53,11 +54,21 @@ def told(model: Model, head: str, x: Tensor, targets: Tensor, smoothing: float =
             loss = (1 - smoothing) * loss - smoothing * (logits.log_softmax(-1).mean(-1) * real).sum()
         each = nats.detach()
     else:
-        places = real.nonzero()[:, 0]
-        asked = (x, targets) if len(places) == len(targets) else (x[places], targets[places])
-        loss, nats, right = _InPieces.apply(model.heads[head].before(asked[0]), *last, asked[1], smoothing)
-        each = nats.new_zeros(len(targets)).index_put((places,), nats)
+        if most and waits(x):
+            loss, each, right = _InPieces.apply(
+                model.heads[head].before(x), *last, targets.clamp(min=0), real, smoothing
+            )
+        else:
+            places = real.nonzero()[:, 0]
+            asked = (x, targets) if len(places) == len(targets) else (x[places], targets[places])
+            loss, nats, right = _InPieces.apply(model.heads[head].before(asked[0]), *last, asked[1], None, smoothing)
+            each = nats.new_zeros(len(targets)).index_put((places,), nats)
     return Told(loss, each.sum(), real.sum(), right.sum(), each)
+
+
+def waits(x: Tensor) -> bool:
+    """Whether the host waits where it asks for what is in a tensor: what a device has yet to compute."""
+    return x.device.type != "cpu"
 
 
 def together(places: int, outputs: int) -> int:
@@ -76,11 +87,18 @@ def _add(total: Tensor, more: Tensor, first: bool) -> None:
 
 
 class _InPieces(torch.autograd.Function):
-    """(x [n d], W [v d], b [v] or None, targets [n]) → (the sum of losses, nats [n], right [n])."""
+    """(x [n d], W [v d], b [v] or None, targets [n], which of them there are [n] or None for all) → (the sum of losses, nats [n],
+    right [n])."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, smoothing: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        real: Tensor | None,
+        smoothing: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
@@ -94,7 +112,7 @@ class _InPieces(torch.autograd.Function):
             even, most = nats.new_zeros(()), min(ROWS, len(x))
             # what is large is laid down once: fresh pages cost as much as the sums
             narrow, d = given.new_empty(most, outputs), None if d_w is None else torch.empty_like(w)
-            few = together(most, outputs) if kind == "cpu" else most
+            few = most if waits(x) else together(most, outputs)
             full, shares = nats.new_empty(few, outputs), nats.new_empty(few, outputs)
             for start in range(0, len(x), ROWS):
                 rows = given[start : start + ROWS]
@@ -110,19 +128,19 @@ class _InPieces(torch.autograd.Function):
                     top, asked = logits.amax(-1), logits.gather(1, wanted)[:, 0]
                     log_sum = top - p.amax(-1).log()
                     nats[here] = log_sum - asked
-                    best = (
-                        (asked == top).nonzero()[:, 0] if kind == "cpu" else slice(None)
-                    )  # a question is a wait elsewhere
-                    right[here][best] = (
-                        logits[best].argmax(-1) == wanted[best, 0]
-                    )  # of several that are as likely the first
+                    # of several that are as likely the first
+                    best = slice(None) if waits(x) else (asked == top).nonzero()[:, 0]
+                    right[here][best] = logits[best].argmax(-1) == wanted[best, 0]
                     if smoothing:
-                        even += (log_sum - logits.mean(-1)).sum()
+                        each = log_sum - logits.mean(-1)
+                        even += (each if real is None else each * real[here]).sum()
                     if d_x is None:
                         continue
                     p.scatter_add_(1, wanted, p.new_full(wanted.shape, smoothing - 1))
                     if smoothing:
                         p -= smoothing / outputs
+                    if real is not None:
+                        p *= real[here, None]
                     if d_b is not None:
                         d_b += p.sum(0)
                     some.copy_(p)
@@ -132,6 +150,9 @@ class _InPieces(torch.autograd.Function):
                         _add(d_w, torch.mm(made.T, rows, out=d), first=start == 0)
         if d_w is not None and not len(x):
             d_w.zero_()
+        if real is not None:
+            nats *= real
+            right &= real
         ctx.made, ctx.of = (d_x, d_w, d_b), x.dtype
         ctx.mark_non_differentiable(nats, right)
         return (1 - smoothing) * nats.sum() + smoothing * even, nats, right
@@ -143,4 +164,4 @@ class _InPieces(torch.autograd.Function):
         if found is None:
             raise RuntimeError("a loss in pieces goes backward once: its gradients are handed on, not kept")
         d_x, d_w, d_b = (None if d is None else wide(d).mul_(d_total) for d in found)
-        return None if d_x is None else d_x.to(ctx.of), d_w, d_b, None, None
+        return None if d_x is None else d_x.to(ctx.of), d_w, d_b, None, None, None

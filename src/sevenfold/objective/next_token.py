@@ -141,24 +141,28 @@ class NextToken(Objective):
         if not any(name in self.predicted for name in batch):
             return self.nothing()
         followed = (self.draw(batch) if drawn is None else drawn)["order"]
-        total, count = self.nothing()[:2]
+        losses: list[tuple[Tensor, Tensor]] = []
         sums: dict[str, list[Tensor]] = {}
         outputs: dict[str, Tensor] = {}
         earlier = self._earlier(batch)
         inputs, told = self.model.config.trunks[self.trunk].inputs, self.model.config.trunks[self.trunk].condition
         for number, order in enumerate(self.orders):
-            rows = (followed == number).nonzero()[:, 0]
-            part = {name: stream.rows(rows) for name, stream in batch.items() if name in order or name == told}
-            if not len(rows) or not any(name in self.predicted for name in part):
+            part = {name: stream for name, stream in batch.items() if name in order or name == told}
+            before = earlier
+            if len(self.orders) > 1:
+                rows = (followed == number).nonzero()[:, 0]
+                part = {name: stream.rows(rows) for name, stream in part.items()}
+                before = {name: _rows(hidden, rows) for name, hidden in earlier.items()}
+            some = next(iter(part.values()), None)
+            if some is None or not len(some.values) or not any(name in self.predicted for name in part):
                 continue
-            before = {name: _rows(hidden, rows) for name, hidden in earlier.items()}
             names = (*[n for n in before if n in inputs and n not in order], *order)
             hidden = self.model.trunks[self.trunk](part, before, names)
             for name, stream in part.items():
                 if name in self.predicted:
                     found = self._predict(hidden, name, stream)
                     weight = self.config.weights.get(name, 1.0)
-                    total, count = total + weight * found.loss, count + weight * found.count
+                    losses.append((weight * found.loss, weight * found.count))
                     kept = sums.setdefault(name, [found.nats.new_zeros(()) for _ in range(3)])
                     sums[name] = [kept[0] + found.nats, kept[1] + found.count, kept[2] + found.right]
             outputs["hidden"] = hidden.x.detach()
@@ -166,6 +170,9 @@ class NextToken(Objective):
         for name, (loss, n, right) in sums.items():
             prefix = f"{name}/" if len(self.predicted) > 1 else ""
             terms[f"{prefix}nats"], terms[f"{prefix}accuracy"] = (loss, n), (right, n)
+        if not losses:
+            return self.nothing()
+        total, count = (sum(parts[1:], parts[0]) for parts in zip(*losses))
         return Loss(total, count, terms, outputs)
 
     def _earlier(self, batch: Batch) -> dict[str, Hidden]:
@@ -180,7 +187,7 @@ class NextToken(Objective):
         x, targets = following(hidden, name, stream.values)
         head = self.head_of[name]
         assert head is not None
-        return told(self.model, head, x, targets, self.config.smoothing if self.training else 0.0)
+        return told(self.model, head, x, targets, self.config.smoothing if self.training else 0.0, most=True)
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:

@@ -106,7 +106,7 @@ def estimate(
     """What a step of `settings.batch` rows in `settings.accumulate` pieces needs. Nothing is run; weights may be on the
     device "meta"."""
     rows, batch = objective.rows(given.lengths, given.masked), settings.batch or 32
-    number, bf16 = math.ceil(batch / settings.accumulate), precision == "bf16"
+    number, bf16 = math.ceil(batch / settings.accumulate), precision != "fp32"
     near = hardware is None or hardware.kind == "cpu"
     if given.packed:  # one document's scores at a time
         rows = [row._replace(scored=(0, 0)) for row in rows]
@@ -262,7 +262,10 @@ def _seconds(row: Row, number: int, given: Shape, bf16: bool, hardware: Hardware
     if not (row.flops or row.kept or row.outputs):
         return 0.0
     flops = number * (row.flops + row.backward)
-    side = math.sqrt(max(row.parameters, 1)) if row.flops else 1.0
+    matrix = (
+        row.flops * row.each // (2 * row.outputs) if row.outputs else row.parameters
+    )  # a tied head has none of its own
+    side = math.sqrt(max(matrix, 1)) if row.flops else 1.0
     moved = MOVED * number * bytes_kept(row, bf16) + (3 if row.backward else 1) * 4 * row.parameters * bool(row.flops)
     operations = FORWARD_OPS + (BACKWARD_OPS if row.kept else 0)
     return flops / hardware.rate(bf16, side) + moved / hardware.bandwidth + operations * hardware.overhead
@@ -271,7 +274,7 @@ def _seconds(row: Row, number: int, given: Shape, bf16: bool, hardware: Hardware
 def table(found: Estimate) -> list[dict[str, Any]]:
     """One dict per part, as plain data."""
     times: list[Any] = list(found.times) or [None] * len(found.rows)
-    size = found.precision == "bf16"
+    size = found.precision != "fp32"
     return [
         {
             "part": row.place,

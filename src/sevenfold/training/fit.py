@@ -29,7 +29,8 @@ from sevenfold.data.loader import Order, Samples, load
 from sevenfold.objective import Objective
 from sevenfold.training import checkpoint
 from sevenfold.training.allocator import keep_freed
-from sevenfold.training.compiled import compile_blocks
+from sevenfold.training.compiled import bucketed, compile_blocks
+from sevenfold.training.float8 import float8_blocks
 from sevenfold.training.guard import Guard
 from sevenfold.training.log import Bar, Log, Silent
 from sevenfold.training.look import evaluate
@@ -123,6 +124,8 @@ def fit(
         log = ends.enter_context(closing(Log(folder if mesh.every.first else None, start)))
         if config.recompute:
             recompute_blocks(objective.model)
+        if precision == "fp8":
+            float8_blocks(objective.model)
         if config.compile:
             ends.enter_context(compile_blocks(objective.model))
         assert config.batch is not None
@@ -195,8 +198,9 @@ def fit(
                     record["skipped"] = "no sample of this batch can be read"
                 else:
                     factor = schedule.factor(step, config.steps)
+                    padded = bucketed(objective.model, batch) if config.compile else batch
                     loss, norm, ok = take_step(
-                        objective, optimizer, batch, config, precision, seed, step, factor, guard.accepts, gradients
+                        objective, optimizer, padded, config, precision, seed, step, factor, guard.accepts, gradients
                     )
                     if ok:
                         objective.after_step(step, config.steps)

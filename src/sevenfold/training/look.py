@@ -13,6 +13,7 @@ from sevenfold.core.types import Loss
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Samples
 from sevenfold.objective import Objective
+from sevenfold.training.compiled import bucketed
 from sevenfold.training.parallel.rows import of_all, of_sums, others_bad, sums
 from sevenfold.training.precision import autocast, resolve
 from sevenfold.training.recipe import TrainConfig
@@ -71,6 +72,7 @@ def looked(
             batch = spare = spare if batch is None else batch
             if batch is None:
                 continue
+            batch = bucketed(objective.model, batch) if config.compile else batch
             torch.manual_seed(seed_of(seed, "look", place))
             with autocast(resolve(config.precision, device), device), ranks.whole_batch():
                 loss = detached(objective(to_device(batch, device)))

@@ -48,7 +48,8 @@ class TrainConfig(part.Config):
     guard: GuardConfig = GuardConfig()
     """What is done about steps that would harm the weights."""
     precision: Precision = "auto"
-    """bf16, fp32, or auto: bf16 where the processor multiplies it."""
+    """bf16, fp32, or auto: bf16 where the processor multiplies it; fp8: bf16, with 8-bit products in the linear layers of blocks,
+    which is quicker on GPUs that have them (from Ada and Hopper on)."""
     compile: bool = False
     """Compile the blocks (torch.compile), once: what is compiled is kept for later runs. It pays for long runs."""
     recompute: bool = False

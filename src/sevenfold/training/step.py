@@ -15,7 +15,7 @@ from torch import Tensor
 from sevenfold.assembly.adapter import need_gradients
 from sevenfold.core import ranks
 from sevenfold.core.ranks import own
-from sevenfold.core.seeds import seed_of
+from sevenfold.core.seeds import begin, seed_of
 from sevenfold.core.types import Batch, Loss
 from sevenfold.objective import Objective
 from sevenfold.training.cached import through_pieces
@@ -46,25 +46,26 @@ def take_step(
     before_it = [
         (buffer, buffer.clone())  # statistics that a forward pass moves: a step that is not taken leaves no trace
         for module in objective.modules()
-        if getattr(module, "across", False)
+        if getattr(type(module), "across", False)
         for buffer in module.buffers(recurse=False)
     ]
-    torch.manual_seed(seed_of(seed, "draw", step))
+    device = next(iter(batch.values())).values.device
+    begin(seed_of(seed, "draw", step), device)
     batch, drawn, before = drawn_of(objective, batch)
     first = next(iter(batch.values())).values
     count = pieces_of(len(first), config.accumulate)
     ends = [place * len(first) // count for place in range(count + 1)]
     losses = []
-    pieces = [(slice(begin, end), seed_of(seed, "step", step, before + begin)) for begin, end in zip(ends, ends[1:])]
+    pieces = [(slice(low, high), seed_of(seed, "step", step, before + low)) for low, high in zip(ends, ends[1:])]
     gradients = Gradients() if gradients is None else gradients
     if objective.cached and count > 1:
-        context, random = partial(autocast, precision, first.device), seed_of(seed, "compare", step)
+        context, random = partial(autocast, precision, device), seed_of(seed, "compare", step)
         losses, pieces = [detached(through_pieces(objective, batch, drawn, pieces, random, context))], []
     for place, (rows, random) in enumerate(pieces):
         if place == len(pieces) - 1:
             gradients.last()
-        torch.manual_seed(random)
-        with autocast(precision, first.device):
+        begin(random, device)
+        with autocast(precision, device):
             loss = objective(
                 {name: stream.rows(rows) for name, stream in batch.items()},
                 {name: choice[rows] for name, choice in drawn.items()},
@@ -74,13 +75,14 @@ def take_step(
         losses.append(detached(loss))
     whole = summed(losses)
     total, counted = gradients.finish(whole.total, whole.count)
-    if not step and float(counted):
-        need_gradients(objective.model, f"{objective.kind} in the first step")
     parameters = [p for group in optimizer.parts for g in group.param_groups for p in g["params"] if p.grad is not None]
     if parameters:
-        torch._foreach_div_([own(p.grad) for p in parameters], float(counted.clamp(min=1)))
-    norm = gradients.clip(parameters, config.clip)
-    ok = ranks.mesh().every.all(accepts(float(total) / max(float(counted), 1.0), norm))
+        torch._foreach_div_([own(p.grad) for p in parameters], counted.clamp(min=1))
+    asked = torch.stack([part.double() for part in (total, counted, gradients.clip(parameters, config.clip))])
+    loss_sum, targets, norm = asked.tolist()  # all that a device is waited for: may the step be taken?
+    if not step and targets:
+        need_gradients(objective.model, f"{objective.kind} in the first step")
+    ok = ranks.mesh().every.all(accepts(loss_sum / max(targets, 1.0), norm))
     if ok:
         optimizer.step(factor)
     else:

@@ -50,6 +50,10 @@ class Projection(part.Part, Ruled):
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def to_float8(self) -> bool:
+        """From now on multiply 8-bit numbers in training, if it can; whether it does (sevenfold.training.precision)."""
+        return False
+
     def start_from(self, vectors: Tensor) -> None:
         """Begin with what the ids stand for, vectors [ids p], where the tokenizer knows it (a codebook)."""
 

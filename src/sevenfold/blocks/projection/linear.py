@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sevenfold.blocks.projection import Projection
+from sevenfold.blocks.projection._float8 import fits, linear8
 from sevenfold.blocks.projection._product import linear
 from sevenfold.core.initial import Constant, Normal, Rule
 
@@ -31,6 +32,7 @@ class Linear(Projection):
         super().__init__(config, width_in, width_out)
         self.weight = nn.Parameter(torch.empty(width_out, width_in))
         self.bias = nn.Parameter(torch.empty(width_out)) if config.bias else None
+        self.float8 = False
 
     def rules(self) -> dict[str, Rule]:
         weight: Rule = Normal(self.config.std or min(0.02, self.width_in**-0.5), decays=True)
@@ -38,7 +40,13 @@ class Linear(Projection):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias if self.bias is None or self.added == 1 else self.bias / self.added
+        if self.float8 and self.training and torch.is_autocast_enabled(x.device.type):  # what is kept wide stays so
+            return linear8(x, self.weight, bias)
         return linear(x, self.weight, bias)
+
+    def to_float8(self) -> bool:
+        self.float8 = fits(*self.weight.shape)
+        return self.float8
 
     def matrix(self, table: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         return self.weight, self.bias

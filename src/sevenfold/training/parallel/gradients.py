@@ -129,11 +129,11 @@ class Gradients:
             for parameter, grad, whole in zip(those, grads, flat.split([grad.numel() for grad in grads])):
                 grad.copy_(whole.view_as(grad) / (self.mesh.tensor.size if id(parameter) in self.same else 1))
 
-    def clip(self, parameters: list[nn.Parameter], most: float) -> float:
+    def clip(self, parameters: list[nn.Parameter], most: float) -> Tensor:
         """Scale gradients so that the norm of all is at most `most`; returns what it was."""
         held = [parameter for parameter in parameters if parameter.grad is not None]
         if not any(sharded(parameter) or id(parameter) in self.cut for parameter in held):
-            return float(torch.nn.utils.clip_grad_norm_(parameters, most))
+            return torch.nn.utils.clip_grad_norm_(parameters, most)
         grads = [own(parameter.grad) for parameter in held]
         alike, others = (torch.zeros((), dtype=torch.float64, device=grads[0].device) for _ in range(2))
         for parameter, grad in zip(held, grads):
@@ -142,10 +142,8 @@ class Gradients:
                 alike += square
             else:
                 others += square * parts / self.mesh.every.size  # so many have the same
-        norm = float((alike + self.mesh.every.added(others)).sqrt())
-        factor = min(1.0, most / (norm + 1e-6))
-        if factor < 1:
-            torch._foreach_mul_(grads, factor)
+        norm = (alike + self.mesh.every.added(others)).sqrt()
+        torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1))
         return norm
 
     def _parts(self, parameter: Any) -> int:

@@ -92,7 +92,7 @@ def layouts(
 
 
 def _facts(found: Estimate) -> Facts:
-    size = 2 if found.precision == "bf16" else 4
+    size = 2 if found.precision != "fp32" else 4
     blocks: dict[str, tuple[float, float]] = {}
     held, gradients = found.memory["weights"] + found.memory["optimizer state"], found.memory["gradients"]
     cut_weights = cut_gradients = inside = seconds = 0.0
