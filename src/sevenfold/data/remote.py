@@ -175,6 +175,8 @@ def tried(where: str, attempt: Callable[[], Any]) -> Any:
             if pause is None or gone or isinstance(why, Unusable):
                 if isinstance(why, DataError):
                     raise
+                if isinstance(why, FileNotFoundError):
+                    raise DataError(f"{shown(where)}: there is no such file, or nobody answers there") from None
                 told = "" if gone else f" in {len(PAUSES) + 1} tries"
                 said = KEYS.sub("", (str(why) or repr(why)).splitlines()[0])
                 raise DataError(f"{shown(where)}: cannot be read{told}: {said}") from None
