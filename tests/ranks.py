@@ -179,6 +179,13 @@ def heads(kind: str) -> Found:
     return {"cut": found["cut"], "errors": errors}
 
 
+def both(kind: str) -> Found:
+    """The same with heads shared by two, and what each of them has in shares among the others."""
+    with ranks.within(_mesh(Parallel(tensor=2), torch.device("cpu"))):
+        found = learned(kind, mine(), sharded=True)
+    return apart(found, alone(kind))
+
+
 def turned(kind: str) -> Found:
     """The same with Muon, with heads shared, with weights in shares, and both."""
     settings = SETTINGS.replace(optimizer={"kind": "muon"})
@@ -409,6 +416,7 @@ CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
             "next_token+dropped",
         ],
     ),
+    "both": (both, ["masked_token+biased"]),
     "turned": (turned, ["next_token+grouped"]),
     "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),

@@ -56,6 +56,7 @@ class Line:
         self.ends = np.cumsum(self.sizes)
         self.held = self.sizes if held is None else np.asarray(held, np.int64)
         self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._windows: tuple[int, int, np.ndarray] | None = None
 
     def part(self, first: int, stop: int) -> Line:
         """The line of some pieces, from one to before another."""
@@ -82,7 +83,7 @@ class Line:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_mapped": OrderedDict()}
+        return {**vars(self), "_mapped": OrderedDict(), "_windows": None}
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Ids start…stop, [stop - start] int64."""
@@ -96,9 +97,11 @@ class Line:
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """The `length` ids from each of `starts` [b], [b length] int64: gathered from each file at once."""
+        if len(self.pieces) == 1:
+            return self._gathered(0, starts, length).astype(np.int64)
         number = np.searchsorted(self.ends, starts, side="right")
         last = np.searchsorted(self.ends, starts + length - 1, side="right")
-        if (number == number[0]).all() and last.max() == number[0]:
+        if number[0] == last[0] == number.min() == last.max():
             return self._gathered(int(number[0]), starts, length).astype(np.int64)
         values = np.empty((len(starts), length), np.int64)
         inside = number == last
@@ -110,12 +113,14 @@ class Line:
         return values
 
     def _gathered(self, number: int, starts: np.ndarray, length: int) -> np.ndarray:
-        array = self.piece(number)
-        step = array.strides[0]
-        every = np.lib.stride_tricks.as_strided(
-            array, (len(array) - length + 1, length), (step, step), writeable=False
-        )  # all windows of the piece, sharing its memory
-        gathered: np.ndarray = every[starts - (int(self.ends[number - 1]) if number else 0)]
+        if self._windows is None or self._windows[:2] != (number, length):
+            array = self.piece(number)
+            step = array.strides[0]
+            every = np.lib.stride_tricks.as_strided(
+                array, (len(array) - length + 1, length), (step, step), writeable=False
+            )  # all windows of the piece, sharing its memory
+            self._windows = number, length, every
+        gathered: np.ndarray = self._windows[2][starts - self.ends[number - 1] if number else starts]
         return gathered
 
     def piece(self, number: int) -> np.ndarray:

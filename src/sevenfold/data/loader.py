@@ -192,7 +192,13 @@ class Order(Sampler[list[Key]]):
 
     def __iter__(self) -> Iterator[list[Key]]:
         for step in range(self.start, self.steps):
-            yield [self.key(step * self.batch + place) for place in range(self.low, self.high)]
+            yield self._keys(step * self.batch + self.low, self.high - self.low)
+
+    def _keys(self, first: int, count: int) -> list[Key]:
+        epoch, rest = divmod(first, self.size)
+        if not self.shuffle or rest + count > self.size or self.arranged(epoch) is not None:
+            return [self.key(place) for place in range(first, first + count)]
+        return [(epoch, item) for item in _permutation(self.size, self.seed, epoch)[rest : rest + count].tolist()]
 
     def key(self, place: int) -> Key:
         epoch, rest = divmod(place, self.size)

@@ -82,29 +82,50 @@ class Windows(Samples):
 
     def _read(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor, Tensor | None]:
         """values [b n], coords [b n 1], segments [b n], or None where there is one document."""
-        starts, line = self._starts(np.array(keys, np.int64)), self.line
+        starts, line = self._starts(keys), self.line
         values = torch.from_numpy(line.windows(starts, self.length))
         if len(line.begins) == 1:
             return values, self._count.expand(len(starts), -1, -1), None
-        first = np.searchsorted(line.begins, starts, side="right") - 1
-        runs = np.searchsorted(line.begins, starts + self.length, side="left") - first
-        row = np.repeat(np.arange(len(starts)), runs)
-        number = np.arange(len(row)) - np.repeat(np.cumsum(runs) - runs, runs)
-        begin = np.maximum(line.begins[first[row] + number] - starts[row], 0) + row * self.length
+        # all runs of one document in all windows: the first of a window begins at its start, each other where its document does
+        first = np.searchsorted(line.begins, starts, side="right")
+        runs = np.searchsorted(line.begins, starts + self.length, side="left") - first + 1
+        ends = np.cumsum(runs)
+        before = ends - runs
+        number = _counting(int(ends[-1])) - np.repeat(before, runs)
+        rows = _counting(len(starts)) * self.length
+        begin = line.begins[number + np.repeat(first - 1, runs)] - np.repeat(starts - rows, runs)
+        begin[before] = rows
         lengths = np.empty_like(begin)
-        lengths[:-1], lengths[-1] = begin[1:] - begin[:-1], values.numel() - begin[-1]
-        segments, coords = (torch.from_numpy(np.repeat(part, lengths)) for part in (number, begin))
-        torch.sub(torch.arange(values.numel()), coords, out=coords)
-        return values, coords.view(*values.shape, 1), segments.view(values.shape)
+        np.subtract(begin[1:], begin[:-1], out=lengths[:-1])
+        lengths[-1] = values.numel() - begin[-1]
+        coords = np.repeat(begin, lengths)
+        np.subtract(_counting(values.numel()), coords, out=coords)
+        segments = np.repeat(number, lengths)
+        shape = values.shape
+        return values, torch.from_numpy(coords).view(*shape, 1), torch.from_numpy(segments).view(shape)
 
-    def _starts(self, keys: np.ndarray) -> np.ndarray:
-        epochs, places = keys.T
-        starts = places * self.length
+    def _starts(self, keys: Sequence[Key]) -> np.ndarray:
+        starts = np.fromiter((place for _, place in keys), np.int64, len(keys)) * self.length
         if not self.views or self.count < 2:
             return starts
-        for epoch in set(epochs.tolist()):
-            starts += (epochs == epoch) * _offset(self.seed, epoch, self.length)
+        epochs = [epoch for epoch, _ in keys]
+        if epochs[0] == epochs[-1] and len(set(epochs)) == 1:
+            starts += _offset(self.seed, epochs[0], self.length)
+        else:
+            starts += np.array([_offset(self.seed, epoch, self.length) for epoch in epochs])
         return np.minimum(starts, len(self.line) - self.length)
+
+
+@lru_cache(maxsize=4)
+def _many(count: int) -> np.ndarray:
+    found = np.arange(count)
+    found.flags.writeable = False
+    return found
+
+
+def _counting(count: int) -> np.ndarray:
+    """0 … count - 1: read only, and made once."""
+    return _many(1 << (count - 1).bit_length())[:count] if count else _many(1)[:0]
 
 
 @lru_cache(maxsize=8)
