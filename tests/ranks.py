@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import math
 import os
@@ -377,11 +379,15 @@ def layout(kind: str) -> Found:
 
 
 def command(kind: str) -> Found:
-    """The command line, in every process; and one that cannot be read."""
+    """The command line, in every process; data that cannot be read, and heads that cannot be shared."""
     folder = Path(sys.argv[2])
     code = main_of(["train", str(folder / "recipe.json"), "--out", str(folder / "command")])
     wrong = main_of(["train", str(folder / "recipe.json"), "data.path=nowhere", "data.kind=text"])
-    return {"codes": ranks.mesh().every.told([code, wrong])}
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        more = ["--out", str(folder / "refused"), "parallel.tensor=2", "trunks.lm.block.mixer.heads=1"]
+        refused = main_of(["train", str(folder / "recipe.json"), *more])
+    every = ranks.mesh().every
+    return {"codes": every.told([code, wrong, refused]), "refused": every.told(said.getvalue())}
 
 
 def sent(kind: str) -> Found:

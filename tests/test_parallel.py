@@ -264,9 +264,15 @@ def test_a_run_that_stands_still_names_who_it_waits_for(tmp_path):
 
 def test_the_command_line_of_two_processes(found):
     """One run folder; an error has the exit code of one."""
-    assert case(found, "command/train")["codes"] == [[0, 2], [0, 2]]
+    assert case(found, "command/train")["codes"] == [[0, 2, 2], [0, 2, 2]]
     assert sf.load(found["folder"] / "command") is not None
     assert found["said"].count("/report.html") == 1
+
+
+def test_what_cannot_be_shared_is_said_once_and_before_a_run_is_begun(found):
+    first, second = case(found, "command/train")["refused"]
+    assert "2 processes cannot share the 1 heads of" in first and "set parallel.tensor=1" in first
+    assert second == "" and not (found["folder"] / "refused").exists()
 
 
 def test_what_cannot_be_shared_out(monkeypatch):
