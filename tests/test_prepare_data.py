@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import random
 import shutil
 
@@ -12,9 +14,11 @@ import torch
 
 import sevenfold as sf
 from sevenfold.cli import main
-from sevenfold.core.errors import ConfigError, DataError, SevenfoldError
-from sevenfold.core.part import find
+from sevenfold.core.errors import BadSample, ConfigError, DataError, SevenfoldError
+from sevenfold.core.locks import locked
+from sevenfold.core.part import decode, find
 from sevenfold.data.line import Line
+from sevenfold.data.source import Source
 from sevenfold.training import shards_made as module
 from sevenfold.training.fit import fit
 from sevenfold.training.prepare import prepare
@@ -301,3 +305,80 @@ def test_reading_across_pieces(seed, tmp_path):
         assert np.array_equal(line.read(int(starts[0]), int(starts[0]) + length), whole[starts[0] : starts[0] + length])
     with pytest.raises(DataError, match=r"2\.npy: holds 40 ids instead of 41"):
         Line(paths[:3], [1, 5, 41], np.zeros(1, np.int64)).read(6, 47)
+
+
+def _prepares(data, out, told):
+    prepare_data(data, out, field="text", overrides=overrides(STREAMS["text"]), workers=0, say=told.write_text)
+
+
+def test_one_process_at_a_time(tmp_path, small):
+    """The second waits for the first and finds the folder there; one that died does not hold it up."""
+    data, field = texts(tmp_path)
+    context = multiprocessing.get_context("fork")
+    lock = tmp_path / ".tokens.lock"
+    with locked(lock, remove=True):
+        told = tmp_path / "told"
+        second = context.Process(target=_prepares, args=(data, tmp_path / "tokens", told))
+        second.start()
+        while not told.exists() or not told.read_text():
+            second.join(0.05)
+        assert told.read_text().endswith("another process prepares it: waiting for it") and second.is_alive()
+    second.join(60)
+    assert second.exitcode == 0 and (tmp_path / "tokens" / "manifest.json").is_file() and not lock.exists()
+
+    dying = context.Process(target=_dies_with, args=(lock,))
+    dying.start()
+    dying.join()
+    assert lock.exists()
+    told = []
+    made(data, field, tmp_path / "tokens", said=told)
+    assert told == [f"{tmp_path / 'tokens'}: is prepared already, and whole"] and not lock.exists()
+
+
+def _dies_with(lock):
+    with locked(lock, remove=True):
+        os._exit(9)
+
+
+@pytest.mark.parametrize("some", [text, texts, jsonl], ids=lambda some: some.__name__)
+def test_what_is_too_much_for_memory_is_read_from_the_disk(some, tmp_path, small, monkeypatch):
+    """The same samples, places and tokens, without the whole in memory."""
+    data, field = some(tmp_path)
+    held = decode(Source.Config, data, "data").build()
+    monkeypatch.setattr("sevenfold.data.source.text.read_bytes", None)
+    monkeypatch.setattr("sevenfold.data.source.text.read_any", None)
+    monkeypatch.setattr("sevenfold.data.source.jsonl.read_bytes", None)
+    read = decode(Source.Config, {**data, "largest_bytes": 1000}, "data").build()
+    assert len(read) == len(held) > 50 and read.notes == held.notes and read.fields == held.fields
+    for index in range(len(held)):
+        assert read.where(index) == held.where(index) and read.follows(index) == held.follows(index)
+        try:
+            wanted = held[index]
+        except BadSample as error:
+            with pytest.raises(BadSample, match=str(error)[-20:]):
+                read[index]
+        else:
+            assert read[index] == wanted
+    if some is not texts:  # whole documents are told by other hashes
+        assert read.split() == held.split()
+    train, held_out = read.split()
+    assert sorted([*train, *held_out]) == list(range(len(read)))
+    if some is text:
+        folder = made({**data, "largest_bytes": 1000}, field, tmp_path / "tokens")
+        assert "".join(
+            find("source", "shards").Config(path=str(folder)).build()[n]["text"] for n in range(len(read))
+        ) == (tmp_path / "long.txt").read_text(encoding="utf-8")
+
+
+def test_a_line_of_any_length(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        '\ufeff{"text": "one two"}\n\n{"text": "' + "x" * 5000 + '"}\n{"text": "three"}', encoding="utf-8"
+    )
+    for most in (1 << 20, 64):
+        found = (
+            find("source", "jsonl").Config(path=str(tmp_path / "a.jsonl"), largest_bytes=most, longest_line=100).build()
+        )
+        assert len(found) == 3 and found[0] == {"text": "one two"} and found[2] == {"text": "three"}
+        assert found.where(2).endswith(":4")
+        with pytest.raises(BadSample, match=r"a\.jsonl:3: is 5,013 bytes long"):
+            found[1]

@@ -206,6 +206,8 @@ def _layouts(plan: Plan, asked: str) -> None:
         ],
         drawn,
     )
+    if heads > 1 and not any("tensor" in line[1] for line in drawn):
+        print(f"parallel.tensor: {heads} does not divide the processes, or not the heads and channels of every part")
 
 
 def _time(seconds: float) -> str:

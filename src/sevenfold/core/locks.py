@@ -5,24 +5,41 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+def locked(path: Path, wait: bool = True, remove: bool = False) -> Iterator[bool]:
     """Hold the lock of a file, which is made if need be; False if it is another's and `wait` is off. Threads of one process keep
-    each other out as well. Where a file system has no locks, everybody gets it."""
+    each other out as well. Where a file system has no locks, everybody gets it. `remove`: the file goes with the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            except OSError:
+                pass
+            if not _there(handle, path):
+                continue  # removed by the one who had it
+            try:
+                yield True
+            finally:
+                if remove:
+                    path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
             return
-        except OSError:
-            pass
-        yield True
-    finally:
-        os.close(handle)
+        finally:
+            os.close(handle)
+
+
+def _there(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False

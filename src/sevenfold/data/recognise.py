@@ -94,6 +94,19 @@ def _why_not(path: Path) -> str:
     return f"no source reads {suffix(path) or 'such files'!r}"
 
 
+def some(source: Source, field: str, most: int) -> list[Any]:
+    """Raw items of about so many samples from all over, for their shapes and lengths."""
+    found, here = [], source.at_hand(range(len(source)))
+    for index in range(0, here, max(1, here // most)):
+        try:
+            raw = source[index].get(field)
+        except BadSample:
+            continue
+        if raw is not None:
+            found.append(raw)
+    return found
+
+
 def survey(source: Source) -> dict[str, Any]:
     """What a source holds: every sample is read once.
 

@@ -105,6 +105,8 @@ def tried(where: str, attempt: Callable[[], Any]) -> Any:
             if pause is None or gone:
                 if isinstance(error, DataError):
                     raise
+                if isinstance(error, FileNotFoundError):
+                    raise DataError(f"{where}: there is no such file, or nobody answers there") from None
                 told = "" if gone else f" in {len(PAUSES) + 1} tries"
                 raise DataError(
                     f"{where}: cannot be read{told}: {(str(error) or repr(error)).splitlines()[0]}"

@@ -8,7 +8,6 @@ say what is asked of each row are made in `draw`, for the whole batch: splitting
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,7 +18,6 @@ from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part, ranks
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
-from sevenfold.core.ranks import own
 from sevenfold.core.types import Batch, Hidden, Loss, Stream
 from sevenfold.data.view import View
 from sevenfold.modality import Modality
@@ -193,11 +191,8 @@ class Objective(part.Part, Ruled):
         return None
 
     def nothing(self) -> Loss:
-        """The loss where there is no target: 0 of 0, with a gradient of 0."""
-        every = chain(self.model.parameters(), self.parameters())
-        there = (p for p in every if p.requires_grad and own(p) is p)  # no block's that is in shares
-        small = min(there, key=Tensor.numel)  # its gradient is made, of zeros
-        zero = small.flatten()[:0].sum()
+        """The loss where there is no target: 0 of 0; going backward from it touches no parameter."""
+        zero = torch.zeros((), device=next(self.model.parameters()).device, requires_grad=True)
         return Loss(zero, zero.detach(), {}, {})
 
     def initial(self, batch: Batch) -> float | None:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from sevenfold.core import notation, part
-from sevenfold.core.errors import BadSample, CheckpointError, ConfigError, DataError
+from sevenfold.core.errors import CheckpointError, ConfigError, DataError
 from sevenfold.core.files import MANIFEST, known_by, read_json, sha256, sync_folder, write_atomic
+from sevenfold.core.locks import locked
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Items, look_through
-from sevenfold.data.recognise import recognise
+from sevenfold.data.recognise import recognise, some
 from sevenfold.data.sharded import FORMAT, LISTED, PARTS, read_index, write_array
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality, Suggestion
@@ -73,6 +75,31 @@ def prepare_data(
         modality.restore(Path(like).expanduser() / "tokenizer")
     stream = {name: value for name, value in part.encode(modality.config).items() if name in SETTINGS}
     stamp = _stamp(source, field, stream, like)
+    with _alone(final, say):
+        return _prepared(final, source, field, modality, stream, stamp, cores() if workers is None else workers, say)
+
+
+@contextmanager
+def _alone(final: Path, say: Say) -> Iterator[None]:
+    """Only one process at a time prepares a folder; what one that died left is gone on with."""
+    lock = final.with_name(f".{final.name}.lock")
+    with ExitStack() as held:
+        if not held.enter_context(locked(lock, wait=False, remove=True)):
+            say(f"{final}: another process prepares it: waiting for it")
+            held.enter_context(locked(lock, remove=True))
+        yield
+
+
+def _prepared(
+    final: Path,
+    source: Source,
+    field: str,
+    modality: Modality,
+    stream: dict[str, Any],
+    stamp: str,
+    workers: int,
+    say: Say,
+) -> Path:
     folder = final.with_name(f".{final.name}.preparing")
     if final.exists():
         _whole_already(final, stamp, say)
@@ -83,7 +110,7 @@ def prepare_data(
     left = [job for job in jobs if not whole(work, job)]
     if len(left) < len(jobs):
         say(f"{len(jobs) - len(left)} of {len(jobs)} shards are there already")
-    for done, _ in enumerate(each_made(work, left, cores() if workers is None else workers), 1):
+    for done, _ in enumerate(each_made(work, left, workers), 1):
         say(f"{len(jobs) - len(left) + done} of {len(jobs)} shards")
     facts = _finished(work, jobs, source, stream, stamp)
     os.rename(work.tokens, final)
@@ -107,7 +134,7 @@ def _stream(source: Source, field: str | None, given: Any) -> tuple[str, Modalit
     offers: dict[str, Suggestion] = {}
     for name, kind in source.fields.items():
         if kind in kinds("modality") and field in (None, name):
-            offer = find("modality", kind).suggest(name, list(_some(source, name)), len(source))
+            offer = find("modality", kind).suggest(name, some(source, name, LOOKED), len(source))
             if offer is not None:
                 offers[name] = offer
     if field is not None and field not in source.fields:
@@ -127,16 +154,6 @@ def _changed(usual: dict[str, Any], given: Any) -> Any:
     """A stream's usual settings changed as is asked: a tokenizer that is named takes nothing over from the usual one."""
     named = isinstance(given, dict) and isinstance(given.get("tokenizer"), dict) and "kind" in given["tokenizer"]
     return merged({name: value for name, value in usual.items() if not (named and name == "tokenizer")}, given)
-
-
-def _some(source: Source, field: str) -> Iterator[Any]:
-    for index in range(0, len(source), max(1, len(source) // LOOKED)):
-        try:
-            raw = source[index].get(field)
-        except BadSample:
-            continue
-        if raw is not None:
-            yield raw
 
 
 def _stamp(source: Source, field: str, stream: dict[str, Any], like: str | Path | None) -> str:
@@ -183,7 +200,7 @@ def _begun(folder: Path, stamp: str, source: Source, field: str, modality: Modal
         modality.fit(raws_of(source, train, field, modality, field, say))
     if modality.tokenizer.size is None:
         raise ConfigError(f"stream.tokenizer: {modality.tokenizer.kind} makes no ids")
-    items = {side: Items(source, some, encoders, 0, False) for side, some in zip(PARTS, (train, held_out))}
+    items = {side: Items(source, indices, encoders, 0, False) for side, indices in zip(PARTS, (train, held_out))}
     look_through(items["train"], source.config.bad_share)
     if not same:
         (tokens / "tokenizer").mkdir(exist_ok=True)
@@ -203,8 +220,8 @@ def _finished(work: Work, jobs: Sequence[Job], source: Source, stream: dict[str,
         for job in (job for job in jobs if job.side == side):
             record = read_json(work.progress / f"{job.name}.json")
             bad += [(str(where), str(why)) for where, why in record["bad"]]
-            for name, some in places.items():
-                some.append(np.load(work.progress / f"{job.name}.{name}.npy", allow_pickle=False) + start)
+            for name, found in places.items():
+                found.append(np.load(work.progress / f"{job.name}.{name}.npy", allow_pickle=False) + start)
             if record["tokens"]:
                 shards.append({"name": job.name, "tokens": record["tokens"]})
                 files[job.name] = record["file"]
@@ -212,8 +229,8 @@ def _finished(work: Work, jobs: Sequence[Job], source: Source, stream: dict[str,
         if source.continuous:
             places["documents"] = [np.zeros(min(1, start), np.int64)]
         counts = {}
-        for name, some in places.items():
-            whole = np.concatenate([*some, np.zeros(0, np.int64)]).astype(np.int64)
+        for name, found in places.items():
+            whole = np.concatenate([*found, np.zeros(0, np.int64)]).astype(np.int64)
             files[f"{side}.{name}.npy"] = write_array(work.tokens / f"{side}.{name}.npy", whole)._asdict()
             counts[name] = len(whole)
         sides[side] = {**counts, "tokens": start, "shards": shards}

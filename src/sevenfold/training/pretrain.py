@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sevenfold.core import part
-from sevenfold.core.errors import BadSample, ConfigError, DataError
+from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Order, load
-from sevenfold.data.recognise import recognise, survey
+from sevenfold.data.recognise import recognise, some, survey
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality, Suggestion
 from sevenfold.training.estimate import shape
@@ -115,7 +115,7 @@ def _draft(
     """
     offers: dict[str, Suggestion] = {}
     for field, kind in source.fields.items():
-        raws = [] if field == target else _some(source, field)
+        raws = [] if field == target else some(source, field, SAMPLES)
         offer = find("modality", kind).suggest(field, raws, len(source)) if kind in kinds("modality") and raws else None
         if offer is not None:
             offers[field] = offer
@@ -164,19 +164,6 @@ def _pair(offers: dict[str, Suggestion], source: Source) -> list[str] | None:
             standing.setdefault(source.fields[field], field)
     both = list(standing.values())[:2]
     return both if len(both) == 2 else None
-
-
-def _some(source: Source, field: str) -> list[Any]:
-    """Raw items of some samples, for their shapes and lengths."""
-    found = []
-    for index in range(0, len(source), max(1, len(source) // SAMPLES)):
-        try:
-            raw = source[index].get(field)
-        except BadSample:
-            continue
-        if raw is not None:
-            found.append(raw)
-    return found
 
 
 # How large, how long

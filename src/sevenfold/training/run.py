@@ -196,7 +196,7 @@ def _agreed(ready: Ready) -> None:
 
 def _put_together(ready: Ready, folder: Path) -> Ready:
     """The same, with all weights on each process."""
-    state = {name: value.cpu() for name, value in whole_state(ready.objective).items()}
+    state = whole_state(ready.objective)
     again = prepare(ready.recipe, tokenizers=folder)
     again.objective.load_state_dict(state)
     return again._replace(bad=ready.bad)

@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 
 from sevenfold.conformance.fault import Outcome
+from sevenfold.conformance.fault._fitting import fitting
 from sevenfold.conformance.fault._kit import Tally, ready_of
 from sevenfold.conformance.fault.diverging import same, tensors
 from sevenfold.core.errors import SevenfoldError
-from sevenfold.core.part import find
 from sevenfold.training.fit import fit
 from sevenfold.training.prepare import Ready
 from sevenfold.training.recipe import shipped_folder
@@ -54,12 +54,10 @@ def tried(folder: Path, tries: int) -> Iterator[Outcome]:
 
 
 def small_one(file: Path, folder: Path) -> Ready:
-    """A recipe on a few samples, with epochs of a few steps; where it reads files, on the example of their format."""
+    """A recipe on a few samples, with epochs of a few steps."""
     data = yaml.safe_load(file.read_text(encoding="utf-8"))
     folder.mkdir(parents=True)
-    if data["data"].get("path"):
-        example = find("source", data["data"]["kind"]).example(folder)
-        data["data"] = {**data["data"], "path": example.path}
+    data = fitting(file.stem, data, folder)
     train = {name: value for name, value in data.get("train", {}).items() if name in ("optimizer", "precision", "clip")}
     data["data"]["limit"] = LIMIT
     data["train"] = {

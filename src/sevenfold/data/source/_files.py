@@ -88,6 +88,45 @@ def too_large(path: Path, size: int, most: int) -> DataError:
     )
 
 
+class OnDisk:
+    """A file's bytes, read when they are asked for: what the sources of text need of `bytes`."""
+
+    def __init__(self, path: Path):
+        self.path, self.first = path, 0
+        self.size = path.stat().st_size
+        self.first = 3 if self[:3] == b"\xef\xbb\xbf" else 0
+
+    def __len__(self) -> int:
+        return self.size - self.first
+
+    def __getitem__(self, span: slice) -> bytes:
+        start, stop, _ = span.indices(len(self))
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(self.first + start)
+                return file.read(max(stop - start, 0))
+        except OSError as error:
+            raise BadSample(str(self.path), f"cannot be read: {error.strerror or error}") from None
+
+    def rfind(self, found: bytes, low: int, high: int) -> int:
+        place = self[low:high].rfind(found)
+        return low + place if place >= 0 else -1
+
+    def lines(self, longest: int) -> Iterator[tuple[int, bytes]]:
+        """(where it begins, its bytes, of which no more than `longest` and one) of each line."""
+        with open(self.path, "rb") as file:
+            place = file.seek(self.first)
+            while line := file.readline(longest + 1):
+                length = len(line)
+                while len(line) > longest and not line.endswith(b"\n") and (more := file.readline(longest + 1)):
+                    length, line = length + len(more), line[:longest] + more[-1:]
+                yield place - self.first, line
+                place += length
+
+
+Bytes = bytes | OnDisk
+
+
 def head_of(path: Path) -> bytes:
     """The first bytes of a file, decompressed; none if it cannot be read."""
     try:
@@ -97,7 +136,7 @@ def head_of(path: Path) -> bytes:
         return b""
 
 
-def not_text(data: bytes) -> str:
+def not_text(data: Bytes) -> str:
     """Why these bytes are not UTF-8 text, or nothing."""
     head = data[:HEAD]
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from sevenfold.data.source._files import Bytes
 
 FEW = 50
 """With fewer documents than this, the end of the data is held out instead of some of the documents."""
@@ -17,11 +19,11 @@ class Piece(NamedTuple):
     stop: int
 
 
-Cut = Callable[[bytes, int, int], int]
+Cut = Callable[[Any, int, int], int]
 """(document, low, high) → the last place in low…high where the document may be cut; low if there is none."""
 
 
-def pieces_of(documents: Sequence[bytes], size: int, cut: Cut, limit: int | None) -> list[Piece]:
+def pieces_of(documents: Sequence[Bytes], size: int, cut: Cut, limit: int | None) -> list[Piece]:
     """Pieces of at most `size` bytes, in order; the first `limit` of them."""
     pieces: list[Piece] = []
     for number, document in enumerate(documents):
@@ -38,7 +40,7 @@ def pieces_of(documents: Sequence[bytes], size: int, cut: Cut, limit: int | None
 
 
 def hold_out_end(
-    pieces: list[Piece], documents: Sequence[bytes], cut: Cut, share: float, limit: int | None
+    pieces: list[Piece], documents: Sequence[Bytes], cut: Cut, share: float, limit: int | None
 ) -> tuple[list[Piece], int]:
     """The pieces, one of them cut in two where the last `share` of all bytes begins; and the number of the first
     piece that is held out. Neither side is empty if there are two bytes."""

@@ -9,6 +9,7 @@ Language models: GPT, BERT, T5; book and code corpora, Tiny Shakespeare.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,21 @@ from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.data.source import Sample, Source, content_key, suffix
-from sevenfold.data.source._files import LARGEST, head_of, list_files, not_text, read_any, read_bytes
+from sevenfold.data.source._files import (
+    HEAD,
+    LARGEST,
+    Bytes,
+    OnDisk,
+    head_of,
+    list_files,
+    not_text,
+    read_any,
+    read_bytes,
+)
 from sevenfold.data.source._pieces import FEW, Piece, hold_out_end, pieces_of
+
+HASHED = 1 << 22
+"""Bytes of a document that are hashed at a time."""
 
 
 class Text(Source):
@@ -28,7 +42,8 @@ class Text(Source):
         piece_bytes: int = Field(default=1 << 16, ge=64)
         """About how long the pieces are that a long document is cut into."""
         largest_bytes: int = Field(default=LARGEST, ge=1)
-        """All the text together may not be longer than this; it is held in memory."""
+        """All the text together is held in memory if it is not longer than this; beyond that it is read from the disk, piece by
+        piece. What is packed (.gz) may not be longer."""
 
     suffixes = (".txt", ".md", ".rst", ".log", ".text")
 
@@ -37,25 +52,30 @@ class Text(Source):
         self._files, self._documents = self._read(self.path)
         self._pieces = pieces_of(self._documents, config.piece_bytes, cut_text, config.limit)
         self._held_out_from: int | None = None
+        self._keys: dict[int, str] = {}
         if len(self._documents) < FEW:
             self._pieces, self._held_out_from = hold_out_end(
                 self._pieces, self._documents, cut_text, config.held_out, config.limit
             )
 
-    def _read(self, path: Path) -> tuple[list[Path], list[bytes]]:
+    def _read(self, path: Path) -> tuple[list[Path], list[Bytes]]:
+        files = list_files(path, self.suffixes) if path.is_dir() else [path]
+        left = self.config.largest_bytes
+        plain = [file for file in files if file.suffix.lower() != ".gz"]
+        much = sum(file.stat().st_size for file in plain) > left
         if not path.is_dir():
-            data = read_bytes(path, self.config.largest_bytes)
+            data = OnDisk(path) if much else read_bytes(path, left)
             why = not_text(data)
             if why:
                 raise DataError(f"{path}: {why}")
             return [path], [data]
-        found, documents, left = [], [], self.config.largest_bytes
-        for file in list_files(path, self.suffixes):
-            data = read_any(file, left)
-            if data.strip():
+        found, documents = [], list[Bytes]()
+        for file in files:
+            data = OnDisk(file) if much and file in plain else read_any(file, left)
+            if data[:HEAD].strip():
                 found.append(file)
                 documents.append(data)
-                left -= len(data)
+                left -= 0 if isinstance(data, OnDisk) else len(data)
         if not found:
             raise DataError(f"{path}: holds no text files with content; read are {', '.join(self.suffixes)}")
         if all(map(not_text, documents)):
@@ -115,7 +135,17 @@ class Text(Source):
     def key(self, index: int) -> str:
         if self._held_out_from is not None:
             return super().key(index)
-        return content_key({"text": self._documents[self._pieces[index].document]})
+        number = self._pieces[index].document
+        if number not in self._keys:
+            document = self._documents[number]
+            if isinstance(document, OnDisk):
+                digest = hashlib.blake2b(digest_size=16)
+                for start in range(0, len(document), HASHED):
+                    digest.update(document[start : start + HASHED])
+                self._keys[number] = digest.hexdigest()
+            else:
+                self._keys[number] = content_key({"text": document})
+        return self._keys[number]
 
     def split(self) -> tuple[Sequence[int], Sequence[int]]:
         if self._held_out_from is None:
@@ -126,13 +156,13 @@ class Text(Source):
         return list(self._files)
 
 
-def cut_text(document: bytes, low: int, high: int) -> int:
+def cut_text(document: Bytes, low: int, high: int) -> int:
     """The last line end in low…high, or else the last space in its second half, or else between two characters; low if there is none."""
     place = document.rfind(b"\n", low, high) + 1
     if place <= low:
         place = document.rfind(b" ", (low + high) // 2, high) + 1
     if place <= low:
         place = high
-        while place > low and document[place] & 0xC0 == 0x80:
+        while place > low and document[place : place + 1] and document[place : place + 1][0] & 0xC0 == 0x80:
             place -= 1
     return place

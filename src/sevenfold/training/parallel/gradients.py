@@ -178,9 +178,9 @@ def whole(x: Any, cut: Cut | None = None) -> Tensor:
 
 
 def whole_state(module: nn.Module) -> dict[str, Tensor]:
-    """All of every tensor of a module, by name; every process must ask."""
+    """All of every tensor of a module, by name, in the host's memory, one after the other; every process must ask."""
     cuts = lies(module).cut
-    return {name: whole(value.detach(), cuts.get(name)) for name, value in module.state_dict().items()}
+    return {name: whole(value.detach(), cuts.get(name)).cpu() for name, value in module.state_dict().items()}
 
 
 def placed(parameter: Any, value: Tensor, cut: Cut | None = None) -> Tensor:

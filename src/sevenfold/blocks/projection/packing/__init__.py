@@ -9,6 +9,7 @@ Chosen at use, never in a recipe: `model.quantize("int8")`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -33,6 +34,8 @@ class Packing(part.Part, nn.Module):
     """By how much an entry of x may be rounded in a product, as a share of the largest of x (y as a share of itself)."""
     reads_table: ClassVar[bool] = False
     reads_ids: ClassVar[bool] = False
+    sides: ClassVar[Mapping[str, tuple[int | None, int | None]]] = {}
+    """Nothing of it is cut for several processes (see Projection)."""
 
     def __init__(self, config: Any, weight: Tensor, bias: Tensor | None = None):
         super().__init__()
