@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import json
 import math
 import os
@@ -243,9 +245,17 @@ class Holed(Samples):
         return BadSample(f"item {key[1]}", "is a hole") if key[1] in self.holes else self.inner[key]
 
 
-def fitted(holes: set[int], workers: int = 0, broken: tuple[int, int] = (-1, -1), steps: int = 8) -> Found:
-    """What a fit leaves, of samples of which some cannot be read; the loss of rank broken[0] is NaN in step broken[1]."""
-    ready = copy.deepcopy(_ready("next_token"))
+def fitted(
+    holes: set[int],
+    workers: int = 0,
+    broken: tuple[int, int] = (-1, -1),
+    steps: int = 8,
+    unseen: set[int] = set(),  # noqa: B006
+    kind: str = "next_token",
+) -> Found:
+    """What a fit leaves, of samples of which some cannot be read, `unseen` of those held out; the loss of rank broken[0] is NaN in
+    step broken[1]."""
+    ready = copy.deepcopy(ready_of(kind))
     objective, rank = ready.objective.double(), ranks.data().rank
     inner, calls = objective.forward, [0]
 
@@ -257,8 +267,8 @@ def fitted(holes: set[int], workers: int = 0, broken: tuple[int, int] = (-1, -1)
     objective.forward = forward
     bad = BadSamples(1.0)
     settings = SETTINGS.replace(steps=steps, workers=workers)
-    made = fit(objective, Holed(ready.train, holes), ready.held_out, settings, bad=bad, bar=False)
-    state = {name: x.tolist() for name, x in objective.model.state_dict().items() if x.dim() == 1}
+    made = fit(objective, Holed(ready.train, holes), Holed(ready.held_out, unseen), settings, bad=bad, bar=False)
+    state = {name: x.tolist() for name, x in whole_state(objective).items() if x.dim() == 1}
     return {
         "state": state,
         "bad": bad.listed,
@@ -277,6 +287,19 @@ def holes(kind: str) -> Found:
     with ranks.within(Mesh()):
         wanted = fitted(gaps)
     return {"found": found, "wanted": wanted}
+
+
+def torn(kind: str) -> Found:
+    """Samples that only one of two with the same rows can read: one of a batch, all of one, another one on each, held-out ones."""
+    example = "next_token+grouped"
+    steps = [[place for _, place in keys] for keys in Order(len(ready_of(example).train), ROWS, 0, 0, 3)]
+    gaps = [{steps[2][0]}, {steps[0][3], *steps[1], steps[2][1]}]
+    with ranks.within(_mesh(Parallel().replace(**{kind: 2}), torch.device("cpu"))) as mesh:
+        last = mesh.every.rank == 1
+        found = fitted(gaps[last], steps=3, unseen={0, 1} if last else set(), kind=example)
+    with ranks.within(Mesh()):
+        wanted = fitted(gaps[0], steps=3, kind=example)
+    return {"found": found, "wanted": wanted, "holes": sorted({0, 1}.union(*gaps))}
 
 
 def nan(kind: str) -> Found:
@@ -356,11 +379,15 @@ def layout(kind: str) -> Found:
 
 
 def command(kind: str) -> Found:
-    """The command line, in every process; and one that cannot be read."""
+    """The command line, in every process; data that cannot be read, and heads that cannot be shared."""
     folder = Path(sys.argv[2])
     code = main_of(["train", str(folder / "recipe.json"), "--out", str(folder / "command")])
     wrong = main_of(["train", str(folder / "recipe.json"), "data.path=nowhere", "data.kind=text"])
-    return {"codes": ranks.mesh().every.told([code, wrong])}
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        more = ["--out", str(folder / "refused"), "parallel.tensor=2", "trunks.lm.block.mixer.heads=1"]
+        refused = main_of(["train", str(folder / "recipe.json"), *more])
+    every = ranks.mesh().every
+    return {"codes": every.told([code, wrong, refused]), "refused": every.told(said.getvalue())}
 
 
 def sent(kind: str) -> Found:
@@ -420,6 +447,7 @@ CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "turned": (turned, ["next_token+grouped"]),
     "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),
+    "torn": (torn, ["tensor", "sequence"]),
     "nan": (nan, ["last"]),
     "command": (command, ["train"]),
     "sent": (sent, ["next_token+grouped"]),

@@ -162,6 +162,16 @@ def test_what_cannot_be_read_is_counted_by_all_and_rows_are_shared_out_anew(foun
         assert both["found"]["state"][name] == pytest.approx(value, abs=1e-9), name
 
 
+@pytest.mark.parametrize("kind", ["tensor", "sequence"])
+def test_what_only_one_of_those_with_the_same_rows_can_read(found, kind):
+    """All take the rows of the one that read most; what one of them could not read is listed."""
+    both = case(found, f"torn/{kind}")
+    assert {where for where, _ in both["found"]["bad"]} == {f"item {place}" for place in both["holes"]}
+    assert both["found"]["held_out"]["loss"] == pytest.approx(both["wanted"]["held_out"]["loss"], abs=WITHIN)
+    for name, value in both["wanted"]["state"].items():
+        assert both["found"]["state"][name] == pytest.approx(value, abs=1e-9), name
+
+
 def test_a_loss_that_is_no_number_on_one_process_is_left_out_on_all(found):
     first, second = case(found, "nan/last")["all"]
     assert first["skipped"] == second["skipped"] == 1
@@ -254,9 +264,15 @@ def test_a_run_that_stands_still_names_who_it_waits_for(tmp_path):
 
 def test_the_command_line_of_two_processes(found):
     """One run folder; an error has the exit code of one."""
-    assert case(found, "command/train")["codes"] == [[0, 2], [0, 2]]
+    assert case(found, "command/train")["codes"] == [[0, 2, 2], [0, 2, 2]]
     assert sf.load(found["folder"] / "command") is not None
     assert found["said"].count("/report.html") == 1
+
+
+def test_what_cannot_be_shared_is_said_once_and_before_a_run_is_begun(found):
+    first, second = case(found, "command/train")["refused"]
+    assert "2 processes cannot share the 1 heads of" in first and "set parallel.tensor=1" in first
+    assert second == "" and not (found["folder"] / "refused").exists()
 
 
 def test_what_cannot_be_shared_out(monkeypatch):

@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return verb.run(parser.parse_intermixed_args(args[1:])) or 0
     except SevenfoldError as error:
-        print(f"sevenfold: {error}", file=sys.stderr)
+        if not getattr(error, "elsewhere", False):
+            print(f"sevenfold: {error}", file=sys.stderr)
         return getattr(error, "code", 2)
     except BrokenPipeError:
         sys.stdout = None  # nobody reads it any more

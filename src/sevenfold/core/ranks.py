@@ -194,6 +194,8 @@ class Ranks(NamedTuple):
 class Elsewhere(SevenfoldError):
     """An error of another rank, which says it; this one only ends with it."""
 
+    elsewhere = True
+
     def __init__(self, message: str, code: int):
         super().__init__(message)
         self.code = code

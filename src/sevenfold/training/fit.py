@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from sevenfold.assembly.model import to_device
-from sevenfold.assembly.spread import check_spread
 from sevenfold.core import ranks
 from sevenfold.core.errors import BadSample, CheckpointError
 from sevenfold.core.ranks import own
@@ -91,8 +90,6 @@ def fit(
         keep_freed(device)
         precision = resolve(config.precision, device)
         mesh, others = ranks.mesh(), ranks.data()
-        if not mesh.sequence.alone:
-            check_spread(objective.model)
         if not mesh.tensor.alone:
             cut(objective, mesh.tensor)
         if parallel.shard and not mesh.every.alone:

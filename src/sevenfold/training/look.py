@@ -14,7 +14,7 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Samples
 from sevenfold.objective import Objective
 from sevenfold.training.compiled import bucketed
-from sevenfold.training.parallel.rows import of_all, of_sums, others_bad, sums
+from sevenfold.training.parallel.rows import alike, of_all, of_sums, others_bad, sums
 from sevenfold.training.precision import autocast, resolve
 from sevenfold.training.recipe import TrainConfig
 from sevenfold.training.step import detached, summed
@@ -65,7 +65,9 @@ def looked(
             place = min(place, steps - 1)
             keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
             batch, broken, _ = data.batch(keys)
-            for error in others_bad([] if again else broken):
+            unread = others_bad(broken)
+            batch = alike(batch, broken) if unread else batch
+            for error in unread:
                 if bad is not None:
                     bad.note(error)
             again = again or batch is None

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sevenfold.assembly.model import Model
+from sevenfold.assembly.spread import check_spread
 from sevenfold.core import notation, part, ranks
 from sevenfold.core.errors import CheckpointError, ConfigError, DataError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_atomic
@@ -32,6 +33,7 @@ from sevenfold.training.log import read_log
 from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, joined
 from sevenfold.training.parallel.gradients import whole_state
+from sevenfold.training.parallel.tensor import to_cut
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.report import exhibits_html
@@ -112,8 +114,10 @@ def _train(
         if every.once(lambda: _whole(folder, say)):
             say(f"{folder}: this run has ended, and is whole")
             return Run(folder, ready.recipe, load(folder), read_json(folder / RESULTS))
+        every.once(lambda: check_shared(given, ready))
     else:
         ready = prepare(given, note=say)
+        every.once(lambda: check_shared(given, ready))
         every.once(lambda: begin(folder, given, ready))
     _agreed(ready)
     model, settings = ready.model, ready.recipe.train
@@ -121,13 +125,7 @@ def _train(
         f"parameters, {len(ready.train_items):,} training and {len(ready.held_out_items):,} held-out samples, "
         f"{settings.steps} steps of {settings.batch}")  # fmt: skip
     pictures: list[str] = []
-    shards = given.parallel.shard and not every.alone
-    apart = shards or not ranks.tensor().alone
-    if shards and given.data.partly:
-        raise ConfigError(
-            "parallel.shard: processes ask for weights together, so each must have something to learn from in every step: "
-            "not with data.partly"
-        )
+    apart = not every.alone and (given.parallel.shard or not ranks.tensor().alone)
 
     def looked(step: int) -> None:
         if every.first and not apart:
@@ -165,6 +163,20 @@ def _train(
     results = every.once(end)
     say(f"done: {folder}/report.html · use it with: sf.load({str(folder)!r})")
     return Run(folder, ready.recipe, ready.model.eval(), results)
+
+
+def check_shared(given: Recipe, ready: Ready) -> None:
+    """ConfigError where these processes cannot share the work as the recipe says."""
+    mesh = ranks.mesh()
+    if not mesh.sequence.alone:
+        check_spread(ready.model)
+    if not mesh.tensor.alone:
+        to_cut(ready.objective, mesh.tensor.size)
+    if given.parallel.shard and not mesh.every.alone and given.data.partly:
+        raise ConfigError(
+            "parallel.shard: processes ask for weights together, so each must have something to learn from in every step: "
+            "not with data.partly"
+        )
 
 
 def _agreed(ready: Ready) -> None:

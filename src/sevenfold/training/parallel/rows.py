@@ -20,17 +20,18 @@ def stopped_by(noted: Sequence[int]) -> int:
 
 
 def together(batch: Batch | None, broken: Sequence[BadSample]) -> tuple[Batch | None, list[BadSample]]:
-    """(this process's rows, what could not be read of all of them).
+    """(this process's rows, what could not be read by some process).
 
-    Where a process is left without a row, all rows are shared out anew; None for all where there are fewer than processes.
+    Processes that should have the same rows get the same (`alike`). Where one is left without a row, all rows are shared out anew;
+    None for all where there are fewer than processes.
     """
-    others = ranks.data()
-    if others.alone:
-        return batch, list(broken)
-    rows = 0 if batch is None else len(next(iter(batch.values())).values)
-    said = others.numbers([rows, len(broken)])
-    bad = others_bad(broken) if any(found for _, found in said) else []
-    counts = [count for count, _ in said]
+    every, others = ranks.mesh().every, ranks.data()
+    said = every.numbers([_rows(batch), len(broken)])
+    if all(rows and not found for rows, found in said):
+        return batch, []
+    bad = others_bad(broken)
+    batch = alike(batch, broken)
+    counts = [count for (count,) in others.numbers([_rows(batch)])]
     if not all(counts):
         whole, _ = others.batch(batch)
         low, high = (place * sum(counts) // others.size for place in (others.rank, others.rank + 1))
@@ -39,10 +40,26 @@ def together(batch: Batch | None, broken: Sequence[BadSample]) -> tuple[Batch | 
     return batch, bad
 
 
+def alike(batch: Batch | None, broken: Sequence[BadSample]) -> Batch | None:
+    """The same rows for all who share the heads or the tokens of rows: where they could not read the same samples, those of the
+    one that could read most."""
+    own: Sequence[str] = [error.where for error in broken]
+    for others in (ranks.tensor(), ranks.sequence()):
+        said = others.told(own)
+        if any(where != said[0] for where in said):
+            best = min(range(others.size), key=lambda rank: len(said[rank]))
+            batch, own = others.batch(batch if others.rank == best else None)[0] or None, said[best]
+    return batch
+
+
 def others_bad(broken: Sequence[BadSample]) -> list[BadSample]:
     """What could not be read of all processes' samples."""
-    said = ranks.data().told([[error.where, error.why] for error in broken])
+    said = ranks.mesh().every.told([[error.where, error.why] for error in broken])
     return [BadSample(where, why) for each in said for where, why in each]
+
+
+def _rows(batch: Batch | None) -> int:
+    return 0 if batch is None else len(next(iter(batch.values())).values)
 
 
 def drawn_of(objective: Objective, batch: Batch) -> tuple[Batch, dict[str, Tensor], int]:
@@ -51,8 +68,7 @@ def drawn_of(objective: Objective, batch: Batch) -> tuple[Batch, dict[str, Tenso
     if others.alone:
         return batch, objective.draw(batch), 0
     if not objective.alike:
-        rows = len(next(iter(batch.values())).values)
-        return batch, objective.draw(batch), sum(n for (n,) in others.numbers([rows])[: others.rank])
+        return batch, objective.draw(batch), sum(n for (n,) in others.numbers([_rows(batch)])[: others.rank])
     whole, own = others.batch(batch)
     with ranks.whole_batch():
         drawn = objective.draw(whole)

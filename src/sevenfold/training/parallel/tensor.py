@@ -34,30 +34,36 @@ class Lies(NamedTuple):
 
 
 def cut(objective: nn.Module, others: Ranks) -> None:
-    """Give this process its part of every block of an objective, in place.
-
-    ConfigError where heads or channels cannot be shared out by so many, and where nothing can be cut.
-    """
-    done: set[int] = set()
-    for name, part in _parts(objective):
-        seams: Seams | None = part.seams()
-        if id(part) in done or seams is None:
-            continue
-        if seams.units % others.size:
-            raise ConfigError(
-                f"parallel.tensor: {others.size} processes cannot share the {seams.units} {seams.unit} of {name!r}: "
-                f"choose a number that divides {seams.units}"
-            )
-        done.add(id(part))
-        _adapted(part, seams, name)
+    """Give this process its part of every block of an objective, in place; ConfigError, before any is changed, as `to_cut`."""
+    for part in to_cut(objective, others.size):
         keep(part, others)
         part.register_forward_pre_hook(partial(enter, others))
         part.register_forward_hook(partial(_leave, others))
-    if not done:
+
+
+def to_cut(objective: nn.Module, among: int) -> list[Any]:
+    """The parts of an objective that so many processes share.
+
+    ConfigError where heads or channels cannot be shared out by so many, and where nothing can be cut.
+    """
+    found: dict[int, Any] = {}
+    for name, part in _parts(objective):
+        seams: Seams | None = part.seams()
+        if id(part) in found or seams is None:
+            continue
+        if seams.units % among:
+            mend = "set parallel.tensor=1" if seams.units == 1 else f"choose a number that divides {seams.units}"
+            raise ConfigError(
+                f"parallel.tensor: {among} processes cannot share the {seams.units} {seams.unit} of {name!r}: {mend}"
+            )
+        _adapted(part, seams, name)
+        found[id(part)] = part
+    if not found:
         raise ConfigError(
             "parallel.tensor: no block of this model has a part that can be cut (attention, cross-attention and feed-forward "
             "parts can): set parallel.tensor to 1"
         )
+    return [*found.values()]
 
 
 def keep(part: Any, others: Ranks) -> dict[str, Cut]:
