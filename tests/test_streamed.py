@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import sys
 from collections import Counter
 from contextlib import suppress
 
@@ -379,6 +380,12 @@ def test_a_lock_ends_with_its_holder(tmp_path):
     finally:
         os.kill(child, 9)
         os.waitpid(child, 0)
+
+
+def test_without_locks_everybody_gets_one(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with locked(tmp_path / "x") as one, locked(tmp_path / "x", wait=False) as other:
+        assert one and other
 
 
 def test_each_source_of_a_mixture_has_its_group(tokens):

@@ -168,11 +168,17 @@ def harmful():
         member.tobuf() + sparse.ljust(512, b"\0") + holes.tobuf() + b"0\n0\n".ljust(512, b"\0"),
         r"holes: \.txt is a sparse file",
     )
+    named = b"18 path=ev\0il.txt\n"
+    member = tarfile.TarInfo("PaxHeaders/x")
+    member.type, member.size = tarfile.XHDTYPE, len(named)
+    link = tarfile.TarInfo("x")
+    link.type = tarfile.SYMTYPE
+    yield good, member.tobuf() + named.ljust(512, b"\0") + link.tobuf(), r"ev\\0il: \.txt is a link"
     yield good, b"rubbish" * 100, "damaged from here on"
     yield good | {"0.txt": b"again"}, b"", None
 
 
-@pytest.mark.parametrize("number", range(13))
+@pytest.mark.parametrize("number", range(14))
 def test_what_means_harm_is_one_bad_sample(number, tmp_path):
     files, more, why = list(harmful())[number]
     path = packed(tmp_path / "a.tar", files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,18 +11,14 @@ from pathlib import Path
 @contextmanager
 def locked(path: Path, wait: bool = True, remove: bool = False) -> Iterator[bool]:
     """Hold the lock of a file, which is made if need be; False if it is another's and `wait` is off. Threads of one process keep
-    each other out as well. Where a file system has no locks, everybody gets it. `remove`: the file goes with the lock."""
+    each other out as well. Where a machine or file system has no locks, everybody gets it. `remove`: the file goes with the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
+            if not _taken(handle, wait):
                 yield False
                 return
-            except OSError:
-                pass
             if not _there(handle, path):
                 continue  # removed by the one who had it
             try:
@@ -31,11 +26,29 @@ def locked(path: Path, wait: bool = True, remove: bool = False) -> Iterator[bool
             finally:
                 if remove:
                     path.unlink(missing_ok=True)
-                with suppress(OSError):
-                    fcntl.flock(handle, fcntl.LOCK_UN)  # a process that was forked meanwhile has the file open too
+                _given_back(handle)  # a process that was forked meanwhile has the file open too
             return
         finally:
             os.close(handle)
+
+
+def _taken(handle: int, wait: bool) -> bool:
+    try:
+        import fcntl  # on Unix alone
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        pass
+    return True
+
+
+def _given_back(handle: int) -> None:
+    with suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def _there(handle: int, path: Path) -> bool:

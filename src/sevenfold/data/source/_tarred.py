@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +91,7 @@ def _members(path: Path, handle: int, whole: int) -> list[Member]:
             found.append(Member(name, start, 0, f"is {KINDS[sort]}, and not read"))
         elif sparse:
             found.append(Member(name, start, 0, "is a sparse file, and not read"))
-        elif sort != b"5" and "\0" not in name:
+        elif sort != b"5":
             found.append(Member(name, start, size))
         offset = start + -(-size // BLOCK) * BLOCK
 
@@ -130,7 +130,7 @@ def _told(sort: bytes, content: bytes) -> dict[str, str]:
         record, content = content[len(length) + 1 : int(length) - 1], content[int(length) :]
         name, _, value = record.partition(b"=")
         if name == b"path":
-            found["path"] = value.decode("utf-8", "backslashreplace")
+            found["path"] = value.decode("utf-8", "backslashreplace").replace("\0", "\\0")
         elif name == b"size" and value.isdigit() and len(value) < 20:
             found["size"] = value.decode()
         elif name.startswith(b"GNU.sparse."):
@@ -138,25 +138,53 @@ def _told(sort: bytes, content: bytes) -> dict[str, str]:
     return found
 
 
+class Words:
+    """Words, none with a NUL in it, as bytes: far fewer of them than strings take."""
+
+    def __init__(self, content: np.ndarray):
+        """`content` [bytes] uint8: each with a NUL behind it. ValueError if it is not UTF-8."""
+        content.tobytes().decode()
+        self.content, self.ends = content, np.flatnonzero(content == 0)
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> Words:
+        return cls(np.frombuffer("".join(f"{word}\0" for word in words).encode(), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, number: int) -> str:
+        start = int(self.ends[number - 1]) + 1 if number else 0
+        return self.content[start : self.ends[number]].tobytes().decode()
+
+
 class Contents(NamedTuple):
     """Where the parts of each sample are. Files of one stem (the name up to the first dot behind the last slash) are one sample.
 
-    keys     the stem of each sample, in their order (lists, not arrays: one long name must not make all long)
+    keys     the stem of each sample, in their order
     hashes   of what each sample is about, [samples, 16] bytes; places: what they are held out by, [samples] int64
     firsts   [samples + 1]: sample i has the parts firsts[i] … firsts[i + 1]
-    endings  of each part, lower case
+    endings  those that there are, lower case; codes: the number of each part's, int32
     offsets, sizes  of each part; a size below 0: it cannot be read
-    whys     of such a part, "" of others
+    whys     of each such part
     """
 
-    keys: list[str]
+    keys: Words
     hashes: np.ndarray
     places: np.ndarray
     firsts: np.ndarray
-    endings: list[str]
+    endings: Words
+    codes: np.ndarray
     offsets: np.ndarray
     sizes: np.ndarray
-    whys: list[str]
+    whys: Words
+
+    def ending(self, part: int) -> str:
+        return self.endings[int(self.codes[part])]
+
+    def why(self, part: int) -> str:
+        """Why a part cannot be read."""
+        return self.whys[int(np.count_nonzero(self.sizes[:part] < 0))]
 
 
 def contents(path: Path, about: tuple[str, ...]) -> Contents:
@@ -179,15 +207,17 @@ def contents(path: Path, about: tuple[str, ...]) -> Contents:
     finally:
         os.close(handle)
     parts = [part for some in samples.values() for part in some]
+    codes = {ending: code for code, ending in enumerate(dict.fromkeys(part[0] for part in parts))}
     return Contents(
-        list(samples),
+        Words.of(samples),
         np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16),
         np.array([seed_of("held out", one.hex()) for one in hashes], np.int64),
         np.cumsum([0, *map(len, samples.values())]),
-        [sys.intern(part[0]) for part in parts],
+        Words.of(codes),
+        np.array([codes[part[0]] for part in parts], np.int32),
         np.array([part[1] for part in parts], np.int64),
         np.array([part[2] for part in parts], np.int64),
-        [part[3] for part in parts],
+        Words.of(part[3] for part in parts if part[2] < 0),
     )
 
 
@@ -209,12 +239,14 @@ def recall(path: Path, size: int) -> Contents | None:
     """Contents that were kept, if they are whole and fit a file of this size."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            parts: Any = [_words(file[name]) if name in WORDS else file[name] for name in Contents._fields]
+            parts: Any = [Words(file[name]) if name in WORDS else file[name] for name in Contents._fields]
             found = Contents(*parts)
         samples, count = len(found.keys), len(found.offsets)
         fits = found.hashes.shape == (samples, 16) and found.places.shape == (samples,)
         fits = fits and found.firsts.shape == (samples + 1,) and found.firsts[0] == 0
-        fits = fits and found.firsts[-1] == count == len(found.sizes) == len(found.endings) == len(found.whys)
+        fits = fits and found.firsts[-1] == count == len(found.sizes) == len(found.codes)
+        fits = fits and bool(((found.codes >= 0) & (found.codes < len(found.endings))).all())
+        fits = fits and np.count_nonzero(found.sizes < 0) == len(found.whys)
         fits = fits and bool((np.diff(found.firsts) > 0).all())
         fits = fits and bool(((found.offsets >= 0) & (found.offsets + found.sizes <= size)).all())
         return found if fits else None
@@ -225,16 +257,7 @@ def recall(path: Path, size: int) -> Contents | None:
 def keep(path: Path, found: Contents) -> None:
     """Keep contents for the next time, if there is a place for it."""
     buffer = io.BytesIO()
-    told: dict[str, Any] = {name: _bytes(value) if name in WORDS else value for name, value in found._asdict().items()}
+    told: dict[str, Any] = {name: value.content if name in WORDS else value for name, value in found._asdict().items()}
     np.savez(buffer, **told)
     with suppress(OSError):
         write_atomic(path, buffer.getvalue())
-
-
-def _bytes(words: list[str]) -> np.ndarray:
-    """Words, none with a NUL in it, as bytes."""
-    return np.frombuffer("".join(f"{word}\0" for word in words).encode(), np.uint8)
-
-
-def _words(content: np.ndarray) -> list[str]:
-    return [sys.intern(word) for word in content.tobytes().decode().split("\0")[:-1]]

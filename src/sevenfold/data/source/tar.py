@@ -91,7 +91,8 @@ class Tar(Pieces):
         count, config = len(self), self.config
         endings: Counter[str] = Counter()
         for tar, start in zip(self._tars, self._file_starts):
-            endings.update(tar.endings[: tar.firsts[min(len(tar.keys), count - start)]])
+            used = np.bincount(tar.codes[: tar.firsts[min(len(tar.keys), count - start)]], minlength=len(tar.endings))
+            endings.update({tar.endings[code]: int(many) for code, many in enumerate(used) if many})
         found: Counter[str] = Counter()
         for ending, many in endings.items():
             found[READ.get(ending, "")] += many
@@ -201,10 +202,10 @@ class Tar(Pieces):
         parts = range(tar.firsts[own], tar.firsts[own + 1])
         for part in parts:
             if tar.sizes[part] < 0:
-                why = tar.whys[part]
-                raise BadSample(self.where(index), f".{tar.endings[part]} {why}" if tar.endings[part] else why)
+                why, ending = tar.why(part), tar.ending(part)
+                raise BadSample(self.where(index), f".{ending} {why}" if ending else why)
         for part in parts:
-            ending, offset, size = tar.endings[part], int(tar.offsets[part]), int(tar.sizes[part])
+            ending, offset, size = tar.ending(part), int(tar.offsets[part]), int(tar.sizes[part])
             if READ.get(ending) != field:
                 continue
             if size > (self.config.largest_bytes if field == "image" else min(LONGEST, self.config.largest_bytes)):
