@@ -12,16 +12,19 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import sevenfold as sf
 from sevenfold.assembly.spread import check_spread
-from sevenfold.core.errors import ConfigError
+from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.ranks import Ranks
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Order
 from sevenfold.training.estimate import estimate, shape
 from sevenfold.training.hardware import Hardware
-from sevenfold.training.parallel import Parallel, joined
+from sevenfold.training.parallel import Parallel, joined, shards
 from sevenfold.training.parallel.layout import layouts
 from sevenfold.training.parallel.tensor import cut
 from sevenfold.training.parallel.watch import Beat, told
@@ -150,6 +153,27 @@ def test_each_has_its_share_and_a_checkpoint_knows_nothing_of_it(found, kind, sh
     layout = case(found, f"layout/{kind}")
     assert all(layout["same"].values()) and len(layout["same"]) == 4 and layout["tensors"] > 20
     assert layout["share"] == pytest.approx(share, abs=0.01)
+
+
+def test_parts_of_a_tensor_that_overlap_are_refused(found, tmp_path):
+    """One that is moved onto another one, or out of the whole: the sum of sizes is that of the whole, and there is a hole."""
+    shutil.copytree(found["folder"] / "layout_heads/checkpoints/step-00000001/model", tmp_path / "model")
+
+    def like(name, shape, dtype):
+        return torch.empty(shape, dtype=dtype)
+
+    whole = shards.read(tmp_path / "model", like, Ranks(), {})
+    path = sorted((tmp_path / "model").iterdir())[-1]
+    with safe_open(path, "pt") as opened:
+        facts, tensors = opened.metadata(), load_file(path)
+    places = json.loads(facts["DCP_SHARDING_INFO"])
+    name = next(name for name, place in places.items() if place["saved_offsets"][0] >= len(tensors[name]))
+    assert len(tensors[name]) < len(whole[name])
+    for first in (0, -len(tensors[name]), len(whole[name])):
+        places[name]["saved_offsets"][0] = first
+        save_file(tensors, path, facts | {"DCP_SHARDING_INFO": json.dumps(places)})
+        with pytest.raises(CheckpointError, match=f"the parts of '{name}' do not make it"):
+            shards.read(tmp_path / "model", like, Ranks(), {})
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
