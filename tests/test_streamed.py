@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import shutil
 from collections import Counter
@@ -14,12 +15,14 @@ import pytest
 import torch
 
 from sevenfold.core.errors import ConfigError, DataError
+from sevenfold.core.locks import locked
 from sevenfold.core.part import find
 from sevenfold.data import remote
 from sevenfold.data.arranged import AHEAD, Moving
 from sevenfold.data.kept import Kept
 from sevenfold.data.loader import Order, load
 from sevenfold.data.mixed import BLOCK, Interleaved
+from sevenfold.data.sharded import write_array
 from sevenfold.training import shards_made
 from sevenfold.training.fit import fit
 from sevenfold.training.prepare import prepare
@@ -199,10 +202,10 @@ def test_files_ahead_come_while_others_are_read(tokens, tmp_path, monkeypatch):
     order = ready.train.order.epoch(0)
     ahead = [ready.train.line.pieces[part].name for part in order.parts[1 : 1 + AHEAD]]
     for _ in range(200):
-        if all((ready.source.path / name).is_file() for name in ahead):
-            break
+        if all(list((tmp_path / "kept").rglob(f"[!.]*-{name}")) for name in ahead):
+            return
         multiprocessing.Event().wait(0.02)
-    assert all((ready.source.path / name).is_file() for name in ahead)
+    raise AssertionError(f"not all of {ahead} came")
 
 
 def _reading(url, cache, seed, log):
@@ -279,10 +282,11 @@ def test_transfers_that_break(tokens, elsewhere, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.cache: .* at least"):
         find("source", "shards").Config(path=url, cache=3 * largest(tokens)).build()
     name = "train-00000.npy"
-    (place / name).write_bytes((place / name).read_bytes()[:-1] + b"?")  # damaged where it is kept: brought again
+    (here,) = place.glob(f"*-{name}")
+    here.write_bytes(here.read_bytes()[:-1] + b"?")  # damaged where it is kept: brought again
     find("source", "shards").Config(path=url).build()[0]
-    assert (place / name).read_bytes() == (tokens / name).read_bytes()
-    (place / name).unlink()
+    assert here.read_bytes() == (tokens / name).read_bytes()
+    here.unlink()
     other = dict(json.loads((tokens / "manifest.json").read_text())["files"])
     other[name]["sha256"] = "0" * 64
     with pytest.raises(DataError, match=r"train-00000\.npy: is not as its manifest says"):
@@ -295,11 +299,59 @@ def test_transfers_that_break(tokens, elsewhere, monkeypatch, tmp_path):
 def test_a_manifest_that_leads_elsewhere(tokens, elsewhere, tmp_path):
     shutil.copytree(tokens, tmp_path / "copy")
     told = json.loads((tokens / "manifest.json").read_text())
-    for name in ("../x.npy", "/x.npy", "a/../../x", ""):
-        changed = {**told, "files": {**told["files"], name: {"size": 1, "sha256": ""}}}
-        (tmp_path / "copy" / "manifest.json").write_text(json.dumps(changed))
-        with pytest.raises(DataError, match="is no file of this folder"):
-            find("source", "shards").Config(path=f"file://{tmp_path}/copy").build()
+    source = find("source", "shards").Config(path=f"file://{tmp_path}/copy")
+    one = {"size": 1, "sha256": "0" * 64}
+    bad = dict.fromkeys(("../x.npy", "/x.npy", "a/../../x", "", "a\0b", "a" * 300, ".locks/room", "a//b"), one)
+    bad |= {"tokenizer": one, "train-00000.npy/x": one, "x.npy": {**one, "sha256": "../../x"}}
+    for name, fact in bad.items():
+        (tmp_path / "copy" / "manifest.json").write_text(json.dumps({**told, "files": {**told["files"], name: fact}}))
+        with pytest.raises(DataError, match="is no file of this folder|is inside of a file|has no size and hash"):
+            source.build()
+    large = {"more": {"size": 9**9, "sha256": "0" * 64}}  # no part of the set: never brought
+    (tmp_path / "copy" / "manifest.json").write_text(json.dumps({**told, "files": {**told["files"], **large}}))
+    assert len(source.build()) == 120
+
+
+def test_a_set_that_changes_is_another_one(tokens, elsewhere, tmp_path):
+    """A run goes on with what it began with, or says that it cannot; what is kept of both stays within the limit."""
+    (tmp_path / "copy").mkdir()
+    shutil.copytree(tokens, tmp_path / "copy", dirs_exist_ok=True)
+    config = find("source", "shards").Config(path=f"file://{tmp_path}/copy", cache=6 * largest(tokens))
+    first = config.build()
+    line = first.line(first.split()[0])
+    before = line.files.opened(line.pieces[0]).copy()
+    told = json.loads((tokens / "manifest.json").read_text())
+    for name in ("train-00000.npy", "train-00001.npy"):
+        turned = np.load(tokens / name)[::-1]
+        told["files"][name] = write_array(tmp_path / "copy" / name, turned)._asdict()
+    (tmp_path / "copy" / "manifest.json").write_text(json.dumps(told))
+    second = config.build()
+    again = second.line(second.split()[0])
+    assert np.array_equal(again.files.opened(again.pieces[0]), before[::-1])
+    assert np.array_equal(line.files.opened(line.pieces[0]), before)
+    with pytest.raises(DataError, match=r"train-00001\.npy: is not as its manifest says"):
+        line.files.opened(line.pieces[1])
+    for piece in again.pieces:
+        again.files.opened(piece)
+    kept = list((tmp_path / "kept").rglob("*-0*.npy"))
+    assert 3 * largest(tokens) < sum(file.stat().st_size for file in kept) <= 6 * largest(tokens)
+
+
+def test_a_cache_that_cannot_be_written_is_said_at_once(tokens, elsewhere, monkeypatch, tmp_path):
+    url, read = elsewhere
+    source = find("source", "shards").Config(path=url).build()
+    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    before = sum(read.values())
+    with pytest.raises(
+        DataError, match=r"kept.*: cannot be used for what is brought: No space left on device: make room"
+    ):
+        source[0]
+    assert sum(read.values()) - before <= largest(tokens)
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEVENFOLD_DATA", str(tmp_path / "file" / "x"))
+    with pytest.raises(DataError, match="cannot be used for what is brought: Not a directory"):
+        find("source", "shards").Config(path=url).build()
 
 
 def test_memory(tokens, elsewhere, monkeypatch):
@@ -307,6 +359,31 @@ def test_memory(tokens, elsewhere, monkeypatch):
     fsspec = pytest.importorskip("fsspec")
     system = fsspec.filesystem("memory")
     system.put(str(tokens), "/set", recursive=True)
-    near, far = (find("source", "shards").Config(path=path).build() for path in (str(tokens), "memory://set"))
+    near, far = (find("source", "shards").Config(path=path).build() for path in (str(tokens), "memory://set/"))
     assert [near[n] for n in range(len(near))] == [far[n] for n in range(len(far))]
     system.rm("/set", recursive=True)
+
+
+def test_a_lock_ends_with_its_holder(tmp_path):
+    """Though a process was forked meanwhile, which has the same file open."""
+    with locked(tmp_path / "x"):
+        child = os.fork()
+        if not child:
+            multiprocessing.Event().wait(5)
+            os._exit(0)
+        with locked(tmp_path / "x", wait=False) as ours:
+            assert not ours
+    try:
+        with locked(tmp_path / "x", wait=False) as ours:
+            assert ours
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_each_source_of_a_mixture_has_its_group(tokens):
+    sources = {f"of{n}": {"source": {"kind": "shards", "path": str(tokens), "group": n}} for n in (2, 5)}
+    sources["all"] = {"source": {"kind": "shards", "path": str(tokens)}}
+    given = {**recipe(tokens, pack=False), "data": {"kind": "mix", "sources": sources}}
+    ready = prepare(read_recipe(given))
+    assert [one.arranged(0).group for one in ready.train.sets] == [2, 5, 1]

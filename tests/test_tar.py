@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import tarfile
 from collections import Counter
 
@@ -16,8 +17,8 @@ from PIL import Image
 
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.core.part import find
-from sevenfold.data import remote
-from sevenfold.data.loader import Items, Order
+from sevenfold.data import numbers, remote
+from sevenfold.data.loader import Items, Order, look_through
 from sevenfold.data.recognise import recognise
 from sevenfold.data.source._raw import spelled
 from sevenfold.data.source._tarred import members
@@ -121,6 +122,8 @@ def test_equal_pictures_are_on_one_side(tmp_path):
         found = tar(path, held_out=0.3, **settings)
         train, held_out = found.split()
         assert train and held_out and sorted([*train, *held_out]) == list(range(60))
+        few = tar(path, held_out=1e-9, **settings).split()
+        assert few[1] and not {n % 20 for n in few[0]} & {n % 20 for n in few[1]}
         assert not {n % 20 for n in train} & {n % 20 for n in held_out}
 
 
@@ -155,11 +158,21 @@ def harmful():
         member = tarfile.TarInfo("name")
         member.type, member.size = sort, 1 << 33
         yield good, member.tobuf(), r"a header of 8,589,934,592 bytes"
+    sparse = b"22 GNU.sparse.major=1\n"
+    member = tarfile.TarInfo("PaxHeaders/holes")
+    member.type, member.size = tarfile.XHDTYPE, len(sparse)
+    holes = tarfile.TarInfo("holes.txt")
+    holes.size = 4
+    yield (
+        good,
+        member.tobuf() + sparse.ljust(512, b"\0") + holes.tobuf() + b"0\n0\n".ljust(512, b"\0"),
+        r"holes: \.txt is a sparse file",
+    )
     yield good, b"rubbish" * 100, "damaged from here on"
     yield good | {"0.txt": b"again"}, b"", None
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(13))
 def test_what_means_harm_is_one_bad_sample(number, tmp_path):
     files, more, why = list(harmful())[number]
     path = packed(tmp_path / "a.tar", files)
@@ -206,6 +219,9 @@ def test_patterns():
     assert spelled("{a,b}{1..2}") == ["a1", "a2", "b1", "b2"] and spelled("plain") == ["plain"]
     with pytest.raises(DataError, match="more than 100,000"):
         spelled("{0..99999}-{0..99999}-{0..999999999999}")
+    for pattern, why in (("{0..9999}{9..0}", "9..0. counts down"), ("{a}" * 1200, "more than 16 braces")):
+        with pytest.raises(DataError, match=why):
+            spelled(pattern)
 
 
 def test_from_elsewhere_with_few_here(tmp_path, monkeypatch):
@@ -246,7 +262,7 @@ def test_from_elsewhere_with_few_here(tmp_path, monkeypatch):
             tar(url)
 
 
-def test_parquet_in_many_files_here_and_elsewhere(tmp_path):
+def test_parquet_in_many_files_here_and_elsewhere(tmp_path, monkeypatch):
     """One file or many, here or there: the same rows. Elsewhere only what is asked for comes."""
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -266,6 +282,16 @@ def test_parquet_in_many_files_here_and_elsewhere(tmp_path):
         assert (found.shelves is not None) == ("://" in path)
     kept = list((tmp_path / "kept").glob("*/*.parquet"))
     assert len(kept) == 5 and all(path.stat().st_size <= largest for path in kept)
+    fetched = Counter()
+    fetch = remote.fetch
+    monkeypatch.setattr(
+        "sevenfold.data.kept.fetch", lambda where, *more: (fetched.update([where]), fetch(where, *more))
+    )
+    sides = config.replace(cache=5 * largest, held_out=0.3).build().split()
+    assert sides == tuple(map(numbers.packed, wanted.config.replace(held_out=0.3).build().split())) and sides[1]
+    assert set(fetched.values()) == {1}  # each file once, and the next time none but the first
+    fetched.clear()
+    assert config.replace(cache=5 * largest, held_out=0.3).build().split() == sides and len(fetched) <= 1
 
 
 def test_prepared_from_tar_and_from_elsewhere(tmp_path):
@@ -288,3 +314,81 @@ def test_prepared_from_tar_and_from_elsewhere(tmp_path):
     assert made[0] == made[1] == made[2] == sorted(texts.values())
     tokens = [(tmp_path / f"tokens{number}" / "train-00000.npy").read_bytes() for number in range(2)]
     assert tokens[0] == tokens[1]
+
+
+def test_one_bad_sample_of_the_few_that_are_here(tmp_path):
+    """Only the first file of a set elsewhere is looked through: a bad sample there is no share of the whole."""
+    for number in range(6):
+        files = {f"{number}-{n}.txt": b"\xff\xfe\0" if number == n == 1 else b"text %d" % n for n in range(30)}
+        packed(tmp_path / f"a-{(number - 1) % 6}.tar", files)
+    for path in (f"{tmp_path}/a-*.tar", f"file://{tmp_path}/a-*.tar"):
+        source = tar(path, held_out=0.01)
+        items = Items(source, range(len(source)), {"text": ("text", lambda raw, generator: raw)}, 0, False)
+        assert source.at_hand(items.indices) == (30 if "://" in path else 180)
+        look_through(items, 0.01)
+    alone = tar(tmp_path / "a-0.tar")
+    with pytest.raises(DataError, match="1 of 30 samples cannot be read"):
+        look_through(Items(alone, range(30), {"text": ("text", lambda raw, generator: raw)}, 0, False), 0.01)
+
+
+def test_what_changes_elsewhere_is_another_file(tmp_path):
+    """Of the same name and size; and where files come and go, no more is kept than the limit."""
+    (tmp_path / "far").mkdir()
+    for name in "bd":
+        packed(tmp_path / "far" / f"{name}.tar", {f"{n}.txt": b"text %d" % n for n in range(9)})
+    size = (tmp_path / "far" / "b.tar").stat().st_size
+    path = f"file://{tmp_path}/far/*.tar"
+    first = tar(path, cache=4 * size)
+    packed(tmp_path / "far" / "b.tar", {f"{n}.txt": b"word %d" % n for n in range(9)})
+    changed = tar(path, cache=4 * size)
+    assert first[0] == {"text": "text 0"} and changed[0] == {"text": "word 0"}
+    assert first.files()[0].read_bytes() != changed.files()[0].read_bytes()
+    for name in ("a", "c", "aa"):
+        shutil.copy(tmp_path / "far" / "b.tar", tmp_path / "far" / f"{name}.tar")
+        tar(path, cache=4 * size)
+    assert 0 < sum(file.stat().st_size for file in (tmp_path / "kept").rglob("*.tar")) <= 4 * size
+
+
+def test_keys_in_a_url_are_not_told(tmp_path, monkeypatch):
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setattr(remote, "PAUSES", ())
+    signed = "?X-Amz-Signature=" + "secret" * 60
+    path = packed(tmp_path / "a.tar", {f"{n}.txt": b"\xff" if n == 3 else b"text %d" % n for n in range(40)})
+    fsspec.filesystem("memory").pipe(f"/b/a.tar{signed}", path.read_bytes())
+    source = tar(f"memory://b/a.tar{signed}", held_out=0.2)
+    assert source[0] == {"text": "text 0"} and source.where(3) == "memory://b/a.tar:3"
+    made = prepare_data(
+        {"kind": "tar", "path": f"memory://b/a.tar{signed}", "bad_share": 0.5},
+        tmp_path / "tokens",
+        overrides=["stream.tokenizer=bytes"],
+        workers=0,
+        say=lambda _: None,
+    )
+    told = [file.read_bytes() for place in (made, tmp_path / "kept") for file in place.rglob("*") if file.is_file()]
+    told += [str(file).encode() for file in (tmp_path / "kept").rglob("*")]
+    fsspec.filesystem("memory").rm("/b", recursive=True)
+    with pytest.raises(DataError, match=r"^memory://b/a\.tar: there is no such file[^?]*$") as error:
+        tar(f"memory://b/a.tar{signed}")
+
+    def refused():
+        raise ValueError(f"no https://me:secret@host/a{signed} here")
+
+    with pytest.raises(DataError, match=r"^s3://b/a: cannot be read: no https://host/a here$"):
+        remote.tried(f"s3://me@b/a{signed}", refused)
+    assert not any(b"secret" in content for content in [*told, str(error.value).encode()])
+    assert remote.shown("https://me:secret@host/a-{0..9}.tar") == "https://host/a-{0..9}.tar"
+    assert remote.shown("s3://host/a-?.tar") == "s3://host/a-?.tar" and remote.shown("a?b=c") == "a?b=c"
+
+
+def test_numbers_in_few_bytes():
+    """As lists do it."""
+    draw = random.Random(0)
+    for given in ([], [3], [4, 5, 6], range(2, 9), sorted(draw.sample(range(90), 30)), [5, 1, 9, 2]):
+        found, listed = numbers.packed(given), list(given)
+        assert list(found) == listed and (
+            len(listed) < 2 or isinstance(found, range) == (listed[-1] - listed[0] == len(listed) - 1)
+        )
+        assert list(numbers.moved(found, 7)) == [number + 7 for number in listed]
+        assert list(numbers.within(given, range(4, 40))) == [number for number in listed if number in range(4, 40)]
+        assert list(numbers.joined([given, [50], found])) == [*listed, 50, *listed]
+        assert numbers.packed(listed) == found and bool(found) == bool(listed)

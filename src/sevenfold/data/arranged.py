@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from sevenfold.core.seeds import numpy_generator
+from sevenfold.data.numbers import as_array
 
 AHEAD = 2
 """Parts that are fetched before they are needed."""
@@ -36,19 +37,25 @@ class Shelves(NamedTuple):
     group   how many parts are mixed
     ahead   is told the numbers of the parts that will be read next
     numbers  the numbers of the parts, where they are not those from 0
+    groups   [parts] where parts of several sources stand here: how many of its own source's are mixed, by part
     """
 
     bounds: np.ndarray
     group: int
     ahead: Callable[[Sequence[int]], None]
     numbers: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     def of(self, samples: Sequence[int]) -> Shelves:
         """The parts of some samples, in order: bounds are places among them, and parts that hold none are left out."""
-        bounds = np.searchsorted(np.asarray(samples), self.bounds)
+        bounds = np.searchsorted(as_array(samples), self.bounds)
         holding = np.flatnonzero(np.diff(bounds))
         numbers = holding if self.numbers is None else self.numbers[holding]
-        return self._replace(bounds=np.append(bounds[holding], len(samples)), numbers=numbers)
+        found = self._replace(bounds=np.append(bounds[holding], len(samples)), numbers=numbers)
+        if self.groups is None or not len(holding):
+            return found
+        groups = self.groups[holding]
+        return found._replace(group=int(groups.min()), groups=groups)
 
     def coming(self, parts: Sequence[int]) -> None:
         """These parts will be read next."""

@@ -11,6 +11,7 @@ import queue
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -18,18 +19,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sevenfold.core.errors import DataError
 from sevenfold.core.files import sha256
 from sevenfold.core.locks import locked
 from sevenfold.data.line import Files, mapped
-from sevenfold.data.remote import Fact, fetch
+from sevenfold.data.remote import Fact, fetch, usable
 
 PARTLY = re.compile(r"\.tmp-(.+)-[0-9a-f]{8}")
+YOUNG = 60
+"""Seconds: a file that somebody wrote to so lately is being brought, also where locks say nothing."""
 T = TypeVar("T")
 
 
 class Kept:
-    """Some files that lie elsewhere, as files of one folder."""
+    """Some files that lie elsewhere, as files of one folder. Their names change with their content: one that another run needs is
+    another file, and those that nobody asks for any more go like the rest."""
 
     def __init__(self, urls: dict[str, str], folder: Path, files: dict[str, Fact], limit: int, verify: bool):
         """`urls`: name → where it lies; `files`: what they are; `limit`: bytes of them; `verify`: whether one that was here before is checked by its hash
@@ -37,9 +40,10 @@ class Kept:
         self.urls, self.folder, self.files, self.limit, self.verify = urls, folder, files, limit, verify
         self._checked: set[str] = set()
         self._asked: tuple[int, queue.SimpleQueue[str]] | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(self._lock("room")):
-            self._clear(0)
+        with usable(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(self._lock("room")):
+                self._clear(0)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_asked": None}
@@ -60,7 +64,7 @@ class Kept:
     def _bring_each(self, names: queue.SimpleQueue[str]) -> None:
         while True:
             name = names.get()
-            with suppress(DataError, OSError), locked(self._lock(name), wait=False) as ours:
+            with suppress(Exception), locked(self._lock(name), wait=False) as ours:
                 if ours:
                     self._brought(name)
 
@@ -69,7 +73,10 @@ class Kept:
 
     def _brought(self, name: str) -> Path:
         """The path of a file whose lock is held."""
-        path, fact = self.folder / name, self.files[name]
+        with usable(self.folder):
+            return self._here(self.folder / name, name, self.files[name])
+
+    def _here(self, path: Path, name: str, fact: Fact) -> Path:
         if path.is_file() and path.stat().st_size == fact["size"]:
             if not self.verify or name in self._checked or sha256(path) == fact["sha256"]:
                 self._checked.add(name)
@@ -97,14 +104,16 @@ class Kept:
     def _clear(self, size: int, name: str = "") -> None:
         """Make room for `size` bytes: those not used for longest go, and what is left of other tries to bring `name`."""
         here = []
+        total = 0
         for path in self.folder.iterdir():
             partly = PARTLY.fullmatch(path.name)
             of = partly[1] if partly else path.name
-            if of in self.files:
-                with suppress(FileNotFoundError):
-                    stat = path.stat()
-                    here.append((of != name, stat.st_mtime_ns, stat.st_size, path, of))
-        total = sum(held for _, _, held, _, _ in here)
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                if path.is_file():
+                    total += stat.st_size
+                    if not partly or time.time() - stat.st_mtime > YOUNG:
+                        here.append((of != name, stat.st_mtime_ns, stat.st_size, path, of))
         for other, _, held, path, of in sorted(here):
             if other and total + size <= self.limit:
                 return
@@ -117,12 +126,13 @@ class Kept:
 class Far(Files):
     """Files of ids that lie elsewhere."""
 
-    def __init__(self, kept: Kept, group: int | None):
+    def __init__(self, kept: Kept, names: dict[str, str], group: int | None):
+        """`names`: name → that under which it is kept."""
         super().__init__(group)
-        self.kept = kept
+        self.kept, self.names = kept, names
 
     def opened(self, path: Path) -> np.ndarray:
-        return self.kept.used(path.name, mapped)
+        return self.kept.used(self.names[path.name], mapped)
 
     def ahead(self, paths: Sequence[Path]) -> None:
-        self.kept.ahead([path.name for path in paths])
+        self.kept.ahead([self.names[path.name] for path in paths])

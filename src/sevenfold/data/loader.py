@@ -19,6 +19,7 @@ from sevenfold.core.types import Batch, Tokens
 from sevenfold.data.arranged import Arranged, Moving, Places
 from sevenfold.data.bad import ENOUGH, BadSamples
 from sevenfold.data.collate import collate
+from sevenfold.data.numbers import packed
 from sevenfold.data.source import Source
 
 Encoder = Callable[[Any, np.random.Generator | None], Tokens]
@@ -94,7 +95,7 @@ class Items(Samples):
         first is None unless `views`. `aligned`: streams that say something of another one's tokens.
         `lacking`: field → the samples whose value is taken away."""
         self.source, self.encoders = source, dict(encoders)
-        self.indices = indices if isinstance(indices, range) else list(indices)
+        self.indices = packed(indices)
         self.seed, self.views, self.looks = seed, views, dict(looks or {})
         self.lacking, self.aligned = dict(lacking or {}), tuple(aligned)
         shelves = source.shelves
@@ -151,7 +152,7 @@ def look_through(items: Items, share: float) -> None:
     here = items.source.at_hand(items.indices)
     every = max(1, here // ENOUGH)
     places = range(0, here, every)
-    bad = BadSamples(share if every == 1 else max(share, 0.5), len(places))
+    bad = BadSamples(share if len(places) == len(items) else max(share, 0.5), len(places))
     for place in places:
         found = items[0, place]
         if isinstance(found, BadSample):

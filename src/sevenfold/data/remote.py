@@ -1,7 +1,8 @@
 """A folder of files that lies elsewhere (s3://, gs://, https://, …), read through fsspec: what it holds its manifest says, and each file
 is checked on its way. A transfer that breaks is tried again.
 
-What is brought is kept in SEVENFOLD_DATA, by default the user's cache folder.
+What is brought is kept in SEVENFOLD_DATA, by default the user's cache folder: what a manifest says beside it in a folder of its hash, so
+that a set that changes meanwhile is another one.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,8 +31,50 @@ PIECE = 8 << 20
 """Bytes that are fetched at a time."""
 PAUSES = (0.2, 1.0, 5.0)
 """Seconds before a broken transfer is tried again."""
+KEYS = re.compile(r"(?<=//)[^/\s]*@|[?][^/\s]*=\S*")
+"""What of a URL in a message is not told."""
+HASH = re.compile("[0-9a-f]{64}")
+AT_ONCE = 16
+"""Files that are looked up at the same time."""
+STALE = 30 * 24 * 3600
+"""Seconds after which what was kept of a manifest goes, if another one took its place."""
+LONGEST = 200
+"""Bytes of a file's name."""
+SAME = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "checksum", "crc32c")
+TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified", "created")
+"""What tells that a file is the same as before, by any of the names that places give it."""
 Fact = dict[str, Any]
 """size and sha256 of a file; the latter may be None."""
+
+
+class Unusable(DataError):
+    """The folder for what is brought cannot be used."""
+
+
+class _Broken(Exception):
+    """Reading broke off, by an error of the place that is read."""
+
+    def __init__(self, error: Exception):
+        super().__init__(str(error))
+        self.error = error
+
+
+def shown(path: str) -> str:
+    """A path as it may be told to others: a URL without its user, password and query, where keys stand."""
+    scheme, there, rest = path.partition("://")
+    if not there:
+        return path
+    host, slash, name = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{re.sub(r'[?][^/]*=.*', '', name, flags=re.DOTALL)}"
+
+
+def hidden(settings: Any) -> Any:
+    """Plain settings with each URL in them as it may be told to others."""
+    if isinstance(settings, Mapping):
+        return {name: hidden(value) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [hidden(value) for value in settings]
+    return shown(settings) if isinstance(settings, str) else settings
 
 
 def base() -> Path:
@@ -38,40 +85,51 @@ def base() -> Path:
 
 def home(path: str) -> Path:
     """Where files of a URL are kept."""
-    return base() / hashlib.sha256(path.encode()).hexdigest()[:24]
+    return base() / hashlib.sha256(path.rstrip("/").encode()).hexdigest()[:24]
 
 
 def begin(path: str) -> tuple[Path, dict[str, Fact]]:
-    """(the folder for what is brought from a URL, the files that are there): its manifest is brought. What is here from another
-    manifest goes."""
+    """(the folder for what is brought from a URL, that of its manifest; the files that are there): the manifest is brought."""
+    path = path.rstrip("/")
     if "::" in path:
-        raise DataError(f"{path}: one place, not one behind another (::)")
-    folder = home(path)
+        raise DataError(f"{shown(path)}: one place, not one behind another (::)")
     content = tried(f"{path}/{MANIFEST}", lambda: _small(path))
     files = _files(path, content)
-    try:
-        before = _files(path, (folder / MANIFEST).read_bytes())
-    except (OSError, DataError):
-        before = {}
-    for name in before:
-        if before[name] != files.get(name):
-            (folder / name).unlink(missing_ok=True)
-    if before != files or not (folder / MANIFEST).is_file():
-        write_atomic(folder / MANIFEST, content)
+    folder = home(path) / hashlib.sha256(content).hexdigest()[:24]
+    with usable(folder):
+        kept = folder / MANIFEST
+        if not kept.is_file() or kept.read_bytes() != content:
+            write_atomic(kept, content)
+        os.utime(kept)
+    for other in home(path).glob(f"*/{MANIFEST}"):
+        with suppress(OSError):
+            if time.time() - other.stat().st_mtime > STALE:
+                shutil.rmtree(other.parent, ignore_errors=True)
     return folder, files
+
+
+@contextmanager
+def usable(folder: Path) -> Iterator[None]:
+    """What goes wrong with the files here is said in one line that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise Unusable(
+            f"{folder}: cannot be used for what is brought: {error.strerror or error}: make room, or name another folder in SEVENFOLD_DATA"
+        ) from None
 
 
 def bring(path: str, folder: Path, files: dict[str, Fact], names: Iterable[str]) -> None:
     """Bring some files, those that are not here yet."""
     for name in names:
-        with locked(folder / ".locks" / name.replace("/", "-")):
+        with usable(folder), locked(folder / ".locks" / name.replace("/", "-")):
             target, fact = folder / name, files[name]
             if target.is_file() and target.stat().st_size == fact["size"] and sha256(target) == fact["sha256"]:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
             partly = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
             try:
-                fetch(f"{path}/{name}", partly, fact)
+                fetch(f"{path.rstrip('/')}/{name}", partly, fact)
                 os.replace(partly, target)
             finally:
                 partly.unlink(missing_ok=True)
@@ -82,17 +140,28 @@ def fetch(where: str, into: Path, fact: Fact) -> None:
 
     def once() -> None:
         digest, size = hashlib.sha256(), 0
-        with opened(where) as source, open(into, "r+b" if into.exists() else "wb") as file:
-            while size <= fact["size"] and (piece := source.read(PIECE)):
+        with opened(where) as source, usable(into.parent), open(into, "r+b" if into.exists() else "wb") as file:
+            while size <= fact["size"] and (piece := _piece(source)):
                 digest.update(piece)
                 file.write(piece)
                 size += len(piece)
             file.flush()
             os.fsync(file.fileno())
+        if fact["sha256"] is None and size != fact["size"]:
+            raise DataError(f"{shown(where)}: has {size:,} bytes or more, and {fact['size']:,} when it was looked up")
         if size != fact["size"] or fact["sha256"] not in (None, digest.hexdigest()):
-            raise DataError(f"{where}: is not as its manifest says (size or SHA-256 differs): prepare or copy it again")
+            raise DataError(
+                f"{shown(where)}: is not as its manifest says (size or SHA-256 differs): prepare or copy it again"
+            )
 
     tried(where, once)
+
+
+def _piece(source: Any) -> bytes:
+    try:
+        return bytes(source.read(PIECE))
+    except Exception as error:  # each file system has errors of its own
+        raise _Broken(error) from None
 
 
 def tried(where: str, attempt: Callable[[], Any]) -> Any:
@@ -101,49 +170,54 @@ def tried(where: str, attempt: Callable[[], Any]) -> Any:
         try:
             return attempt()
         except Exception as error:  # each file system has errors of its own
-            gone = isinstance(error, FileNotFoundError | ImportError | ValueError)
-            if pause is None or gone:
-                if isinstance(error, DataError):
+            why = error.error if isinstance(error, _Broken) else error
+            gone = isinstance(why, FileNotFoundError | PermissionError | ImportError | ValueError)
+            if pause is None or gone or isinstance(why, Unusable):
+                if isinstance(why, DataError):
                     raise
-                if isinstance(error, FileNotFoundError):
-                    raise DataError(f"{where}: there is no such file, or nobody answers there") from None
+                if isinstance(why, FileNotFoundError):
+                    raise DataError(f"{shown(where)}: there is no such file, or nobody answers there") from None
                 told = "" if gone else f" in {len(PAUSES) + 1} tries"
-                raise DataError(
-                    f"{where}: cannot be read{told}: {(str(error) or repr(error)).splitlines()[0]}"
-                ) from None
+                said = KEYS.sub("", (str(why) or repr(why)).splitlines()[0])
+                raise DataError(f"{shown(where)}: cannot be read{told}: {said}") from None
             time.sleep(pause)
 
 
-def listed(urls: Sequence[str]) -> tuple[list[str], list[int]]:
-    """(the URLs of files, those of a pattern with * spelled out; the size of each)."""
-    names, sizes = [], []
-    for url in urls:
-        found = tried(url, partial(_look, url))
-        if not found:
-            raise DataError(f"{url}: there are no such files")
-        names += [name for name, _ in found]
-        sizes += [size for _, size in found]
-    return names, sizes
-
-
-def _look(url: str) -> list[tuple[str, int]]:
-    fsspec = _fsspec(url)
-    system, name = fsspec.core.url_to_fs(url)
-    magic = any(letter in name for letter in "*?[")
-    found = []
-    for one in sorted(system.glob(name)) if magic else [name]:
-        size = system.info(one)["size"]
-        if type(size) is not int:
-            raise ValueError("the server does not tell how long it is")
-        found.append((system.unstrip_protocol(one) if magic else url, size))
+def listed(urls: Sequence[str]) -> list[tuple[str, int, str]]:
+    """(the URL of a file, its size, what changes with its content), those of a pattern with * spelled out."""
+    found: list[tuple[str, int, str]] = []
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for url, some in zip(urls, threads.map(lambda url: tried(url, partial(_look, url)), urls)):
+            if not some:
+                raise DataError(f"{shown(url)}: there are no such files")
+            found += some
     return found
+
+
+def _look(url: str) -> list[tuple[str, int, str]]:
+    system, name = _fsspec(url).core.url_to_fs(url)
+    magic = any(letter in name for letter in "*[") or "?" in name and "=" not in name.rpartition("?")[2]
+    found = []
+    told: dict[str, Any] = system.glob(name, detail=True) if magic else {name: {}}
+    for one, info in sorted(told.items()):
+        if type(info.get("size")) is not int or not _mark(info):
+            info = system.info(one)
+        if type(info["size"]) is not int:
+            raise ValueError("the server does not tell how long it is")
+        found.append((system.unstrip_protocol(one) if magic else url, info["size"], _mark(info)))
+    return found
+
+
+def _mark(info: Mapping[str, Any]) -> str:
+    """What changes when a file does; nothing where its place tells nothing."""
+    return next((f"{name} {info[name]}" for name in (*SAME, *TIMES) if info.get(name)), "")
 
 
 def _fsspec(where: str) -> Any:
     try:
         import fsspec
     except ImportError:
-        raise DataError(f"{where}: pip install fsspec, which reads such places") from None
+        raise DataError(f"{shown(where)}: pip install fsspec, which reads such places") from None
     return fsspec
 
 
@@ -158,7 +232,7 @@ def _small(path: str) -> bytes:
     with opened(f"{path}/{MANIFEST}") as file:
         content = bytes(file.read(LARGEST + 1))
     if len(content) > LARGEST:
-        raise DataError(f"{path}/{MANIFEST}: larger than {LARGEST >> 20} MiB")
+        raise DataError(f"{shown(path)}/{MANIFEST}: larger than {LARGEST >> 20} MiB")
     return content
 
 
@@ -167,12 +241,15 @@ def _files(path: str, content: bytes) -> dict[str, Fact]:
     try:
         files = json.loads(content)["files"]
         for name, fact in files.items():
-            parts = PurePosixPath(name).parts
-            if not parts or name.startswith("/") or ".." in parts or "\\" in name or name == MANIFEST:
-                raise ValueError(f"{name!r} is no file of this folder")
-            if type(fact["size"]) is not int or fact["size"] < 0 or not isinstance(fact["sha256"], str):
+            place = PurePosixPath(name)
+            plain = str(place) == name and name.isprintable() and "\\" not in name and len(name.encode()) <= LONGEST
+            if not plain or name in (MANIFEST, ".") or place.is_absolute() or any(p[0] == "." for p in place.parts):
+                raise ValueError(f"{name[:LONGEST]!r} is no file of this folder")
+            if any(str(above) in files for above in place.parents):
+                raise ValueError(f"{name!r} is inside of a file")
+            if type(fact["size"]) is not int or fact["size"] < 0 or not HASH.fullmatch(fact["sha256"]):
                 raise ValueError(f"{name!r} has no size and hash")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}/{MANIFEST}: is not the manifest of prepared data: {error}") from None
+        raise DataError(f"{shown(path)}/{MANIFEST}: is not the manifest of prepared data: {error}") from None
     found: dict[str, Fact] = files
     return found

@@ -10,6 +10,7 @@ import numpy
 import torch
 
 from sevenfold.core.version import __version__
+from sevenfold.data.remote import shown
 from sevenfold.training.precision import resolve
 from sevenfold.training.prepare import Ready
 from sevenfold.training.recipe import Recipe, device_of
@@ -48,7 +49,7 @@ def card(ready: Ready, results: dict[str, Any], folder: Path) -> str:
             "",
             "## How it was made",
             "",
-            f"- Data: `{recipe.data.kind}` {recipe.data.path or '(comes with a package)'}; "
+            f"- Data: `{recipe.data.kind}` {shown(recipe.data.path or '(comes with a package)')}; "
             f"{len(ready.train_items):,} training samples; {results['bad_samples']:,} could not be read",
             f"- SHA-256 of the data: `{results['data']}`",
             f"- SHA-256 of the recipe: `{results['recipe']}`",

@@ -8,8 +8,8 @@ from functools import partial
 from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Items, Samples
 from sevenfold.data.mixed import Mixed, shares_of
+from sevenfold.data.numbers import within
 from sevenfold.data.packing import Rows
-from sevenfold.data.source import within
 from sevenfold.data.streamed import Streamed
 from sevenfold.data.windows import Windows, laid
 from sevenfold.modality import Modality

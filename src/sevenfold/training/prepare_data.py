@@ -26,6 +26,7 @@ from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Items, look_through
 from sevenfold.data.recognise import recognise, some
+from sevenfold.data.remote import hidden
 from sevenfold.data.sharded import FORMAT, LISTED, PARTS, read_index, write_array
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality, Suggestion
@@ -254,7 +255,7 @@ def _finished(work: Work, jobs: Sequence[Job], source: Source, stream: dict[str,
         "field": work.field,
         "stream": stream,
         "ids": work.modality.tokenizer.size,
-        "source": part.encode(source.config),
+        "source": hidden(part.encode(source.config)),
         "made_of": stamp,
         **sides,
         "bad": len(bad),

@@ -223,8 +223,9 @@ def _time(ready: Ready, minutes: float) -> tuple[int, float]:
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
     optimizer = settings.optimizer.build(trainable, objective.cares())
     times: list[float] = []
+    order = Order(len(ready.train), ready.batch, 0, 0, 12, arranged=ready.train.arranged)
     began = time.perf_counter()
-    for batch, _, _ in load(ready.train, Order(len(ready.train), ready.batch, 0, 0, 12), 0):
+    for batch, _, _ in load(ready.train, order, 0):
         clock = time.perf_counter()
         if batch is not None:
             take_step(objective, optimizer, batch, settings, settings.precision, 0, len(times), 0.01)

@@ -11,6 +11,7 @@ from typing import Any
 from sevenfold.assembly.model import Model
 from sevenfold.core import notation, part
 from sevenfold.core.rooms import header
+from sevenfold.data.remote import hidden, shown
 from sevenfold.objective import Exhibit
 from sevenfold.training.prepare import Ready
 
@@ -42,7 +43,7 @@ def report(ready: Ready, log: list[dict[str, Any]], results: dict[str, Any], exh
         f"<details><summary>On the way</summary>{way}</details>" if way else "",
         "<h2>Data</h2>",
         data_html(ready, results),
-        f"<h2>Recipe</h2><details><summary>as it was resolved</summary><pre>{escape(notation.write(part.encode(recipe)))}</pre></details>",
+        f"<h2>Recipe</h2><details><summary>as it was resolved</summary><pre>{escape(notation.write(hidden(part.encode(recipe))))}</pre></details>",
     ]
     body = "\n".join(piece for piece in pieces if piece)
     return f"<!doctype html><html lang=en><meta charset=utf-8><title>sevenfold run</title><style>{STYLE}</style><body>{body}</body></html>\n"
@@ -160,7 +161,7 @@ def _cell(model: Model, stream: str | None, value: Any) -> str:
 def data_html(ready: Ready, results: dict[str, Any]) -> str:
     """What the data is, what was held out, and what could not be read."""
     rows = [
-        ("source", f"{ready.recipe.data.kind} {ready.recipe.data.path or ''}"),
+        ("source", f"{ready.recipe.data.kind} {shown(ready.recipe.data.path or '')}"),
         ("training samples", f"{len(ready.train_items):,}"),
         ("held-out samples", f"{len(ready.held_out_items):,} (never trained on)"),
         ("samples that could not be read", f"{results['bad_samples']:,}"),

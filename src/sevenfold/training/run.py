@@ -23,6 +23,7 @@ from sevenfold.core import notation, part, ranks
 from sevenfold.core.errors import CheckpointError, ConfigError, DataError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_atomic
 from sevenfold.core.ranks import Mesh
+from sevenfold.data.remote import shown
 from sevenfold.data.source import Source, content_key
 from sevenfold.exchange.origin import save_luggage
 from sevenfold.training.finish import BEGUN, RESULTS, exhibits_of, finish
@@ -270,7 +271,7 @@ def _again(folder: Path, given: Recipe, say: Say) -> Ready:
     ready = prepare(stored, tokenizers=folder, note=say)
     if data_hash(ready.source) != begun.get("data"):
         raise DataError(
-            f"{stored.data.path}: has changed since {folder} was begun, so the run cannot be continued exactly"
+            f"{shown(str(stored.data.path))}: has changed since {folder} was begun, so the run cannot be continued exactly"
         )
     return ready
 

@@ -20,6 +20,7 @@ from sevenfold.core.errors import DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
 from sevenfold.data.arranged import Shelves
 from sevenfold.data.line import Line
+from sevenfold.data.remote import shown
 
 Sample = dict[str, Any]
 
@@ -123,7 +124,7 @@ class Source(part.Part):
 
     def no_field(self, name: str) -> str:
         """Why there is no field of this name, and what to do."""
-        return f"{self.config.path or 'the data'} has no field {name!r}{did_you_mean(name, self.fields)}"
+        return f"{shown(self.config.path or 'the data')} has no field {name!r}{did_you_mean(name, self.fields)}"
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -290,13 +291,6 @@ class Source(part.Part):
         if not path.exists():
             raise DataError(f"{path}: there is no such file or folder")
         return path
-
-
-def within(indices: Sequence[int], span: range) -> Sequence[int]:
-    """Those of some indices, in order, that are in a span of numbers."""
-    if isinstance(indices, range) and indices.step == 1:
-        return range(max(indices.start, span.start), min(indices.stop, span.stop))
-    return [index for index in indices if index in span]
 
 
 def suffix(path: Path) -> str:

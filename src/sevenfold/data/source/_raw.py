@@ -6,6 +6,7 @@ Those at a URL come when they are asked for, and so many bytes of them are kept 
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import re
 from bisect import bisect_right
@@ -21,11 +22,14 @@ from sevenfold.core.errors import DataError
 from sevenfold.core.files import write_atomic
 from sevenfold.data.arranged import AHEAD, Shelves
 from sevenfold.data.kept import Kept
-from sevenfold.data.remote import home, listed, opened, tried
+from sevenfold.data.numbers import as_array, packed
+from sevenfold.data.remote import home, listed, opened, shown, tried, usable
 from sevenfold.data.source import Source
 from sevenfold.data.source._files import list_files
 
 BRACES = re.compile(r"\{([^{}]*)\}")
+SEVERAL = 16
+"""Braces in a pattern."""
 SPAN = re.compile(r"(\d{1,12})\.\.(\d{1,12})")
 MOST = 100_000
 """Files that a pattern may name."""
@@ -33,6 +37,8 @@ CACHE = 32 << 30
 """Bytes of files at a URL that are kept here unless a recipe says otherwise."""
 GROUP = 16
 """Files that are read at a time, where not all fit."""
+NOWHERE = (1 << 63) - 1
+"""The place of a sample that cannot be read."""
 T = TypeVar("T")
 
 
@@ -43,6 +49,12 @@ def is_pattern(path: str) -> bool:
 
 def spelled(pattern: str) -> list[str]:
     """The names that a pattern with braces stands for: {0000..0099} counts, {a,b} lists. DataError for too many."""
+    braces = BRACES.findall(pattern)
+    if len(braces) > SEVERAL:
+        raise DataError(f"{pattern[:100]}: has more than {SEVERAL} braces")
+    for span in map(SPAN.fullmatch, braces):
+        if span and int(span[1]) > int(span[2]):
+            raise DataError(f"{pattern}: {{{span[0]}}} counts down: put the lower number first")
     names = list(_each(pattern))
     if len(names) > MOST:
         raise DataError(f"{pattern}: names more than {MOST:,} files")
@@ -75,26 +87,32 @@ class Raw:
         """`endings`: of the files that count in a folder."""
         self.path, self.far = path, "://" in path
         if self.far:
-            self.names, self.sizes = listed(spelled(path))
+            found = listed(spelled(path))
+            self._urls, self.sizes = [url for url, _, _ in found], [size for _, size, _ in found]
+            self.names = [shown(url) for url in self._urls]
+            self.marks = ["\n".join(map(str, one)) for one in found]
             self.folder = home(path)
-            facts = {self._kept_as(number): {"size": size, "sha256": None} for number, size in enumerate(self.sizes)}
-            urls = {self._kept_as(number): name for number, name in enumerate(self.names)}
-            self._kept = Kept(urls, self.folder, facts, cache, False)
+            self._kept_as = [_kept_as(name, mark) for name, mark in zip(self.names, self.marks)]
+            facts = {name: {"size": size, "sha256": None} for name, size in zip(self._kept_as, self.sizes)}
+            self._kept = Kept(dict(zip(self._kept_as, self._urls)), self.folder, facts, cache, False)
             fit = cache // max(self.sizes, default=1) if self.sizes else 0
             if sum(self.sizes) > cache:
                 if fit < AHEAD + 2:
                     raise DataError(
-                        f"data.cache: holds {fit} of the largest files of {path}, and {AHEAD + 2} are needed"
+                        f"data.cache: holds {fit} of the largest files of {shown(path)}, and {AHEAD + 2} are needed"
                     )
                 group = min(group or GROUP, fit - AHEAD - 1)
         else:
             self.names = [str(file) for file in self._here(path, endings)]
             try:
-                self.sizes = [Path(name).stat().st_size for name in self.names]
+                stats = [Path(name).stat() for name in self.names]
+                self.sizes = [stat.st_size for stat in stats]
+                self.marks = [f"{name}\n{stat.st_size}\n{stat.st_mtime_ns}" for name, stat in zip(self.names, stats)]
+                """Of each file, what changes when it does."""
             except FileNotFoundError as error:
                 raise DataError(f"{error.filename}: there is no such file or folder") from None
         if not self.names:
-            raise DataError(f"{path}: there are no files that end in {' or '.join(endings)}")
+            raise DataError(f"{shown(path)}: there are no files that end in {' or '.join(endings)}")
         self.group = group
         """How many files are to be read at a time; None: all, in any order."""
 
@@ -111,15 +129,12 @@ class Raw:
             found += sorted(glob.glob(one)) if glob.has_magic(one) else [one]
         return [Path(one) for one in found]
 
-    def _kept_as(self, number: int) -> str:
-        return f"{number:06d}-{self.names[number].rpartition('/')[2]}"
-
     def __len__(self) -> int:
         return len(self.names)
 
     def used(self, number: int, use: Callable[[Path], T]) -> T:
         """What `use` makes of a file."""
-        return self._kept.used(self._kept_as(number), use) if self.far else use(Path(self.names[number]))
+        return self._kept.used(self._kept_as[number], use) if self.far else use(Path(self.names[number]))
 
     def look(self, number: int, use: Callable[[Any], T]) -> T:
         """What `use` makes of a file or, elsewhere, of one opened there: only what is asked of it comes."""
@@ -127,25 +142,33 @@ class Raw:
             return use(Path(self.names[number]))
 
         def looked() -> T:
-            with opened(self.names[number]) as file:
+            with opened(self._urls[number]) as file:
                 return use(file)
 
-        return tried(self.names[number], looked)
+        return tried(self._urls[number], looked)
 
     def ahead(self, numbers: Sequence[int]) -> None:
         """Some files will be used next."""
         if self.far:
-            self._kept.ahead([self._kept_as(number) for number in numbers])
+            self._kept.ahead([self._kept_as[number] for number in numbers])
 
     @cached_property
     def files(self) -> list[Path]:
-        """The files, for the data hash; of those elsewhere a list of their names and sizes."""
+        """The files, for the data hash; of those elsewhere a list of their names and sizes, and what changes with them."""
         if not self.far:
             return [Path(name) for name in self.names]
-        path, told = self.folder / "files.json", json.dumps([self.names, self.sizes])
-        if not path.is_file() or path.read_text(encoding="utf-8") != told:
-            write_atomic(path, told)
+        told = json.dumps([self.names, self.sizes, [mark.rpartition("\n")[2] for mark in self.marks]])
+        path = self.folder / "lists" / f"{hashlib.sha256(told.encode()).hexdigest()[:24]}.json"
+        with usable(path.parent):
+            if not path.is_file() or path.read_text(encoding="utf-8") != told:
+                write_atomic(path, told)
         return [path]
+
+
+def _kept_as(name: str, mark: str) -> str:
+    """The name under which a file is kept: another one when it changes."""
+    tail = re.sub(r"[^\w.-]", "_", name.rpartition("/")[2], flags=re.ASCII)[-80:]
+    return f"{hashlib.sha256(mark.encode()).hexdigest()[:24]}-{tail}"
 
 
 class Pieces(Source):
@@ -164,6 +187,7 @@ class Pieces(Source):
         super().__init__(config)
         if not config.path:
             raise DataError(f"data.path: the {self.kind} source needs a file or folder, a pattern or a URL to read")
+        self._said = shown(config.path)
         self._raw = Raw(config.path, self.suffixes, config.cache, config.group)
         self._file_starts: list[int] = [0]
         """Where the samples of each file begin, and the end of the last."""
@@ -179,7 +203,23 @@ class Pieces(Source):
         if not self._raw.far or not len(indices):
             return len(indices)
         number = bisect_right(self._file_starts, indices[0]) - 1
-        return int(np.searchsorted(np.asarray(indices), self._file_starts[number + 1]))
+        return int(np.searchsorted(as_array(indices), self._file_starts[number + 1]))
+
+    def _places(self, number: int) -> np.ndarray:
+        """Of each sample of a file, seed_of("held out", its key), or NOWHERE, int64: told once and kept, where files are not all here."""
+        raise NotImplementedError
+
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
+        """As other sources do it, but nothing is read again where few files are to be read at a time."""
+        if self._raw.group is None or self.config.split is not None:
+            return super().split()
+        places = np.concatenate([self._places(number) for number in range(len(self._file_starts) - 1)])[: len(self)]
+        readable, held = places < NOWHERE, places / 2**63 < self.config.held_out
+        if readable.any() and not held.any():
+            held = places == places.min()
+        if (held == readable).all():
+            held = held & (places != places[readable].max(initial=0))
+        return packed(np.flatnonzero(~held)), packed(np.flatnonzero(held))
 
     def files(self) -> list[Path]:
         return self._raw.files

@@ -21,6 +21,7 @@ import numpy as np
 
 from sevenfold.core.errors import DataError
 from sevenfold.core.files import write_atomic
+from sevenfold.core.seeds import seed_of
 from sevenfold.data.remote import base
 
 BLOCK = 512
@@ -81,13 +82,15 @@ def _members(path: Path, handle: int, whole: int) -> list[Member]:
                 told |= _told(sort, os.pread(handle, size, start))
             offset = start + -(-size // BLOCK) * BLOCK
             continue
-        told = {}
+        sparse, told = "sparse" in told, {}
         if sort in (b"1", b"2", b"3", b"4", b"5", b"6"):
             size = 0
         if start + size > whole:
             return [*found, Member(name, start, 0, f"is cut off: {size:,} bytes are told, {whole - start:,} are there")]
         if sort in KINDS:
             found.append(Member(name, start, 0, f"is {KINDS[sort]}, and not read"))
+        elif sparse:
+            found.append(Member(name, start, 0, "is a sparse file, and not read"))
         elif sort != b"5" and "\0" not in name:
             found.append(Member(name, start, size))
         offset = start + -(-size // BLOCK) * BLOCK
@@ -116,7 +119,7 @@ def _name(head: bytes) -> str:
 
 
 def _told(sort: bytes, content: bytes) -> dict[str, str]:
-    """The name and the size that a header tells of the one behind it."""
+    """The name and the size that a header tells of the one behind it, and whether it is sparse."""
     if sort == b"L":
         return {"path": _text(content)}
     found: dict[str, str] = {}
@@ -130,6 +133,8 @@ def _told(sort: bytes, content: bytes) -> dict[str, str]:
             found["path"] = value.decode("utf-8", "backslashreplace")
         elif name == b"size" and value.isdigit() and len(value) < 20:
             found["size"] = value.decode()
+        elif name.startswith(b"GNU.sparse."):
+            found["sparse"] = "yes"
     return found
 
 
@@ -137,7 +142,7 @@ class Contents(NamedTuple):
     """Where the parts of each sample are. Files of one stem (the name up to the first dot behind the last slash) are one sample.
 
     keys     the stem of each sample, in their order (lists, not arrays: one long name must not make all long)
-    hashes   of what each sample is about, [samples, 16] bytes
+    hashes   of what each sample is about, [samples, 16] bytes; places: what they are held out by, [samples] int64
     firsts   [samples + 1]: sample i has the parts firsts[i] … firsts[i + 1]
     endings  of each part, lower case
     offsets, sizes  of each part; a size below 0: it cannot be read
@@ -146,6 +151,7 @@ class Contents(NamedTuple):
 
     keys: list[str]
     hashes: np.ndarray
+    places: np.ndarray
     firsts: np.ndarray
     endings: list[str]
     offsets: np.ndarray
@@ -156,14 +162,16 @@ class Contents(NamedTuple):
 def contents(path: Path, about: tuple[str, ...]) -> Contents:
     """Those of a tar file; `about`: endings of what a sample is about, the first that it has."""
     samples: dict[str, list[tuple[str, int, int, str]]] = {}
+    seen: set[tuple[str, str]] = set()
     for name, offset, size, why in members(path):
         folder, slash, last = name.rpartition("/")
         stem, dot, ending = last.partition(".")
         if why or (dot and stem):
             key = f"{folder}{slash}{stem}"
             parts = samples.setdefault(key, [])
-            if any(part[0] == ending.lower() for part in parts):
+            if (key, ending.lower()) in seen:
                 why = f"holds two files that end in .{ending.lower()}"
+            seen.add((key, ending.lower()))
             parts.append((ending.lower(), offset, -1 if why else size, why))
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -174,6 +182,7 @@ def contents(path: Path, about: tuple[str, ...]) -> Contents:
     return Contents(
         list(samples),
         np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 16),
+        np.array([seed_of("held out", one.hex()) for one in hashes], np.int64),
         np.cumsum([0, *map(len, samples.values())]),
         [sys.intern(part[0]) for part in parts],
         np.array([part[1] for part in parts], np.int64),
@@ -191,10 +200,9 @@ def _hash(handle: int, parts: list[tuple[str, int, int, str]], about: tuple[str,
     return digest.digest()
 
 
-def known(name: str, size: int, changed: int) -> Path:
-    """Where the contents of a file are kept once they were looked up."""
-    said = hashlib.sha256(f"{name}\n{size}\n{changed}".encode()).hexdigest()[:24]
-    return base() / "tar" / f"{said}.npz"
+def known(mark: str) -> Path:
+    """Where the contents of a file are kept once they were looked up; `mark` changes when the file does."""
+    return base() / "tar" / f"{hashlib.sha256(mark.encode()).hexdigest()[:24]}.npz"
 
 
 def recall(path: Path, size: int) -> Contents | None:
@@ -204,7 +212,8 @@ def recall(path: Path, size: int) -> Contents | None:
             parts: Any = [_words(file[name]) if name in WORDS else file[name] for name in Contents._fields]
             found = Contents(*parts)
         samples, count = len(found.keys), len(found.offsets)
-        fits = found.hashes.shape == (samples, 16) and found.firsts.shape == (samples + 1,) and found.firsts[0] == 0
+        fits = found.hashes.shape == (samples, 16) and found.places.shape == (samples,)
+        fits = fits and found.firsts.shape == (samples + 1,) and found.firsts[0] == 0
         fits = fits and found.firsts[-1] == count == len(found.sizes) == len(found.endings) == len(found.whys)
         fits = fits and bool((np.diff(found.firsts) > 0).all())
         fits = fits and bool(((found.offsets >= 0) & (found.offsets + found.sizes <= size)).all())

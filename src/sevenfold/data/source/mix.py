@@ -31,7 +31,8 @@ from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import find
 from sevenfold.data.arranged import Shelves
 from sevenfold.data.line import Line
-from sevenfold.data.source import Ingredient, Prepared, Sample, Source, within
+from sevenfold.data.numbers import joined, moved, within
+from sevenfold.data.source import Ingredient, Prepared, Sample, Source
 
 
 class Weighed(part.Config):
@@ -161,12 +162,12 @@ class Mix(Source):
         number, own = self._of(index)
         return self.sources[number].key(own)
 
-    def split(self) -> tuple[list[int], list[int]]:
-        sides: tuple[list[int], list[int]] = ([], [])
-        for start, one in zip(self.ends, self.sources):
-            for side, indices in zip(sides, one.split()):
-                side.extend(start + index for index in indices)
-        return sides
+    def split(self) -> tuple[Sequence[int], Sequence[int]]:
+        sides = [one.split() for one in self.sources]
+        train, held_out = (
+            joined([moved(both[side], start) for start, both in zip(self.ends, sides)]) for side in (0, 1)
+        )
+        return train, held_out
 
     def test(self) -> list[int]:
         return [start + index for start, one in zip(self.ends, self.sources) for index in one.test()]
@@ -186,7 +187,7 @@ class Mix(Source):
         start, stop = self.ends[number], self.ends[number + 1]
         if not start <= indices[-1] < stop:
             return None
-        return self.sources[number].line([index - start for index in indices])
+        return self.sources[number].line(moved(indices, -start))
 
     @cached_property
     def shelves(self) -> Shelves | None:
@@ -195,12 +196,14 @@ class Mix(Source):
         known = [shelves for shelves in each if shelves is not None]
         if not known:
             return None
-        bounds, parts = [0], list[int]()
+        bounds, parts, groups = [0], list[int](), list[int]()
+        most = max(shelves.group for shelves in known)
         for shelves, start, stop in zip(each, self.ends, self.ends[1:]):
             bounds += [stop] if shelves is None else (start + shelves.bounds[1:]).tolist()
+            groups += [most if shelves is None else shelves.group] * (len(bounds) - 1 - len(groups))
             parts.append(len(bounds) - 1)
         self._part_ends = parts
-        return Shelves(np.array(bounds), max(shelves.group for shelves in known), self._ahead)
+        return Shelves(np.array(bounds), min(groups), self._ahead, groups=np.array(groups))
 
     def _ahead(self, parts: Sequence[int]) -> None:
         for number in {bisect_right(self._part_ends, number) for number in parts}:
@@ -212,7 +215,7 @@ class Mix(Source):
     def at_hand(self, indices: Sequence[int]) -> int:
         found = 0
         for start, stop, one in zip(self.ends, self.ends[1:], self.sources):
-            own = [index - start for index in within(indices, range(start, stop))]
+            own = moved(within(indices, range(start, stop)), -start)
             here = one.at_hand(own)
             found += here
             if here < len(own):

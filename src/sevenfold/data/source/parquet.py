@@ -9,19 +9,26 @@ Most text, instruction and preference sets on the hubs.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from bisect import bisect_right
 from collections import OrderedDict
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError, need_extra
+from sevenfold.core.seeds import seed_of
+from sevenfold.data.remote import base
+from sevenfold.data.sharded import write_array
 from sevenfold.data.source import Sample, suffix
 from sevenfold.data.source._columns import FIRST, cell, choose
 from sevenfold.data.source._files import LARGEST, expands_to, list_files
-from sevenfold.data.source._raw import Pieces
+from sevenfold.data.source._raw import NOWHERE, Pieces
 
 CACHED = 4
 """Row groups that are kept in memory."""
@@ -50,7 +57,7 @@ class Parquet(Pieces):
             if config.limit is not None and self._starts[-1] >= config.limit:
                 break
         if not self._groups:
-            raise DataError(f"{config.path}: has no rows")
+            raise DataError(f"{self._said}: has no rows")
         self._cache: OrderedDict[int, Any] = OrderedDict()
         self._columns: list[str] | None = None
         try:
@@ -58,7 +65,7 @@ class Parquet(Pieces):
         except Exception as error:
             raise DataError(f"{self._raw.names[0]}: cannot be read: {str(error).splitlines()[0]}") from None
         self._fields, self._notes = choose(
-            str(config.path), rows, config.columns, config.fields, config.bad_share, config.partly
+            self._said, rows, config.columns, config.fields, config.bad_share, config.partly
         )
         self._columns = list(self._fields)
         self._cache.clear()
@@ -135,6 +142,23 @@ class Parquet(Pieces):
             except ValueError as error:
                 raise BadSample(self.where(index), f"{name!r} {error}") from None
         return sample
+
+    def _places(self, number: int) -> np.ndarray:
+        first, stop = self._file_starts[number], self._file_starts[number + 1]
+        said = json.dumps([self._raw.marks[number], self._fields, self.config.partly, self.config.largest_bytes])
+        kept = base() / "parquet" / f"{hashlib.sha256(said.encode()).hexdigest()[:24]}.npy"
+        with suppress(Exception):  # not there, or damaged
+            found = np.load(kept, allow_pickle=False)
+            if found.dtype == np.int64 and found.shape == (stop - first,) and (found >= 0).all():
+                return np.asarray(found)
+        self._raw.used(number, str)  # a transfer that breaks is no bad row
+        found = np.full(stop - first, NOWHERE, np.int64)
+        for index in range(first, stop):
+            with suppress(BadSample):
+                found[index - first] = seed_of("held out", self.key(index))
+        with suppress(OSError):
+            write_array(kept, found)
+        return found
 
     def where(self, index: int) -> str:
         number = bisect_right(self._starts, index) - 1

@@ -13,7 +13,7 @@ tokens. Nanosets, nanoGPT's .bin files, Megatron's indexed data sets.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from sevenfold.core.files import MANIFEST, known_by, read_json, write_atomic
 from sevenfold.data.arranged import AHEAD, Shelves
 from sevenfold.data.kept import Far, Kept
 from sevenfold.data.line import Files, Line
-from sevenfold.data.remote import begin, bring, home
+from sevenfold.data.numbers import packed
+from sevenfold.data.remote import Fact, begin, bring, home, shown
 from sevenfold.data.sharded import FORMAT, Index, read_index, read_side, shards_of, sizes_of, told_index, write_array
 from sevenfold.data.source import Prepared, Sample, Source
 
@@ -77,27 +78,34 @@ class Shards(Source):
     @cached_property
     def path(self) -> Path:
         """The folder, or the one that holds what is brought from a URL."""
-        return home(self.config.path) if self._far else super().path
+        return self._begun[0] if self._far else super().path
+
+    @cached_property
+    def _begun(self) -> tuple[Path, dict[str, Fact]]:
+        return begin(self.config.path)
 
     def _from_elsewhere(self) -> tuple[Index, Files]:
         """The index of a set at a URL, with all files brought but those of ids; and what brings these."""
         config = self.config
-        folder, facts = begin(config.path)
+        folder, facts = self._begun
         index = told_index(folder)
-        shards = shards_of(index)
-        bring(config.path, folder, facts, [name for name in facts if name not in shards])
+        where = shown(config.path)
+        shards = dict.fromkeys(shards_of(index))
+        needed = [name for name in sizes_of(folder, index) if name not in shards]
+        bring(config.path, folder, facts, [*needed, *_of_tokenizer(facts)])
         sizes = [size for name, size in sizes_of(folder, index).items() if name in shards]
         group, fit = config.group, config.cache // max(sizes, default=1)
         if sum(sizes) > config.cache:
             if fit < FEWEST:
                 raise ConfigError(
-                    f"data.cache: {config.cache:,} bytes hold {fit} of the largest files of {config.path}, and {FEWEST} are needed: "
+                    f"data.cache: {config.cache:,} bytes hold {fit} of the largest files of {where}, and {FEWEST} are needed: "
                     f"{FEWEST * max(sizes):,} bytes at least"
                 )
             group = min(config.group or GROUP, fit - AHEAD - 1)
-        urls = {name: f"{config.path}/{name}" for name in shards}
-        kept = Kept(urls, folder, {name: facts[name] for name in shards}, config.cache, config.verify)
-        return index, Far(kept, group)
+        names = {name: f"{facts[name]['sha256'][:24]}-{name}" for name in shards}
+        urls = {kept_as: f"{config.path.rstrip('/')}/{name}" for name, kept_as in names.items()}
+        files = {kept_as: facts[name] for name, kept_as in names.items()}
+        return index, Far(Kept(urls, home(config.path), files, config.cache, config.verify), names, group)
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -139,7 +147,7 @@ class Shards(Source):
         path = str(settings.get("path"))
         if "://" in path:
             folder, facts = begin(path)
-            bring(path, folder, facts, [name for name in facts if name.startswith("tokenizer/")])
+            bring(path, folder, facts, _of_tokenizer(facts))
         else:
             folder = Path(path).expanduser()
         index = told_index(folder)
@@ -187,7 +195,8 @@ class Shards(Source):
 
     def where(self, index: int) -> str:
         side, number = self._place(index)
-        return f"{self.path}: {('train', 'held_out')[side]} sample {number}"
+        place = shown(self.config.path) if self._far else self.path
+        return f"{place}: {('train', 'held_out')[side]} sample {number}"
 
     def follows(self, index: int) -> bool:
         side, number = self._place(index)
@@ -205,7 +214,7 @@ class Shards(Source):
 
     def line(self, indices: Sequence[int]) -> Line | None:
         for held_out, side in enumerate(self.split()):
-            if side and len(indices) == len(side) and (indices == side or list(indices) == list(side)):
+            if side and len(indices) == len(side) and (indices == side or packed(indices) == side):
                 line, samples = self._sides[held_out]
                 return line if len(side) == len(samples) else line.cut(int(samples[len(side)]))
         return None
@@ -239,3 +248,7 @@ class Shards(Source):
 
     def files(self) -> list[Path]:
         return [self.path / MANIFEST]
+
+
+def _of_tokenizer(files: Iterable[str]) -> list[str]:
+    return [name for name in files if name.startswith("tokenizer/")]

@@ -15,7 +15,6 @@ import json
 import os
 from bisect import bisect_right
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,6 @@ import numpy as np
 from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError
-from sevenfold.core.seeds import seed_of
 from sevenfold.data.source import Sample
 from sevenfold.data.source._columns import FIRST, cell, choose
 from sevenfold.data.source._images import common_size, load, look
@@ -75,13 +73,12 @@ class Tar(Pieces):
         self._tars: list[Contents] = found
         self._file_starts = starts
         if not len(self):
-            raise DataError(f"{config.path}: holds no samples: files whose names have an ending")
+            raise DataError(f"{self._said}: holds no samples: files whose names have an ending")
         self._choose()
 
     def _contents(self, number: int) -> Contents:
-        name, size = self._raw.names[number], self._raw.sizes[number]
-        changed = 0 if self._raw.far else Path(name).stat().st_mtime_ns
-        place, worth = known(name, size, changed), self._raw.far or size >= LARGE
+        size = self._raw.sizes[number]
+        place, worth = known(self._raw.marks[number]), self._raw.far or size >= LARGE
         found = recall(place, size) if worth else None
         if found is None:
             found = self._raw.used(number, lambda path: contents(path, (*PICTURES, *WORDS, "json")))
@@ -106,18 +103,18 @@ class Tar(Pieces):
                 self._fields[name] = kinds[field]
             elif found[field]:
                 self._notes.append(
-                    f"{config.path}: {name} is left out: {found[field]:,} of {count:,} samples have it (name it in data.partly)"
+                    f"{self._said}: {name} is left out: {found[field]:,} of {count:,} samples have it (name it in data.partly)"
                 )
         self._columns: dict[str, str] = {}
         if found["json"] >= (1 - config.bad_share) * count - 1:
             self._columns = self._of_json()
         left = sorted(ending for ending in endings if ending not in READ)
         if left:
-            self._notes.append(f"{config.path}: files that end in {', '.join(left[:5])} are left out")
+            self._notes.append(f"{self._said}: files that end in {', '.join(left[:5])} are left out")
         self._fields |= self._columns
         if not self._fields:
             raise DataError(
-                f"{config.path}: holds nothing that is read ({', '.join(f'.{ending}' for ending in READ)}); there are files that end in "
+                f"{self._said}: holds nothing that is read ({', '.join(f'.{ending}' for ending in READ)}); there are files that end in "
                 f"{', '.join(map(repr, left[:5])) or 'these, but few samples have them'}"
             )
         if "image" in self._fields:
@@ -136,7 +133,7 @@ class Tar(Pieces):
         if not rows:
             return {}
         partly = [name for name in self.config.partly if name not in self._fields]
-        chosen, notes = choose(str(self.config.path), rows, None, None, self.config.bad_share, partly)
+        chosen, notes = choose(self._said, rows, None, None, self.config.bad_share, partly)
         self._notes += notes
         return {name: kind for name, kind in chosen.items() if name not in self._fields}
 
@@ -276,17 +273,13 @@ class Tar(Pieces):
 
     def where(self, index: int) -> str:
         number, tar, own = self._place(index)
-        return f"{self._raw.names[number]}:{tar.keys[own]}"
+        key = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in tar.keys[own])
+        return f"{self._raw.names[number]}:{key}"
 
     def key(self, index: int) -> str:
         """The hash of its picture, or else of its text: of the first MiB, and the size."""
         _, tar, own = self._place(index)
         return tar.hashes[own].tobytes().hex()
 
-    def split(self) -> tuple[Sequence[int], Sequence[int]]:
-        if self._raw.group is None or self.config.split is not None:
-            return super().split()
-        share = self.config.held_out  # nothing is read: it lies in files that are not all here
-        held_out = [index for index in range(len(self)) if seed_of("held out", self.key(index)) / 2**63 < share]
-        held = set(held_out)
-        return [index for index in range(len(self)) if index not in held], held_out
+    def _places(self, number: int) -> np.ndarray:
+        return self._tars[number].places
