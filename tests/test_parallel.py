@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from sevenfold.data.loader import Order
 from sevenfold.training.estimate import estimate, shape
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.parallel import Parallel, joined, shards
-from sevenfold.training.parallel.layout import layouts
+from sevenfold.training.parallel.layout import layouts, unshared
 from sevenfold.training.parallel.tensor import cut
 from sevenfold.training.parallel.watch import Beat, told
 from sevenfold.training.prepare import prepare
@@ -247,6 +248,41 @@ def test_the_plan_of_many():
     assert all(0 < way.efficiency <= 1 and way.seconds > 0 for way in (*few.values(), *many.values()))
     assert few["shard, sequence 4"].efficiency < 1 > few["tensor 2"].efficiency, "nothing hides what these send"
     assert "tensor 3" not in [way.way for way in layouts(alone, Hardware.named("h100"), 9, 1, 3)], "of two heads"
+
+
+@pytest.mark.parametrize(
+    ("trunk", "adapter", "said"),
+    [
+        ({"block": {"mixer": {"heads": 2}}}, {"kind": "lora"}, r"lm.blocks.0.mixer cannot be cut"),
+        (
+            {"block": {"mixer": {"heads": 2}, "projection": {"kind": "partial_bias"}}},
+            None,
+            "lm.blocks.0.mixer cannot be cut",
+        ),
+        ({"block": {"mixer": {"heads": 1}}}, None, "lm.blocks.0.mixer cannot be cut"),
+        (
+            {"block": {"mixer": {"heads": 3, "head_width": 8}}},
+            None,
+            "lm.blocks.0.mixer is of 3 equal parts, which 2 does not divide",
+        ),
+        (
+            {"block": {"mixer": "min_gru", "nonlinearity": None}},
+            None,
+            "no block of this model has a part that can be cut",
+        ),
+        ({"block": {"mixer": {"heads": 2}}}, None, ""),
+    ],
+)
+def test_the_plan_offers_what_a_run_takes(trunk, adapter, said):
+    recipe = copy.deepcopy(RECIPE)
+    recipe["trunks"]["lm"] |= trunk
+    made = prepare(read_recipe(recipe | ({"adapter": adapter} if adapter else {})))
+    alone = estimate(made.objective, shape(made), made.recipe.train, "fp32", Hardware.named("h100"))
+    assert unshared(alone, 2).endswith(said) and bool(unshared(alone, 2)) == bool(said)
+    ways = [way.way for way in layouts(alone, Hardware.named("h100"), 8, 1, 2)]
+    assert ("tensor 2" in ways) is (not said)
+    with pytest.raises(ConfigError) if said else nullcontext():
+        cut(made.objective, Ranks(0, 2))
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

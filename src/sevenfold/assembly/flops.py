@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from sevenfold.assembly.pool import WIDER
-from sevenfold.core.cut import cut_of
+from sevenfold.core.cut import cut_of, uncut
 
 if TYPE_CHECKING:
     from sevenfold.assembly.block import Block
@@ -57,7 +57,8 @@ class Row(NamedTuple):
     cached: tuple[int, int] = (0, 0)
     """Numbers of state that generation carries, after all of the tokens and after all but one."""
     cut: tuple[int, int, int] = (0, 0, 0)
-    """Of a part that processes can share: among how many at most, its parameters that are cut, the numbers that it gives."""
+    """Of a part that processes can share: among how many at most (1 with an adapter beside it), its parameters that are cut, the
+    numbers that it gives."""
 
 
 class Told(NamedTuple):
@@ -230,11 +231,11 @@ def _block(trunk: Trunk, block: Block, place: str, told: Told, side: int) -> lis
 def _cut(part: Any, tokens: int) -> tuple[int, int, int]:
     """What `Row.cut` says of a part over so many tokens."""
     seams = part.seams()
-    return (
-        (0, 0, 0)
-        if seams is None
-        else (seams.units, sum(p.numel() for p in cut_of(part).values()), tokens * part.width)
-    )
+    if seams is None:
+        return 0, 0, 0
+    if any(uncut(part)):
+        return 1, 0, 0
+    return seams.units, sum(p.numel() for p in cut_of(part).values()), tokens * part.width
 
 
 def _pair(block: Block, place: str, told: Told, side: int) -> list[Row]:

@@ -71,6 +71,15 @@ def axes_of(part: Any) -> Iterator[tuple[Any, str, int, tuple[int, ...]]]:
                     yield projection, key, axes[side], sizes
 
 
+def uncut(part: Any) -> Iterator[tuple[str, str]]:
+    """(projection, a parameter of it) where it does not say how that is cut: an adapter beside it."""
+    seams: Seams = part.seams()
+    for place in (*seams.opens, *seams.closes):
+        projection = getattr(part, place)
+        if unknown := dict(projection.named_parameters()).keys() - projection.sides.keys():
+            yield place, min(unknown)
+
+
 def cut_of(part: Any) -> dict[str, Tensor]:
     """The parameters of a part with seams that are cut, by name."""
     those = {id(getattr(projection, key)) for projection, key, _, _ in axes_of(part)}

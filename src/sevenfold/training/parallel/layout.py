@@ -79,9 +79,7 @@ def layouts(
     blocks are computed again in the backward pass."""
     if found.seconds is None:
         return []
-    rows = [row for row in found.rows if row.cut[0]]
-    fits = rows and tensor > 1 and not any(row.cut[0] % tensor for row in rows)
-    facts = _facts(found)
+    fits, facts = not unshared(found, tensor), _facts(found)
     made = []
     for spread in dict.fromkeys((1, sequence if facts.keys else 1)):
         for heads in dict.fromkeys((1, tensor if fits else 1)):
@@ -89,6 +87,18 @@ def layouts(
                 if not processes % (spread * heads):
                     made.append(_layout(facts, hardware, processes, shares, spread, heads, again))
     return made
+
+
+def unshared(found: Estimate, among: int) -> str:
+    """Why so many processes cannot share heads and channels, in a line; nothing where they can."""
+    units = {row.place: row.cut[0] for row in found.rows if row.cut[0]}
+    if not units:
+        return "no block of this model has a part that can be cut"
+    place = next((place for place, count in units.items() if count % among), None)
+    if place is None:
+        return ""
+    many = units[place]
+    return f"{place} " + ("cannot be cut" if many == 1 else f"is of {many} equal parts, which {among} does not divide")
 
 
 def _facts(found: Estimate) -> Facts:
