@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import resource
 import shutil
 import struct
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from sevenfold.core.errors import CheckpointError
 from sevenfold.core.files import write_manifest
 from sevenfold.training import checkpoint
 from sevenfold.training.fit import fit
+from sevenfold.training.parallel import shards
 from sevenfold.training.run import load, train
 from tiny import log_of, made, recipe, weights_of
 
@@ -256,3 +259,22 @@ def test_the_optimizer_state_is_taken_over_exactly(trained):
         assert state.keys() == second.tensors().keys()
         assert all(torch.equal(value, second.tensors()[name]) for name, value in state.items())
         first_one.zero_grad()
+
+
+def test_what_fills_a_whole():
+    """Brute force: all ways to lay three rectangles into a field of 3 by 2, each number counted."""
+    spans = [[(at, size) for at in range(-1, side + 1) for size in range(1, side + 1)] for side in (3, 2)]
+    seen: Counter[bool] = Counter()
+    for boxes in itertools.combinations_with_replacement(list(itertools.product(*spans)), 3):
+        if sum(height * width for (_, height), (_, width) in boxes) != 6:
+            continue
+        count = Counter(
+            (row, column)
+            for (top, height), (left, width) in boxes
+            for row in range(top, top + height)
+            for column in range(left, left + width)
+        )
+        wanted = count == Counter(itertools.product(range(3), range(2)))
+        seen[wanted] += 1
+        assert shards.filled_by((3, 2), [tuple(zip(*box)) for box in boxes]) == wanted, boxes
+    assert min(seen[True], seen[False]) > 5

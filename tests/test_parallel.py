@@ -9,20 +9,24 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import sevenfold as sf
 from sevenfold.assembly.spread import check_spread
-from sevenfold.core.errors import ConfigError
+from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.ranks import Ranks
 from sevenfold.core.rooms import kinds
 from sevenfold.data.loader import Order
 from sevenfold.training.estimate import estimate, shape
 from sevenfold.training.hardware import Hardware
-from sevenfold.training.parallel import Parallel, joined
-from sevenfold.training.parallel.layout import layouts
+from sevenfold.training.parallel import Parallel, joined, shards
+from sevenfold.training.parallel.layout import layouts, unshared
 from sevenfold.training.parallel.tensor import cut
 from sevenfold.training.parallel.watch import Beat, told
 from sevenfold.training.prepare import prepare
@@ -152,6 +156,27 @@ def test_each_has_its_share_and_a_checkpoint_knows_nothing_of_it(found, kind, sh
     assert layout["share"] == pytest.approx(share, abs=0.01)
 
 
+def test_parts_of_a_tensor_that_overlap_are_refused(found, tmp_path):
+    """One that is moved onto another one, or out of the whole: the sum of sizes is that of the whole, and there is a hole."""
+    shutil.copytree(found["folder"] / "layout_heads/checkpoints/step-00000001/model", tmp_path / "model")
+
+    def like(name, shape, dtype):
+        return torch.empty(shape, dtype=dtype)
+
+    whole = shards.read(tmp_path / "model", like, Ranks(), {})
+    path = sorted((tmp_path / "model").iterdir())[-1]
+    with safe_open(path, "pt") as opened:
+        facts, tensors = opened.metadata(), load_file(path)
+    places = json.loads(facts["DCP_SHARDING_INFO"])
+    name = next(name for name, place in places.items() if place["saved_offsets"][0] >= len(tensors[name]))
+    assert len(tensors[name]) < len(whole[name])
+    for first in (0, -len(tensors[name]), len(whole[name])):
+        places[name]["saved_offsets"][0] = first
+        save_file(tensors, path, facts | {"DCP_SHARDING_INFO": json.dumps(places)})
+        with pytest.raises(CheckpointError, match=f"the parts of '{name}' do not make it"):
+            shards.read(tmp_path / "model", like, Ranks(), {})
+
+
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_what_cannot_be_read_is_counted_by_all_and_rows_are_shared_out_anew(found, workers):
     """A process is left without a row in the first step."""
@@ -202,11 +227,13 @@ def test_muon_turns_whole_matrices_of_which_each_has_a_share(found):
         assert error < WITHIN, (name, error)
 
 
-def test_what_is_sent_is_what_the_plan_says(found):
-    facts = case(found, "sent/next_token+grouped")
-    assert facts["rows, rows"] == pytest.approx(facts["rows"], rel=1e-3)
-    assert facts["rows, shard"] == pytest.approx(1.5 * facts["rows"], rel=1e-3)
-    assert facts["heads, tensor 2"] == pytest.approx(facts["heads"], rel=1e-3)
+@pytest.mark.parametrize("kind", ["next_token+grouped", "masked_token+biased", "span_corruption+grouped"])
+def test_what_is_sent_is_what_the_plan_says(found, kind):
+    """A decoder; a position that learns what it adds to scores; cross-attention to a memory."""
+    facts = case(found, f"sent/{kind}")
+    assert facts["rows, rows"] == facts["rows"]
+    assert facts["rows, shard"] == 1.5 * facts["rows"]
+    assert facts["heads, tensor 2"] == facts["heads"]
 
 
 def test_the_plan_of_many():
@@ -223,6 +250,41 @@ def test_the_plan_of_many():
     assert all(0 < way.efficiency <= 1 and way.seconds > 0 for way in (*few.values(), *many.values()))
     assert few["shard, sequence 4"].efficiency < 1 > few["tensor 2"].efficiency, "nothing hides what these send"
     assert "tensor 3" not in [way.way for way in layouts(alone, Hardware.named("h100"), 9, 1, 3)], "of two heads"
+
+
+@pytest.mark.parametrize(
+    ("trunk", "adapter", "said"),
+    [
+        ({"block": {"mixer": {"heads": 2}}}, {"kind": "lora"}, r"lm.blocks.0.mixer cannot be cut"),
+        (
+            {"block": {"mixer": {"heads": 2}, "projection": {"kind": "partial_bias"}}},
+            None,
+            "lm.blocks.0.mixer cannot be cut",
+        ),
+        ({"block": {"mixer": {"heads": 1}}}, None, "lm.blocks.0.mixer cannot be cut"),
+        (
+            {"block": {"mixer": {"heads": 3, "head_width": 8}}},
+            None,
+            "lm.blocks.0.mixer is of 3 equal parts, which 2 does not divide",
+        ),
+        (
+            {"block": {"mixer": "min_gru", "nonlinearity": None}},
+            None,
+            "no block of this model has a part that can be cut",
+        ),
+        ({"block": {"mixer": {"heads": 2}}}, None, ""),
+    ],
+)
+def test_the_plan_offers_what_a_run_takes(trunk, adapter, said):
+    recipe = copy.deepcopy(RECIPE)
+    recipe["trunks"]["lm"] |= trunk
+    made = prepare(read_recipe(recipe | ({"adapter": adapter} if adapter else {})))
+    alone = estimate(made.objective, shape(made), made.recipe.train, "fp32", Hardware.named("h100"))
+    assert unshared(alone, 2).endswith(said) and bool(unshared(alone, 2)) == bool(said)
+    ways = [way.way for way in layouts(alone, Hardware.named("h100"), 8, 1, 2)]
+    assert ("tensor 2" in ways) is (not said)
+    with pytest.raises(ConfigError) if said else nullcontext():
+        cut(made.objective, Ranks(0, 2))
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import nn
 
 from sevenfold.assembly.pool import WIDER
-from sevenfold.core.cut import cut_of
+from sevenfold.core.cut import Share, sharing
 
 if TYPE_CHECKING:
     from sevenfold.assembly.block import Block
@@ -56,17 +56,17 @@ class Row(NamedTuple):
     """FLOPs of a forward pass that a batch takes once, however many rows it has."""
     cached: tuple[int, int] = (0, 0)
     """Numbers of state that generation carries, after all of the tokens and after all but one."""
-    cut: tuple[int, int, int] = (0, 0, 0)
-    """Of a part that processes can share: among how many at most, its parameters that are cut, the numbers that it gives."""
+    cut: Share = Share()
 
 
 class Told(NamedTuple):
-    """What the formulas need to know of a trunk's passes: tokens and those of the memory, whether rows have masks of
+    """What the formulas need to know of a trunk's passes: tokens and those of the memory, whether that has a gradient, whether rows have masks of
     their own (padding, several documents in a window), whether gradients are kept, whether the stream stays in float32
     where products run in bf16 (it does where ids are embedded; what a product gives is bf16)."""
 
     tokens: int
     memory: int
+    answers: bool
     masked: bool
     learns: bool
     wide: bool
@@ -153,7 +153,7 @@ def trunk_rows(
         rows.append(_row(f"{name}.pair", "pair", [trunk.pair], made, begun, learns, kept=2 * tokens * width))
     if trunk.input_norm is not None:
         rows.append(_normed(f"{name}.input_norm", trunk.input_norm, tokens, learns, wide))
-    passes = Told(tokens, memory, masked, learns, wide)
+    passes = Told(tokens, memory, flows.get(trunk.config.cross_attends or "", False), masked, learns, wide)
     for index, block in enumerate(trunk.blocks):
         rows += _block(trunk, block, f"{name}.blocks.{index}", passes, side)
     if trunk.norm is not None:
@@ -181,14 +181,16 @@ def _mixer(trunk: Trunk, block: Block, mixer: Mixer, place: str, told: Told) -> 
     kept = tokens * int(trunk.config.width) + mixer.kept(tokens, attended)
     if turns(trunk, block, mixer):
         kept += mixer.turned(tokens)
+    bias, teaches = 0, bool(trained(position))
     if mixer.heads and position.biased:
-        kept += tokens * attended * mixer.heads * (1 + 2 * bool(trained(position)))
+        bias = tokens * attended * mixer.heads
+        kept += bias * (1 + 2 * teaches)
     elif mixer.heads and told.masked and not mixer.narrow:
         kept += tokens * attended
     cached = (mixer.cached(tokens), mixer.cached(tokens - 1)) if trunk.config.mask.causal and tokens > 1 else (0, 0)
     row = _row(
         place, mixer.kind, [mixer], mixer.apart * mixer.flops(tokens, attended), True, told.learns,
-        kept=kept, scratch=mixer.scratch(tokens, attended), cached=cached, once=mixer.flops_once(tokens), exact=mixer.exact, cut=_cut(mixer, tokens),
+        kept=kept, scratch=mixer.scratch(tokens, attended), cached=cached, once=mixer.flops_once(tokens), exact=mixer.exact, cut=sharing(mixer, tokens, bias=bias * teaches, whole=bias * (1 + 2 * teaches)),
     )  # fmt: skip
     causal = trunk.config.mask.causal and not told.masked
     scored = (0, 0) if position.biased else mixer.scored(tokens, attended, causal)
@@ -214,27 +216,18 @@ def _block(trunk: Trunk, block: Block, place: str, told: Told, side: int) -> lis
         rows.append(_mixer(trunk, block, mixer, f"{place}.mixer", told))
     if cross is not None:
         kept = given + cross.kept(tokens, told.memory)
+        read = told.memory * (cross.config.memory_width or width) * told.answers
         rows.append(
             _row(
                 f"{place}.cross", cross.kind, [cross], cross.apart * cross.flops(tokens, told.memory), True, learns,
-                kept=kept, scratch=cross.scratch(tokens, told.memory), cached=(cross.cached(told.memory),) * 2, cut=_cut(cross, tokens),
+                kept=kept, scratch=cross.scratch(tokens, told.memory), cached=(cross.cached(told.memory),) * 2, cut=sharing(cross, tokens, memory=read),
             )
         )  # fmt: skip
     if feed is not None:
         made = {"kept": given + feed.kept(tokens), "scratch": feed.scratch(tokens)}
         row = _row(f"{place}.feed", feed.kind, [feed], feed.apart * feed.flops(tokens), True, learns, **made)
-        rows.append(row._replace(cut=_cut(feed, tokens)))
+        rows.append(row._replace(cut=sharing(feed, tokens)))
     return rows
-
-
-def _cut(part: Any, tokens: int) -> tuple[int, int, int]:
-    """What `Row.cut` says of a part over so many tokens."""
-    seams = part.seams()
-    return (
-        (0, 0, 0)
-        if seams is None
-        else (seams.units, sum(p.numel() for p in cut_of(part).values()), tokens * part.width)
-    )
 
 
 def _pair(block: Block, place: str, told: Told, side: int) -> list[Row]:

@@ -180,7 +180,7 @@ def _told(plan: Plan, args: argparse.Namespace) -> None:
 
 
 def _layouts(plan: Plan, asked: str) -> None:
-    from sevenfold.training.parallel.layout import layouts
+    from sevenfold.training.parallel.layout import layouts, unshared
 
     found, batch, parallel = plan.estimate, plan.recipe.train.batch or 32, plan.recipe.parallel
     sequence, heads, again = parallel.sequence, parallel.tensor, plan.recipe.train.recompute
@@ -207,7 +207,8 @@ def _layouts(plan: Plan, asked: str) -> None:
         drawn,
     )
     if heads > 1 and not any("tensor" in line[1] for line in drawn):
-        print(f"parallel.tensor: {heads} does not divide the processes, or not the heads and channels of every part")
+        why = unshared(found, heads) or f"{asked} processes cannot be shared out by {heads}"
+        print(f"nothing with parallel.tensor={heads}: {why}")
 
 
 def _time(seconds: float) -> str:

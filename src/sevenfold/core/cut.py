@@ -60,6 +60,23 @@ class Cut(NamedTuple):
         return torch.Size(size * (self.among if axis == self.axis else 1) for axis, size in enumerate(shape))
 
 
+class Share(NamedTuple):
+    """How processes can share a part, and what of one row of the batch they then send each other."""
+
+    units: int = 0
+    """Among how many at most; 1 with an adapter beside it."""
+    parameters: int = 0
+    """Those that are cut."""
+    gives: int = 0
+    """Numbers that it gives, and as many that it reads."""
+    memory: int = 0
+    """Numbers of a memory that it reads, where these have a gradient."""
+    bias: int = 0
+    """Numbers that a position which learns adds to scores; in float32."""
+    whole: int = 0
+    """Of the numbers that it keeps, those that each keeps for all heads."""
+
+
 def axes_of(part: Any) -> Iterator[tuple[Any, str, int, tuple[int, ...]]]:
     """(projection, name of a parameter of it, the axis along which it is cut, the sizes there) of a part that has seams."""
     seams: Seams = part.seams()
@@ -71,7 +88,27 @@ def axes_of(part: Any) -> Iterator[tuple[Any, str, int, tuple[int, ...]]]:
                     yield projection, key, axes[side], sizes
 
 
+def uncut(part: Any) -> Iterator[tuple[str, str]]:
+    """(projection, a parameter of it) where it does not say how that is cut: an adapter beside it."""
+    seams: Seams = part.seams()
+    for place in (*seams.opens, *seams.closes):
+        projection = getattr(part, place)
+        if unknown := dict(projection.named_parameters()).keys() - projection.sides.keys():
+            yield place, min(unknown)
+
+
 def cut_of(part: Any) -> dict[str, Tensor]:
     """The parameters of a part with seams that are cut, by name."""
     those = {id(getattr(projection, key)) for projection, key, _, _ in axes_of(part)}
     return {name: parameter for name, parameter in part.named_parameters() if id(parameter) in those}
+
+
+def sharing(part: Any, tokens: int, memory: int = 0, bias: int = 0, whole: int = 0) -> Share:
+    """How a part can be shared, over so many tokens."""
+    seams = part.seams()
+    if seams is None:
+        return Share()
+    if any(uncut(part)):
+        return Share(1)
+    cut = sum(p.numel() for p in cut_of(part).values())
+    return Share(seams.units, cut, tokens * part.width, memory, bias, whole)

@@ -3,13 +3,14 @@
     rows      memory  W + G + S + A                      sends  2 (n-1)/n G
     shard     memory  (W + G + S)/n + 2 B + A            sends  3 (n-1)/n G a piece      B the weights of the largest unit
     sequence  memory  … + A/C                            sends  … + 3 (C-1)/C K          K keys and values of all blocks
-    tensor    memory  … of what is cut 1/T               sends  … + 4 (T-1)/T X          X what the parts that are cut give
+    tensor    memory  … of what is cut 1/T               sends  … + 2 (T-1)/T (2 X + Y)  X what the parts that are cut give
 
 W weights, G gradients, S optimizer state (bytes, float32), A what a process keeps of its own rows; every process has as many rows
 as the recipe says, so n of them see n times as many in a step. A ring sends (n-1)/n of a tensor to collect or to add it up, twice
 that to do both (Patarasuk 2009, doi:10.1016/j.jpdc.2008.09.002); shares are collected in both passes, and gradients added up:
 Rajbhandari 2020, arXiv:1910.02054 section 7. Heads and channels: one sum forward and one backward, Shoeybi 2019, arXiv:1909.08053
-section 3, and gradients of what is cut are added up among n/T. What is sent while the backward pass runs (two thirds of a step) costs nothing.
+section 3, and gradients of what is cut are added up among n/T. Y has a gradient only: the memory, for each cross-attention, and the
+bias [rows heads n n] of a position that learns, which each process makes for all heads. What is sent while the backward pass runs (two thirds of a step) costs nothing.
 """
 
 from __future__ import annotations
@@ -59,6 +60,10 @@ class Facts(NamedTuple):
     """What is sent for the keys and values of all blocks, and for their gradients, to one who has none of them."""
     given: int
     """What the parts that are cut give, in all pieces of a batch."""
+    memory: int
+    """What cross-attentions that are cut read of a memory with a gradient, in all pieces."""
+    bias: int
+    """What positions that learn add to scores, in all pieces."""
     pieces: int
     seconds: float
     cut_held: float
@@ -79,9 +84,7 @@ def layouts(
     blocks are computed again in the backward pass."""
     if found.seconds is None:
         return []
-    rows = [row for row in found.rows if row.cut[0]]
-    fits = rows and tensor > 1 and not any(row.cut[0] % tensor for row in rows)
-    facts = _facts(found)
+    fits, facts = not unshared(found, tensor), _facts(found)
     made = []
     for spread in dict.fromkeys((1, sequence if facts.keys else 1)):
         for heads in dict.fromkeys((1, tensor if fits else 1)):
@@ -91,23 +94,37 @@ def layouts(
     return made
 
 
+def unshared(found: Estimate, among: int) -> str:
+    """Why so many processes cannot share heads and channels, in a line; nothing where they can."""
+    units = {row.place: row.cut.units for row in found.rows if row.cut.units}
+    if not units:
+        return "no block of this model has a part that can be cut"
+    place = next((place for place, count in units.items() if count % among), None)
+    if place is None:
+        return ""
+    many = units[place]
+    return f"{place} " + ("cannot be cut" if many == 1 else f"is of {many} equal parts, which {among} does not divide")
+
+
 def _facts(found: Estimate) -> Facts:
-    size = 2 if found.precision != "fp32" else 4
+    size, number = 2 if found.precision != "fp32" else 4, found.rows_a_piece * found.pieces
     blocks: dict[str, tuple[float, float]] = {}
     held, gradients = found.memory["weights"] + found.memory["optimizer state"], found.memory["gradients"]
     cut_weights = cut_gradients = inside = seconds = 0.0
-    given = 0
+    given = memory = bias = 0
     for row, time in zip(found.rows, found.times):
         head, blocked, rest = row.place.partition(".blocks.")
         unit = f"{head}.{rest.partition('.')[0]}" if blocked else "rest"
         weights, part = blocks.get(unit, (0.0, 0.0))
-        _, cut, out = row.cut
+        cut = row.cut.parameters
         blocks[unit] = weights + 4 * row.parameters, part + 4 * cut
         if cut:
             cut_weights += 4 * cut
             cut_gradients += 4 * cut * row.trained / row.parameters
-            inside += found.rows_a_piece * (row.kept - out) * (size if not row.wide else 4)
-            given += found.rows_a_piece * found.pieces * out * size
+            inside += found.rows_a_piece * max(0, row.kept - row.cut.gives - row.cut.whole) * (4 if row.wide else size)
+            given += number * row.cut.gives * size
+            memory += number * row.cut.memory * size
+            bias += number * row.cut.bias * 4
             seconds += time
     kept = max(0, found.peak - held - gradients)
     state = found.memory["optimizer state"] * cut_gradients / max(gradients, 1)
@@ -117,8 +134,10 @@ def _facts(found: Estimate) -> Facts:
         gradients=gradients,
         kept=kept,
         block=int(block),
-        keys=sum(row.cached[0] for row in found.rows) * found.rows_a_piece * found.pieces * (size + 8),
+        keys=sum(row.cached[0] for row in found.rows) * number * (size + 8),
         given=given,
+        memory=memory,
+        bias=bias,
         pieces=found.pieces,
         seconds=found.seconds or 0.0,
         cut_held=cut_weights + state + cut_gradients,
@@ -141,7 +160,8 @@ def _layout(
     sums = (n - 1) / n * whole + (others - 1) / others * cut
     hidden_sent = (3 * facts.pieces if shares else 2) * sums
     spread = (sequence - 1) / sequence * facts.keys / tensor
-    heads = (3 if again else 2) * 2 * (tensor - 1) / tensor * facts.given / sequence
+    summed = ((3 if again else 2) * facts.given + facts.bias) / sequence + facts.memory
+    heads = 2 * (tensor - 1) / tensor * summed
     memory = (facts.held / n + 2 * block if shares else held) + kept / sequence
     compute = (facts.seconds - less * facts.cut_seconds) / sequence
     hides = compute if shares else 2 / 3 * compute

@@ -9,9 +9,10 @@ in the file at the places that they have in the whole.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,10 @@ def read(
             warnings.simplefilter("ignore")
             known: Mapping[str, Any] = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
             for name, each in known.items():
-                if sum(chunk.sizes.numel() for chunk in each.chunks) != each.size.numel():
-                    raise CheckpointError(f"{folder}: parts of {name!r} are missing")
+                if not filled_by(each.size, [(chunk.offsets, chunk.sizes) for chunk in each.chunks]):
+                    raise CheckpointError(
+                        f"{folder}: the parts of {name!r} do not make it: some are missing, or overlap"
+                    )
             made = {name: like(name, each.size, each.properties.dtype) for name, each in known.items()}
             if made:
                 reader = HuggingFaceStorageReader(str(folder))
@@ -135,6 +138,22 @@ def read(
         raise
     except (CheckpointException, SafetensorError, *WRONG) as error:
         raise CheckpointError(f"{folder}: cannot be read: {_why(error).splitlines()[0]}") from None
+
+
+def filled_by(whole: Sequence[int], parts: Iterable[tuple[Sequence[int], Sequence[int]]]) -> bool:
+    """Whether parts (where each begins, its sizes) fill a whole: each number of it lies in one part, and none beside it."""
+    spans = [[(at, at + size) for at, size in zip(*part, strict=True)] for part in parts]
+    boxes = sorted(box for box in spans if all(begin < end for begin, end in box))
+    inside = all(begin >= 0 and end <= size for box in boxes for (begin, end), size in zip(box, whole, strict=True))
+    if not inside or sum(math.prod(end - begin for begin, end in box) for box in boxes) != math.prod(whole):
+        return False
+    near: list[list[tuple[int, int]]] = []  # those that reach as far as this one, along the first axis
+    for box in boxes:
+        near = [other for other in near if other[0][1] > box[0][0]]
+        if any(all(a < d and c < b for (a, b), (c, d) in zip(box, other)) for other in near):
+            return False
+        near.append(box)
+    return True
 
 
 def _filled(name: str, made: Tensor, cuts: Mapping[str, Cut]) -> Any:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sevenfold.assembly.block import Block
 from sevenfold.core import ranks
-from sevenfold.core.cut import Cut, Seams, axes_of
+from sevenfold.core.cut import Cut, Seams, axes_of, uncut
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.ranks import Ranks
 from sevenfold.core.types import Hidden
@@ -56,7 +56,7 @@ def to_cut(objective: nn.Module, among: int) -> list[Any]:
             raise ConfigError(
                 f"parallel.tensor: {among} processes cannot share the {seams.units} {seams.unit} of {name!r}: {mend}"
             )
-        _adapted(part, seams, name)
+        _adapted(part, name)
         found[id(part)] = part
     if not found:
         raise ConfigError(
@@ -110,15 +110,14 @@ def _named(part: Any, rank: int) -> dict[str, Cut]:
     return {names[id(getattr(projection, key))]: piece for projection, key, piece in _cuts(part, rank)}
 
 
-def _adapted(part: Any, seams: Seams, name: str) -> None:
+def _adapted(part: Any, name: str) -> None:
     """ConfigError for a projection that cannot be cut."""
-    for place in (*seams.opens, *seams.closes):
-        projection = getattr(part, place)
-        if unknown := dict(projection.named_parameters()).keys() - projection.sides.keys():
-            what = f"has {min(unknown)!r} beside it (an adapter)" if "." in min(unknown) else "cannot be cut"
-            raise ConfigError(
-                f"parallel.tensor: {name}.{place} ({projection.kind}) {what}: set parallel.tensor to 1, or use parallel.shard"
-            )
+    for place, unknown in uncut(part):
+        what = f"has {unknown!r} beside it (an adapter)" if "." in unknown else "cannot be cut"
+        raise ConfigError(
+            f"parallel.tensor: {name}.{place} ({getattr(part, place).kind}) {what}: set parallel.tensor to 1, or use "
+            "parallel.shard"
+        )
 
 
 def enter(others: Ranks, part: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
