@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from sevenfold.core.ranks import Mesh, Ranks
 
 LONGEST = 3600.0
 """Seconds that processes wait for the first one where it works alone (the report)."""
+_JOINED = count()
+"""How often this process has joined others, which do so as often."""
 
 
 class Parallel(part.Config):
@@ -67,7 +70,12 @@ def joined(config: Parallel, device: torch.device) -> Iterator[Mesh]:
         torch.cuda.set_device(device)
     if own:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=max(2 * config.patience, LONGEST)))
+        wait = timedelta(seconds=max(2 * config.patience, LONGEST))
+        store, place, _ = next(dist.rendezvous("env://", timeout=wait))
+        store = dist.PrefixStore(
+            f"joined {next(_JOINED)}", store
+        )  # what a group before this one left there is not read
+        dist.init_process_group(backend, store=store, rank=place, world_size=size, timeout=wait)
     try:
         with ranks.within(_mesh(config, device)) as mesh:
             yield mesh
