@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sevenfold.core.errors import DataError, did_you_mean
+from sevenfold.core.errors import BadSample, DataError, did_you_mean
 
 FIRST = 1000
 """Rows that are looked at."""
@@ -145,6 +145,19 @@ def cell(value: Any, kind: str, partly: bool) -> Any:
     except ValueError as error:
         hint = ": name the column in data.partly if some samples may lack it" if is_missing(value) else ""
         raise ValueError(f"{error}{hint}") from None
+
+
+def keyed(row: Mapping[str, Any], kinds: Mapping[str, str], partly: Collection[str], where: str) -> dict[str, Any]:
+    """The fields of a row of keys and values; BadSample for one that is not there or no such thing."""
+    found = {}
+    for name, kind in kinds.items():
+        if row.get(name) is None and name not in partly:
+            raise BadSample(where, f"has no {name!r}: name it in data.partly if some samples may lack it")
+        try:
+            found[name] = cell(row.get(name), kind, name in partly)
+        except ValueError as error:
+            raise BadSample(where, f"{name!r} {error}") from None
+    return found
 
 
 def _well_formed(text: str) -> str:

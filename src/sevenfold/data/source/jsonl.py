@@ -22,7 +22,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.data.source import Sample, Source
-from sevenfold.data.source._columns import FIRST, cell, choose
+from sevenfold.data.source._columns import FIRST, choose, keyed
 from sevenfold.data.source._files import HEAD, LARGEST, Bytes, OnDisk, not_text, read_bytes
 
 
@@ -92,17 +92,7 @@ class Jsonl(Source):
         return row
 
     def __getitem__(self, index: int) -> Sample:
-        row, sample = self._row(index), {}
-        for name, kind in self._fields.items():
-            if row.get(name) is None and name not in self.config.partly:
-                raise BadSample(
-                    self.where(index), f"has no {name!r}: name it in data.partly if some samples may lack it"
-                )
-            try:
-                sample[name] = cell(row.get(name), kind, name in self.config.partly)
-            except ValueError as error:
-                raise BadSample(self.where(index), f"{name!r} {error}") from None
-        return sample
+        return keyed(self._row(index), self._fields, self.config.partly, self.where(index))
 
     def where(self, index: int) -> str:
         return f"{self.path}:{self._lines[index]}"

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.data.source import Sample
-from sevenfold.data.source._columns import FIRST, cell, choose
+from sevenfold.data.source._columns import FIRST, choose, keyed
 from sevenfold.data.source._images import common_size, load, look
 from sevenfold.data.source._raw import Pieces
 from sevenfold.data.source._tarred import Contents, contents, keep, known, recall
@@ -252,16 +252,7 @@ class Tar(Pieces):
             else:
                 sample[name] = self._words(index, name, content)
         row = self._row(index) if self._columns else {}
-        for name, kind in self._columns.items():
-            if row.get(name) is None and name not in self.config.partly:
-                raise BadSample(
-                    self.where(index), f"has no {name!r}: name it in data.partly if some samples may lack it"
-                )
-            try:
-                sample[name] = cell(row.get(name), kind, name in self.config.partly)
-            except ValueError as error:
-                raise BadSample(self.where(index), f"{name!r} {error}") from None
-        return sample
+        return sample | keyed(row, self._columns, self.config.partly, self.where(index))
 
     def _words(self, index: int, name: str, content: bytes) -> str:
         try:
