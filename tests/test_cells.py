@@ -270,3 +270,13 @@ def test_a_library_is_refused_memory_beyond_what_is_allowed():
         with pytest.raises(MemoryError):
             np.ones(1 << 24)
     assert np.ones(1 << 24).sum() == 1 << 24
+
+
+def test_a_matrix_whose_places_lead_out_of_it_is_damaged(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    config = find("source", "h5ad").example(tmp_path)
+    with h5py.File(config.path, "r+") as file:
+        rows = file["X/indptr"]
+        rows[len(rows) // 2] = 10**6
+    with pytest.raises(DataError, match="is damaged"):
+        config.build()

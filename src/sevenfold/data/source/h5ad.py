@@ -73,7 +73,7 @@ class H5ad(Source):
             raise DataError(f"{path}: cannot be read as .h5ad: {_line(error)}") from None
         try:
             self._read(data)
-        except (OSError, KeyError, TypeError, IndexError, RuntimeError) as error:
+        except (OSError, KeyError, TypeError, IndexError, RuntimeError, ValueError) as error:
             raise DataError(f"{path}: is damaged: {_line(error)}") from None
         finally:
             data.file.close()
@@ -171,7 +171,10 @@ class H5ad(Source):
             )
         if matrix.shape[1] != len(self.genes):
             raise DataError(f"{self.path}: {name} has {matrix.shape[1]} columns for {len(self.genes)} genes")
-        found = sparse.csr_matrix(matrix[:rows], dtype=np.float32)
+        taken = matrix[:rows]
+        if sparse.issparse(taken):
+            taken.check_format(full_check=True)  # scipy follows what indices say, wherever that leads
+        found = sparse.csr_matrix(taken, dtype=np.float32)
         found.sum_duplicates()
         return found
 
