@@ -127,6 +127,8 @@ def _typed(model: Model, texts: list[str]) -> Items:
 class _Typed:
     """Just enough of a source for the texts of a command line."""
 
+    shelves = None
+
     def __init__(self, texts: list[str]):
         self.texts = texts
 
