@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import sevenfold as sf
+from ranks import CASES
 from sevenfold.assembly.spread import check_spread
 from sevenfold.core.errors import CheckpointError, ConfigError
 from sevenfold.core.ranks import Ranks
@@ -96,49 +97,39 @@ def test_two_processes_learn_what_one_learns(found, kind):
         assert error < WITHIN, (name, error)
 
 
-@pytest.mark.parametrize("kind", ["infonce-caption", "supervised-label", "semi_supervised-label"])
+@pytest.mark.parametrize("kind", CASES["lacking"][1])
 def test_so_they_do_where_one_has_nothing_to_learn_from(found, kind):
     """Its rows lack the caption, or the label: it has no gradient for some weights, and takes part all the same."""
     for name, error in case(found, f"lacking/{kind}").items():
         assert error < WITHIN, (name, error)
 
 
-@pytest.mark.parametrize("kind", ["simclr", "infonce", "vicreg", "masked_token"])
+@pytest.mark.parametrize("kind", CASES["in_pieces"][1])
 def test_so_they_do_with_batches_in_pieces(found, kind):
     for name, error in case(found, f"in_pieces/{kind}").items():
         assert error < WITHIN, (name, error)
 
 
-@pytest.mark.parametrize("kind", ["next_token", "masked_token", "simclr", "byol", "dinov2", "infonce", "mae"])
+@pytest.mark.parametrize("kind", CASES["shares"][1])
 def test_so_they_do_with_weights_in_shares(found, kind):
     for name, error in case(found, f"shares/{kind}").items():
         assert error < WITHIN, (name, error)
 
 
-@pytest.mark.parametrize("kind", ["next_token", "masked_token", "simclr", "ijepa", "span_corruption", "infonce"])
+@pytest.mark.parametrize("kind", CASES["spread"][1])
 def test_so_they_do_with_the_tokens_of_a_row_spread(found, kind):
     """And with weights in shares besides."""
     for name, error in case(found, f"spread/{kind}").items():
         assert error < WITHIN, (name, error)
 
 
-@pytest.mark.parametrize("kind", ["rotary", "alibi", "learned", "relative_bias"])
+@pytest.mark.parametrize("kind", CASES["places"][1])
 def test_spread_tokens_know_where_they_stand(found, kind):
     facts = case(found, f"places/{kind}")
     assert facts["x"] < WITHIN and facts["size"] > 0.1
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "next_token+grouped",
-        "masked_token+biased",
-        "simclr+biased",
-        "span_corruption+grouped",
-        "byol+mixed",
-        "next_token+dropped",
-    ],
-)
+@pytest.mark.parametrize("kind", CASES["heads"][1])
 def test_so_they_do_where_they_share_heads_and_channels(found, kind):
     """And with weights in shares and batches in pieces besides. What cannot be cut (a recurrence) is whole on each, and what is
     dropped between blocks is the same on all."""
@@ -187,7 +178,7 @@ def test_what_cannot_be_read_is_counted_by_all_and_rows_are_shared_out_anew(foun
         assert both["found"]["state"][name] == pytest.approx(value, abs=1e-9), name
 
 
-@pytest.mark.parametrize("kind", ["tensor", "sequence"])
+@pytest.mark.parametrize("kind", CASES["torn"][1])
 def test_what_only_one_of_those_with_the_same_rows_can_read(found, kind):
     """All take the rows of the one that read most; what one of them could not read is listed."""
     both = case(found, f"torn/{kind}")
@@ -227,7 +218,7 @@ def test_muon_turns_whole_matrices_of_which_each_has_a_share(found):
         assert error < WITHIN, (name, error)
 
 
-@pytest.mark.parametrize("kind", ["next_token+grouped", "masked_token+biased", "span_corruption+grouped"])
+@pytest.mark.parametrize("kind", CASES["sent"][1])
 def test_what_is_sent_is_what_the_plan_says(found, kind):
     """A decoder; a position that learns what it adds to scores; cross-attention to a memory."""
     facts = case(found, f"sent/{kind}")

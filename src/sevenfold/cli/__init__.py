@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return verb.run(parser.parse_intermixed_args(args[1:])) or 0
     except SevenfoldError as error:
-        if not getattr(error, "elsewhere", False):
+        if not error.elsewhere:
             print(f"sevenfold: {error}", file=sys.stderr)
-        return getattr(error, "code", 2)
+        return error.code
     except BrokenPipeError:
         sys.stdout = None  # nobody reads it any more
         return 141

@@ -10,6 +10,11 @@ from typing import Any, NoReturn
 class SevenfoldError(Exception):
     """Something the user can mend. The message is one line."""
 
+    code: int = 2
+    """With which a command ends."""
+    elsewhere: bool = False
+    """Whether another process says it."""
+
 
 class ConfigError(SevenfoldError):
     """A recipe or a configuration that cannot work, with its dotted path."""

@@ -126,7 +126,7 @@ class Ranks(NamedTuple):
             try:
                 found = do()
             except SevenfoldError as error:
-                why, code = str(error), getattr(error, "code", 2)
+                why, code = str(error), error.code
                 failed: SevenfoldError = error
             except Exception as error:
                 self.told([f"{type(error).__name__}: {error}", 1, None])

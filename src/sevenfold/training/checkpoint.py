@@ -82,7 +82,8 @@ def snapshot(
         "objective": own_state(objective),
         "optimizer": optimizer.tensors(),
     }
-    how = {part: cuts_of(part, state, objective) for part, state in parts.items()}
+    known = lies(objective).cut
+    how = {part: cuts_of(part, state, known) for part, state in parts.items()}
     shares = any(map(len, how.values())) or any(sharded(value) for state in parts.values() for value in state.values())
     writes = shares or ranks.mesh().every.first
     copied = {part: contiguous(state) if writes else {} for part, state in parts.items()}
@@ -95,9 +96,10 @@ def own_state(objective: Objective) -> dict[str, Tensor]:
     return {name: value for name, value in objective.state_dict().items() if not name.startswith("model.")}
 
 
-def cuts_of(part: str, state: Mapping[str, Tensor], objective: Objective) -> dict[str, Cut]:
-    """How a part of a checkpoint lies among processes that share heads: name → cut, of the tensors that they do."""
-    known, before = lies(objective).cut, "model." if part == "model" else ""
+def cuts_of(part: str, state: Mapping[str, Tensor], known: Mapping[str, Cut]) -> dict[str, Cut]:
+    """How a part of a checkpoint lies among processes that share heads: name → cut, of the tensors that they do. `known`: of all
+    parameters of the objective."""
+    before = "model." if part == "model" else ""
     names = {name: before + name.partition("|")[0] for name, value in state.items() if value.dim()}
     return {name: known[own] for name, own in names.items() if own in known}
 
@@ -226,14 +228,14 @@ def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say, mos
     """Take over the newest whole checkpoint (model, objective, optimizer), of at most step `most`, and remove what is newer."""
     every = ranks.mesh().every
     path = run / FOLDER / every.once(lambda: newest_whole(run, say, most).name)
-    model = objective.model.state_dict()
-    load_into(objective.model, *_part(path / "model", model, cuts_of("model", model, objective)))
+    model, known = objective.model.state_dict(), lies(objective).cut
+    load_into(objective.model, *_part(path / "model", model, cuts_of("model", model, known)))
     rest = own_state(objective)
-    found, where = _part(path / "objective", rest, cuts_of("objective", rest, objective))
+    found, where = _part(path / "objective", rest, cuts_of("objective", rest, known))
     load_into(
         objective, {**{f"model.{name}": value for name, value in objective.model.state_dict().items()}, **found}, where
     )
-    found, where = _part(path / "optimizer", dict(objective.named_parameters()), lies(objective).cut)
+    found, where = _part(path / "optimizer", dict(objective.named_parameters()), known)
     optimizer.restore(found, str(where))
     state = _state(path / "state.json")
     every.wait()  # all have read it

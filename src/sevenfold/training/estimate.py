@@ -262,9 +262,8 @@ def _seconds(row: Row, number: int, given: Shape, bf16: bool, hardware: Hardware
     if not (row.flops or row.kept or row.outputs):
         return 0.0
     flops = number * (row.flops + row.backward)
-    matrix = (
-        row.flops * row.each // (2 * row.outputs) if row.outputs else row.parameters
-    )  # a tied head has none of its own
+    # a tied head has no matrix of its own
+    matrix = row.flops * row.each // (2 * row.outputs) if row.outputs else row.parameters
     side = math.sqrt(max(matrix, 1)) if row.flops else 1.0
     moved = MOVED * number * bytes_kept(row, bf16) + (3 if row.backward else 1) * 4 * row.parameters * bool(row.flops)
     operations = FORWARD_OPS + (BACKWARD_OPS if row.kept else 0)

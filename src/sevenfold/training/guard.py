@@ -77,9 +77,8 @@ class Guard:
                     self.why = f"the {name} is {value:.3g}, usual is {usual:.3g}"
                     steep = name == "gradient norm"
         self.steep = self.steep + 1 if steep else 0
-        if self.steep >= self.config.in_a_row and (
-            self.returns or not self.good
-        ):  # other data or none: so it is from now on
+        # other data were tried, or there are none to try: so it is from now on
+        if self.steep >= self.config.in_a_row and (self.returns or not self.good):
             self.recent["gradient norm"].clear()
             self.first.pop("gradient norm", None)
             self.why, self.steep = "", 0

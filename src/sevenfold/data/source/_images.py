@@ -91,7 +91,17 @@ def _eight_bits(image: Any) -> Any:
     return Image.fromarray(np.rint(levels / 257).clip(0, 255).astype(np.uint8))
 
 
-def common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+def common_shape(
+    looked: list[tuple[int, int, int]], size: int | None, channels: int | None
+) -> tuple[tuple[int, int, int], bool]:
+    """(height, width and channels that images of these are given as, whether some are resized): `size` and `channels` where a recipe
+    says them."""
+    sizes = [(height, width) for height, width, _ in looked]
+    height, width = (size, size) if size else _common_size(sizes)
+    return (height, width, channels or max(found for _, _, found in looked)), set(sizes) != {(height, width)}
+
+
+def _common_size(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     """The (height, width) that these have; if they differ, a square of 32, 64, 128 or 256, no larger than the shorter
     side of half of them (or 32)."""
     if len(set(sizes)) == 1:

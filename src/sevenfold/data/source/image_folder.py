@@ -24,7 +24,7 @@ from pydantic import Field
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.data.source import Sample, Source, suffix
 from sevenfold.data.source._files import list_files
-from sevenfold.data.source._images import common_size, load, look
+from sevenfold.data.source._images import common_shape, load, look
 from sevenfold.data.source.csv import Csv
 from sevenfold.data.source.jsonl import Jsonl
 
@@ -150,12 +150,10 @@ class ImageFolder(Source):
                 problems.append(error)
         if not found:
             raise DataError(f"none of the first {len(problems)} images can be read: {problems[0]}")
-        sizes = [(height, width) for height, width, _ in found]
-        height, width = (self.config.size, self.config.size) if self.config.size else common_size(sizes)
-        if set(sizes) != {(height, width)}:
-            self._notes.append(f"{self.path}: images are resized to {height} x {width} pixels")
-        channels = self.config.channels or max(channels for _, _, channels in found)
-        return height, width, channels
+        shape, resized = common_shape(found, self.config.size, self.config.channels)
+        if resized:
+            self._notes.append(f"{self.path}: images are resized to {shape[0]} x {shape[1]} pixels")
+        return shape
 
     @classmethod
     def example(cls, folder: Path) -> Any:

@@ -72,9 +72,8 @@ def joined(config: Parallel, device: torch.device) -> Iterator[Mesh]:
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         wait = timedelta(seconds=max(2 * config.patience, LONGEST))
         store, place, _ = next(dist.rendezvous("env://", timeout=wait))
-        store = dist.PrefixStore(
-            f"joined {next(_JOINED)}", store
-        )  # what a group before this one left there is not read
+        # under a name of its own: what a group before this one left there is not read
+        store = dist.PrefixStore(f"joined {next(_JOINED)}", store)
         dist.init_process_group(backend, store=store, rank=place, world_size=size, timeout=wait)
     try:
         with ranks.within(_mesh(config, device)) as mesh:
