@@ -48,8 +48,8 @@ class TestTime(Method):
     class Config(Method.Config):
         trunk: str | None = None
         """The trunk that is read and adapted; by default the one that reads the data."""
-        pool: Literal["mean", "class", "last", "class_mean"] | None = None
-        """How its tokens become one vector; by default the class token where there is one, else the mean."""
+        pool: Literal["mean", "class", "last", "class_mean"] = "mean"
+        """How its tokens become one vector. A class token is worth reading where the model learned by it (dinov2, a classifier)."""
         steps: int = Field(10, ge=0, le=10_000)
         """k: steps on each batch."""
         batch: int = Field(64, ge=1)
@@ -137,7 +137,7 @@ class TestTime(Method):
         target, kind = target_of(source, asked.target, wiring)
         check_target(source, target)
         trunk = trunk_for(wiring, fields, self.config.trunk)
-        how = self.config.pool or ("class" if wiring.trunks[trunk].class_token else "mean")
+        how = self.config.pool
         name = f"new_{target}" if target in wiring.streams else target
         streams, _ = reduced(wiring, trunk)
         head = HeadConfig(trunk=trunk, stream=name, pool=how, projection={"kind": "linear", "bias": True})
