@@ -37,6 +37,7 @@ from sevenfold.training.estimate import estimate, shape_of
 from sevenfold.training.fit import fit
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.log import Log
+from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, _mesh, joined
 from sevenfold.training.parallel.gradients import Gradients, whole, whole_state
 from sevenfold.training.parallel.layout import layouts
@@ -302,6 +303,20 @@ def torn(kind: str) -> Found:
     return {"found": found, "wanted": wanted, "holes": sorted({0, 1}.union(*gaps))}
 
 
+def unseen(kind: str) -> Found:
+    """Held-out batches of which some process can read nothing, the first one or all of its own, with weights in shards."""
+    ready = ready_of("next_token")
+    held_out = Holed(ready.held_out, {"first": {0, 1}, "own": {0, 1, 4, 5}, "all": set(range(6))}[kind])
+    settings = SETTINGS.replace(batch=2)
+    objective = copy.deepcopy(ready.objective).double()
+    with ranks.within(Mesh()):
+        wanted = evaluate(objective, held_out, settings, batches=3)
+    shard(objective, ranks.mesh())
+    bad = BadSamples(1.0)
+    found = evaluate(objective, held_out, settings, batches=3, bad=bad)
+    return {"found": found, "wanted": wanted, "bad": [where for where, _ in bad.listed]}
+
+
 def nan(kind: str) -> Found:
     """A loss that is NaN on the last rank only."""
     found = fitted(set(), broken=(ranks.data().size - 1, 3))
@@ -448,6 +463,7 @@ CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),
     "torn": (torn, ["tensor", "sequence"]),
+    "unseen": (unseen, ["first", "own", "all"]),
     "nan": (nan, ["last"]),
     "command": (command, ["train"]),
     "sent": (sent, ["next_token+grouped", "masked_token+biased", "span_corruption+grouped"]),
