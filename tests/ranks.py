@@ -43,7 +43,7 @@ from sevenfold.training.parallel.gradients import Gradients, whole, whole_state
 from sevenfold.training.parallel.layout import layouts
 from sevenfold.training.parallel.rows import of_all
 from sevenfold.training.parallel.sharding import shard
-from sevenfold.training.parallel.tensor import cut, lies
+from sevenfold.training.parallel.tensor import cut, placement
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, TrainConfig
 from sevenfold.training.step import take_step
@@ -102,7 +102,7 @@ def learned(
     if sharded:
         shard(objective, ranks.mesh())
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer = settings.optimizer.build(trainable, objective.cares(), lies(objective).cut)
+    optimizer = settings.optimizer.build(trainable, objective.cares(), placement(objective).cut)
     gradients, losses = Gradients(objective, ranks.mesh()), []
     settings = settings.replace(accumulate=accumulate)
     for step in range(STEPS):
@@ -116,7 +116,7 @@ def learned(
         objective.after_step(step, 10)
         losses.append({**of_all(loss, 0, 0)[0], "norm": norm, "ok": float(ok)})
     gradients.close()
-    return {"state": whole_state(objective), "losses": losses, "cut": len(lies(objective).cut)}
+    return {"state": whole_state(objective), "losses": losses, "cut": len(placement(objective).cut)}
 
 
 def apart(found: Found, wanted: Found) -> dict[str, float]:
@@ -373,7 +373,7 @@ def layout(kind: str) -> Found:
             if sharded:
                 shard(objective, mesh)
             trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-            optimizer = SETTINGS.optimizer.build(trainable, objective.cares(), lies(objective).cut)
+            optimizer = SETTINGS.optimizer.build(trainable, objective.cares(), placement(objective).cut)
             if not states:
                 gradients = Gradients(objective, mesh)
                 batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
@@ -383,7 +383,7 @@ def layout(kind: str) -> Found:
                 own_share = sum(own(p).numel() for p in trainable.values()) / whole_size
             else:
                 checkpoint.restore(run, objective, optimizer, quiet)
-            cuts, state = lies(objective).cut, whole_state(objective)
+            cuts, state = placement(objective).cut, whole_state(objective)
             for name, value in optimizer.tensors().items():
                 state[name] = whole(value.detach(), cuts.get(name.partition("|")[0]) if value.dim() else None)
             states.append(state)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pool import WIDER, pool
 from sevenfold.core import part
@@ -136,19 +137,19 @@ class Looking(Objective):
         """Tokens of each look, by the tokens of the streams or of the looks."""
         return [lengths.get(name, lengths.get(self.stream, 0)) for name in self.names()]
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
-        found: list[Row] = []
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
+        found: list[Cost] = []
         for place, tokens in enumerate(self.looked(lengths)):
-            rows = model_rows(self.model, {self.stream: tokens}, masked)
-            found += rows if place == 0 else [again(row, place) for row in rows]
-        return [*found, *self.own_rows()]
+            costs = model_costs(self.model, {self.stream: tokens}, masked)
+            found += costs if place == 0 else [again(cost, place) for cost in costs]
+        return [*found, *self.own_costs()]
 
     def flops(self, batch: Batch) -> int:
         whole = self.whole(batch)
         if whole is None:
             return 0
         number = len(next(iter(whole.values())).values)
-        return number * sum(row.flops for row in self.rows({name: s.values.shape[1] for name, s in whole.items()}))
+        return number * sum(cost.flops for cost in self.costs({name: s.values.shape[1] for name, s in whole.items()}))
 
 
 class _View(part.Config):
@@ -160,9 +161,9 @@ def decoded(views: Sequence[Any]) -> tuple[View.Config, ...]:
     return tuple(part.decode(_View, {"view": view}).view for view in views)
 
 
-def again(row: Row, place: int) -> Row:
+def again(cost: Cost, place: int) -> Cost:
     """A row of the plan for one more pass through the same weights."""
-    return row._replace(place=f"{row.place} (look {place + 1})", parameters=0, trained=0)
+    return cost._replace(place=f"{cost.place} (look {place + 1})", parameters=0, trained=0)
 
 
 def noisy(model: Model, name: str) -> bool:

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.assembly.pool import WIDER, pool
 from sevenfold.core import part
@@ -236,19 +237,19 @@ class Distill(Objective):
         return wide(model.head(name, piece.x)), piece.valid
 
     # What it costs
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         tokens = {self.teacher_stream: lengths.get(self._told, lengths.get(self.stream, 0))}
         until = list(self.teacher.trunks).index(self.teacher_trunk)
         read = [f"{name}." for name in list(self.teacher.trunks)[: until + 1]] + [f"heads.{self.head}"]
-        theirs = [row for row in model_rows(self.teacher, tokens, masked) if row.place.startswith(tuple(read))]
-        found = model_rows(self.model, {self.stream: lengths.get(self.stream, 0)}, masked)
-        ours = [row for row in found if not row.place.startswith("heads.") or row.place == f"heads.{self.head}"]
-        told = [again(row, 0)._replace(place=f"teacher of {row.place}", backward=0, kept=0) for row in theirs]
-        return [*ours, *told, *self.own_rows()]
+        theirs = [cost for cost in model_costs(self.teacher, tokens, masked) if cost.place.startswith(tuple(read))]
+        found = model_costs(self.model, {self.stream: lengths.get(self.stream, 0)}, masked)
+        ours = [cost for cost in found if not cost.place.startswith("heads.") or cost.place == f"heads.{self.head}"]
+        told = [again(cost, 0)._replace(place=f"teacher of {cost.place}", backward=0, kept=0) for cost in theirs]
+        return [*ours, *told, *self.own_costs()]
 
-    def own_rows(self) -> list[Row]:
+    def own_costs(self) -> list[Cost]:
         flops = 0 if self.projection is None else self.projection.flops(1)
-        return [row._replace(flops=flops) for row in super().own_rows()]
+        return [cost._replace(flops=flops) for cost in super().own_costs()]
 
 
 def same_tokens(one: Modality, other: Modality) -> bool:

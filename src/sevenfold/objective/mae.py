@@ -15,7 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row, head_row, model_rows, trunk_rows, trunk_tokens
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import head_cost, model_costs
+from sevenfold.assembly.cost.tokens import trunk_tokens
+from sevenfold.assembly.cost.trunk import trunk_costs
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
@@ -140,20 +143,20 @@ class MAE(Objective):
             return values
         return (values - values.mean(-1, keepdim=True)) / (values.var(-1, keepdim=True) + 1e-6).sqrt()
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         n = lengths[self.stream]
         seen = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
         encoder, decoder = self.model.trunks[self.encoder], self.model.trunks[self.decoder]
         extra = trunk_tokens(encoder, {})
-        found = model_rows(self.model, {self.stream: seen}, masked)
-        inside = [row for row in found if not row.place.startswith((f"{self.decoder}.", "heads."))]
+        found = model_costs(self.model, {self.stream: seen}, masked)
+        inside = [cost for cost in found if not cost.place.startswith((f"{self.decoder}.", "heads."))]
         bridge = f"{self.decoder}.embeds.{self.encoder}"  # crossed by what the encoder saw, not by the mask tokens
-        inside += [row for row in found if row.place == bridge]
-        again = trunk_rows(
+        inside += [cost for cost in found if cost.place == bridge]
+        again = trunk_costs(
             decoder, self.decoder, {self.encoder: n + extra}, 0, self.stream in masked, {self.encoder: True}
         )
-        inside += [row for row in again if row.place != bridge]
-        return [*inside, head_row(self.model, self.head, n - seen), *self.own_rows()]
+        inside += [cost for cost in again if cost.place != bridge]
+        return [*inside, head_cost(self.model, self.head, n - seen), *self.own_costs()]
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:

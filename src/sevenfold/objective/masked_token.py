@@ -16,7 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
@@ -90,18 +91,18 @@ class MaskedToken(Objective):
         """[b]: how many tokens of each row are in M."""
         return share(eligible, self.config.ratio)
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         asked = max(1, round(self.config.ratio * lengths[self.stream]))
-        return [*model_rows(self.model, lengths, masked, {self.head: asked}), *self.own_rows()]
+        return [*model_costs(self.model, lengths, masked, {self.head: asked}), *self.own_costs()]
 
     def flops(self, batch: Batch) -> int:
         if self.stream not in batch:
             return 0
         stream = batch[self.stream]
         rows, n = stream.values.shape
-        found = model_rows(self.model, {name: other.values.shape[1] for name, other in batch.items()})
-        head = next(row.flops for row in found if row.place == f"heads.{self.head}") // n
-        trunks = sum(row.flops for row in found if not row.place.startswith("heads."))
+        found = model_costs(self.model, {name: other.values.shape[1] for name, other in batch.items()})
+        head = next(cost.flops for cost in found if cost.place == f"heads.{self.head}") // n
+        trunks = sum(cost.flops for cost in found if not cost.place.startswith("heads."))
         return rows * trunks + head * int(self._wanted(self._eligible(stream)).sum())
 
     def choose(self, stream: Stream) -> Tensor:

@@ -20,7 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
 from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
@@ -114,7 +115,7 @@ class NextToken(Objective):
         shares = config.shares or [1.0] * len(self.orders)
         self.ends = [end / sum(shares) for end in accumulate(shares)]
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         """With several orders: those of a row that has all streams."""
         first, trunk = self.orders[0][0], self.model.trunks[self.trunk]
         alone = trunk.tokens is None and first == trunk.config.inputs[0]
@@ -123,7 +124,7 @@ class NextToken(Objective):
             for name, head in self.head_of.items()
             if head is not None and name in lengths
         }
-        return [*model_rows(self.model, lengths, masked, asked), *self.own_rows()]
+        return [*model_costs(self.model, lengths, masked, asked), *self.own_costs()]
 
     @property
     def alike(self) -> bool:

@@ -36,7 +36,7 @@ from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, late
 from sevenfold.training.parallel.gradients import Gradients
 from sevenfold.training.parallel.rows import of_all, stopped_by, together
-from sevenfold.training.parallel.tensor import cut, lies
+from sevenfold.training.parallel.tensor import cut, placement
 from sevenfold.training.parallel.watch import Watch
 from sevenfold.training.precision import peak_flops, resolve
 from sevenfold.training.recipe import TrainConfig, device_of
@@ -96,7 +96,7 @@ def fit(
             late("sharding").shard(objective, mesh)
         objective.to(device).train()
         trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-        optimizer = config.optimizer.build(trainable, objective.cares(), lies(objective).cut)
+        optimizer = config.optimizer.build(trainable, objective.cares(), placement(objective).cut)
         schedule = config.schedule.build()
         bad = BadSamples(1.0) if bad is None else bad
         gradients = ends.enter_context(closing(Gradients(objective, mesh)))
