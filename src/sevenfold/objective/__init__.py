@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.cost.model import model_costs
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part, ranks
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from sevenfold.assembly.cost import Cost
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.modules import ModuleDict
 from sevenfold.core.types import Batch, Hidden, Loss

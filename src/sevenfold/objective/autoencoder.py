@@ -18,7 +18,8 @@ from torch import Tensor
 from sevenfold.assembly.cost import Cost, parameters, trained
 from sevenfold.assembly.cost.model import head_cost
 from sevenfold.assembly.cost.trunk import trunk_costs
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide

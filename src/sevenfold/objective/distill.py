@@ -20,7 +20,8 @@ from torch import Tensor
 
 from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.cost.model import model_costs
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pool import WIDER, pool
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean

@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.assembly.cost import Cost
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, wide

@@ -22,7 +22,8 @@ from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.cost.tokens import trunk_tokens
 from sevenfold.assembly.cost.trunk import trunk_costs
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule

@@ -19,7 +19,8 @@ from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.cost.model import head_cost, model_costs
 from sevenfold.assembly.cost.tokens import trunk_tokens
 from sevenfold.assembly.cost.trunk import trunk_costs
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.cost.model import model_costs
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream

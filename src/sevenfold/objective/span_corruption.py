@@ -20,7 +20,8 @@ from torch import Tensor
 
 from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.cost.model import model_costs
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
 from sevenfold.modality import Modality

@@ -19,7 +19,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.assembly.cost import Cost
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pool import pool
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
