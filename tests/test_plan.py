@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import sevenfold as sf
 from sevenfold.cli import main
-from sevenfold.conformance._kit import peak_bytes, saved_numbers
+from sevenfold.conformance._kit import saved_numbers
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
@@ -30,6 +31,18 @@ from sevenfold.training.units import bytes_of, seconds_of
 
 CPU = Hardware("a small CPU", "cpu", 5e10, 1e11, 64.0, 2e10, 2 * 10**9, 3e-6)
 N, B = 128, 8
+
+
+def peak_bytes(function):
+    """The most bytes that the allocator of this CPU gave out at a time while a function ran, beyond those before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        function()
+    events = seen.profiler.kineto_results.events()
+    live = most = 0
+    for _, size in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
+        live += size
+        most = max(most, live)
+    return most
 
 
 def alone(mixer, **trunk):

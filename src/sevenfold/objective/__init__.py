@@ -248,7 +248,7 @@ class Objective(part.Part, Ruled):
         return {}
 
 
-def the_trunk(config: Any, model: ModelConfig, name: str | None, field: str = "trunk") -> str:
+def the_trunk(model: ModelConfig, name: str | None, field: str = "trunk") -> str:
     """The trunk that an objective names, or the only one."""
     if name is None:
         if len(model.trunks) > 1:

@@ -24,6 +24,7 @@ from sevenfold.core.types import Batch, Hidden, wide
 from sevenfold.data.view import View
 from sevenfold.modality import check_views
 from sevenfold.objective import Look, Objective, rows_with, the_stream, the_trunk
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._teacher import through, trunks_for
 
 
@@ -46,17 +47,12 @@ class Looking(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {"enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"}},
-            "objective": {"kind": cls.kind},
-        }
+        return of_pictures({"kind": cls.kind})
 
     @staticmethod
     def _read(config: Any, model: ModelConfig) -> tuple[str, str]:
         """(trunk, stream)."""
-        trunk = the_trunk(config, model, config.trunk or next(iter(model.trunks)))
+        trunk = the_trunk(model, config.trunk or next(iter(model.trunks)))
         given = [name for name in model.trunks[trunk].inputs if name in model.streams]
         return trunk, the_stream(model, config.stream, given)
 

@@ -24,6 +24,7 @@ from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.objective import Exhibit, Objective, has_head, the_stream
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._two_trunks import streams_of, two_trunks
 from sevenfold.objective.quantizer import Quantized, Quantizer
 
@@ -46,15 +47,7 @@ class Autoencoder(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {
-                "enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"},
-                "dec": {"inputs": ["enc"], "width": 24, "depth": 1, "position": "axial_rotary"},
-            },
-            "objective": {"kind": cls.kind, "quantizer": {"kind": "vq", "size": 32, "width": 4}},
-        }
+        return of_pictures({"kind": cls.kind, "quantizer": {"kind": "vq", "size": 32, "width": 4}}, reader="dec")
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:

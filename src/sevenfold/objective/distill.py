@@ -28,6 +28,7 @@ from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.types import Batch, Hidden, Loss, wide
 from sevenfold.modality import Modality
 from sevenfold.objective import Look, Objective, rows_with, the_stream, the_trunk
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._looks import again
 from sevenfold.objective._teacher import Teacher
 
@@ -67,12 +68,7 @@ class Distill(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {"enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"}},
-            "objective": {"kind": cls.kind},
-        }
+        return of_pictures({"kind": cls.kind})
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -91,7 +87,7 @@ class Distill(Objective):
     def _reading(name: str | None, model: ModelConfig, field: str) -> str:
         """The trunk of that name, or the last that reads a stream."""
         reading = [other for other, trunk in model.trunks.items() if any(s in model.streams for s in trunk.inputs)]
-        return the_trunk(None, model, name or reading[-1], field)
+        return the_trunk(model, name or reading[-1], field)
 
     def __init__(self, config: Any, model: Model, models: Mapping[str, Model] | None = None):
         super().__init__(config, model)

@@ -29,6 +29,7 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
 from sevenfold.objective import Objective, check_masker, the_stream
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._looks import again
 from sevenfold.objective._teacher import Clock, Teacher, linear, through, trunks_for
 from sevenfold.objective._two_trunks import check_dropping, streams_of, two_trunks
@@ -60,15 +61,7 @@ class IJEPA(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {
-                "enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"},
-                "pred": {"inputs": ["enc"], "width": 24, "depth": 1, "position": "axial_rotary"},
-            },
-            "objective": {"kind": cls.kind, "momentum": 0.98},
-        }
+        return of_pictures({"kind": cls.kind, "momentum": 0.98}, reader="pred")
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:

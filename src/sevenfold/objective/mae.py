@@ -26,6 +26,7 @@ from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
 from sevenfold.objective import Exhibit, Objective, check_masker, has_head, the_stream
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._two_trunks import check_dropping, streams_of, two_trunks
 from sevenfold.objective.masker import Masker, all_eligible
 
@@ -47,15 +48,7 @@ class MAE(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {
-                "enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"},
-                "dec": {"inputs": ["enc"], "width": 24, "depth": 1, "position": "axial_rotary"},
-            },
-            "objective": {"kind": cls.kind},
-        }
+        return of_pictures({"kind": cls.kind}, reader="dec")
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:

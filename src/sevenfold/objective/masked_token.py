@@ -47,7 +47,7 @@ class MaskedToken(Objective):
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
-        name = the_trunk(config, model, config.trunk)
+        name = the_trunk(model, config.trunk)
         trunk = model.trunks[name]
         if trunk.mask.causal:
             raise ConfigError(f"objective: masked_token needs both sides: set trunks.{name}.mask.causal to false")
@@ -61,7 +61,7 @@ class MaskedToken(Objective):
 
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
-        self.trunk = the_trunk(config, model.config, config.trunk)
+        self.trunk = the_trunk(model.config, config.trunk)
         inputs = model.config.trunks[self.trunk].inputs
         self.stream = the_stream(
             model.config, config.stream, [given for given in inputs if given in model.config.streams]

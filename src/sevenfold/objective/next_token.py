@@ -67,7 +67,7 @@ class NextToken(Objective):
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
-        name = the_trunk(config, model, config.trunk)
+        name = the_trunk(model, config.trunk)
         trunk = model.trunks[name]
         if not trunk.mask.causal:
             raise ConfigError(
@@ -101,7 +101,7 @@ class NextToken(Objective):
 
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
-        self.trunk = the_trunk(config, model.config, config.trunk)
+        self.trunk = the_trunk(model.config, config.trunk)
         streams = [given for given in model.config.trunks[self.trunk].inputs if given in model.config.streams]
         self.predicted = [config.stream] if config.stream else streams
         for stream in self.predicted:

@@ -71,7 +71,7 @@ class SpanCorruption(Objective):
     @classmethod
     def _wired(cls, config: Any, model: ModelConfig) -> tuple[str, str, str]:
         """(decoder, source, target)."""
-        decoder = the_trunk(config, model, config.trunk or list(model.trunks)[-1])
+        decoder = the_trunk(model, config.trunk or list(model.trunks)[-1])
         trunk = model.trunks[decoder]
         encoder = trunk.cross_attends
         if encoder is None or not trunk.mask.causal:

@@ -84,7 +84,7 @@ class Supervised(Objective):
                 "objective: supervised needs a stream that no trunk reads, to predict (a label, a number)"
             )
         target = the_stream(model, config.target, free, "target")
-        trunk = the_trunk(config, model, config.trunk or list(model.trunks)[-1])
+        trunk = the_trunk(model, config.trunk or list(model.trunks)[-1])
         if model.streams[target].tokenizer.part.axes == 0:
             return Names(trunk, target, None)
         given = [name for name in model.trunks[trunk].inputs if name in model.streams]

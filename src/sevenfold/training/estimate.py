@@ -150,7 +150,7 @@ def estimate(
     if pieces > 1 and objective.cached:  # every piece is embedded twice
         done = [cost._replace(flops=2 * cost.flops) for cost in done]
     flops = (batch * sum(r.flops for r in done) + once, batch * sum(r.backward for r in done) + 3 * once)
-    times = [] if hardware is None else [pieces * _seconds(cost, number, given, bf16, hardware) for cost in done]
+    times = [] if hardware is None else [pieces * _seconds(cost, number, bf16, hardware) for cost in done]
     seconds = None
     if hardware is not None:
         rate, moved = hardware.rate(False), UPDATE * gradients + 2 * held["optimizer state"]
@@ -256,7 +256,7 @@ def state_numbers(optimizer: Optimizer.Config, trained: Mapping[str, nn.Paramete
     return count
 
 
-def _seconds(cost: Cost, number: int, given: Shape, bf16: bool, hardware: Hardware) -> float:
+def _seconds(cost: Cost, number: int, bf16: bool, hardware: Hardware) -> float:
     """Seconds of one piece in a part, forward and backward."""
     if not (cost.flops or cost.kept or cost.outputs):
         return 0.0
