@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import sevenfold as sf
-from sevenfold.assembly.flops import model_rows
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.pool import pool
 from sevenfold.cli import main, verbs
 from sevenfold.core.rooms import ROOMS, header, kinds
@@ -223,7 +223,7 @@ def test_counts_are_those_of_pytorch(path):
     raws = [sample for sample in ready.samples(20) if all(value is not None for value in sample.values())][:1]
     batch = model.tokenize(raws)
     lengths = {name: stream.values.shape[1] for name, stream in batch.items()}
-    rows = model_rows(model, lengths)
+    rows = model_costs(model, lengths)
     assert sum(row.parameters for row in rows) == sum(p.numel() for p in model.parameters())
     for trunk in [*model.trunks, "heads"]:
         inside = sum(

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(card.json(), end="")
     else:
-        _print(card, args.out)
+        _print(card)
     return 0
 
 
@@ -100,7 +100,7 @@ def _apart(names: list[str]) -> tuple[list[str], str | None]:
     return (names, None) if not before or model else (before, last)
 
 
-def _print(card: Card, out: str | None) -> None:
+def _print(card: Card) -> None:
     columns, rows = card.cells()
     table(columns, rows)
     for line in card.lines():

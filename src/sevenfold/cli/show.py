@@ -80,7 +80,7 @@ def _planned(args: argparse.Namespace) -> tuple[Plan, Objective]:
 
 
 def _trunks(objective: Objective) -> None:
-    from sevenfold.assembly.flops import full_lengths, known_tokens
+    from sevenfold.assembly.cost.tokens import full_lengths, known_tokens
 
     model = objective.model
     lengths = full_lengths(model)

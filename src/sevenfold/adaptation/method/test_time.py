@@ -22,7 +22,8 @@ from sevenfold.adaptation._task import check_single, check_target, data_of, redu
 from sevenfold.adaptation.method import Asked, Found, Method
 from sevenfold.adaptation.method.probe import into_head
 from sevenfold.adaptation.readout import Task, probe
-from sevenfold.assembly.model import HeadConfig, Model
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.seeds import numpy_generator
