@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -9,20 +10,23 @@ import random
 import re
 import shutil
 import tarfile
+import zipfile
 from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sevenfold.cli import main
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.core.part import find
 from sevenfold.data import numbers, remote
 from sevenfold.data.loader import Items, Order, look_through
 from sevenfold.data.recognise import recognise
+from sevenfold.data.source import _contents, _raw
 from sevenfold.data.source._raw import spelled
-from sevenfold.data.source._tarred import members
-from sevenfold.training.prepare_data import prepare_data
+from sevenfold.data.source._tarred import Here, Streamed, members
+from sevenfold.training.prepare_data import prepare_data, prepare_index
 
 
 @pytest.fixture(autouse=True)
@@ -60,9 +64,12 @@ def test_members_as_tarfile_finds_them(form, tmp_path):
     path = packed(tmp_path / "a.tar", files, form)
     with tarfile.open(path) as file:
         wanted = [(one.name, one.offset_data, one.size) for one in file.getmembers()]
-    assert [one[:3] for one in members(path)] == wanted and len(wanted) == 60
     content = path.read_bytes()
-    assert [content[one.offset : one.offset + one.size] for one in members(path)] == list(files.values())
+    for file in (Here(io.BytesIO(content)), Streamed(io.BytesIO(content), len(content), "a.tar")):
+        found = list(members(file, len(content), "a.tar"))
+        assert [one[:3] for one in found] == wanted and len(wanted) == 60
+        assert [content[one.offset : one.offset + one.size] for one in found] == list(files.values())
+    assert file.hash() == hashlib.sha256(content).digest()
 
 
 def test_the_samples_of_a_folder(tmp_path):
@@ -130,11 +137,11 @@ def test_equal_pictures_are_on_one_side(tmp_path):
 def test_what_was_looked_up_is_kept(tmp_path, monkeypatch):
     files = {f"{n}.txt": f"text {n}".encode() for n in range(12)}
     path = packed(tmp_path / "a.tar", files)
-    monkeypatch.setattr("sevenfold.data.source.tar.LARGE", 0)
+    monkeypatch.setattr(_contents, "LARGE", 0)
     wanted = [tar(path)[n] for n in range(12)]
     (index,) = (tmp_path / "kept" / "tar").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr("sevenfold.data.source.tar.contents", None)
+        patch.setattr(_contents, "look_up", None)
         assert [tar(path)[n] for n in range(12)] == wanted
     draw, whole = random.Random(0), index.read_bytes()
     for _ in range(40):
@@ -228,6 +235,98 @@ def test_patterns():
     for pattern, why in (("{0..9999}{9..0}", "9..0. counts down"), ("{a}" * 1200, "more than 16 braces")):
         with pytest.raises(DataError, match=why):
             spelled(pattern)
+
+
+@pytest.fixture
+def far(tmp_path, monkeypatch):
+    """(a pattern of ten tars elsewhere, settings with which few of them are kept here, bytes of each file that came)."""
+    (tmp_path / "far").mkdir()
+    for number in range(10):
+        files = {f"{number}-{n}.txt": f"text {number} {n}".encode() for n in range(number + 3)}
+        packed(tmp_path / "far" / f"a-{number}.tar", files)
+    came: Counter[str] = Counter()
+    opened = remote.opened
+
+    class Counted:
+        def __init__(self, where):
+            self.name, self.file = where.rpartition("/")[2], opened(where)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def read(self, size):
+            found = self.file.read(size)
+            came[self.name] += len(found)
+            return found
+
+    for module in (remote, _raw):
+        monkeypatch.setattr(module, "opened", Counted)
+    largest = max(path.stat().st_size for path in (tmp_path / "far").iterdir())
+    return f"file://{tmp_path}/far/a-{{0..9}}.tar", {"cache": 6 * largest, "held_out": 0.2}, came
+
+
+def test_looking_up_keeps_no_bytes(far, tmp_path):
+    """Each file comes once to be looked up, from its first byte to its last, and never again: what is kept is its hash and places."""
+    url, settings, came = far
+    files = sorted((tmp_path / "far").iterdir())
+    source = tar(url, **settings)
+    assert {name: size for name, size in came.items() if size} == {path.name: path.stat().st_size for path in files}
+    assert not list((tmp_path / "kept").rglob("*.tar"))
+    came.clear()
+    again = tar(url, **settings)
+    assert not came and again.split() == source.split()
+    near = tar(tmp_path / "far", held_out=0.2)
+    assert [again[n] for n in range(len(again))] == [near[n] for n in range(len(near))]
+    assert again.split() == tuple(map(numbers.packed, near.split()))
+    assert len(again._tars._here) < 10
+    content = files[7].read_bytes()
+    other, stat = content.replace(b"text 7 3", b"TEXT 7 3"), files[7].stat()
+    for path in (tmp_path / "kept").rglob("*-a-7.tar"):
+        path.unlink()
+    files[7].write_bytes(other)
+    os.utime(files[7], ns=(stat.st_atime_ns, stat.st_mtime_ns))  # neither size nor time tell it
+    changed = tar(url, **settings)
+    place = next(n for n in range(len(changed)) if changed.where(n).endswith("a-7.tar:7-3"))
+    with pytest.raises(DataError, match=r"a-7\.tar: is not as its manifest or index says"):
+        changed[place]
+
+
+def test_an_index_beside_a_tar(far, tmp_path, monkeypatch, capsys):
+    """Training begins without any file having come to be looked up."""
+    url, settings, came = far
+    wanted = tar(tmp_path / "far", held_out=0.2)
+    assert main(["prepare", str(tmp_path / "far"), "--index", "--out", str(tmp_path / "far")]) == 0
+    assert capsys.readouterr().err.count(".tar.index") == 10
+    assert recognise(tmp_path / "far").kind == "tar" and len(recognise(tmp_path / "far").build()) == len(wanted)
+    whole = (tmp_path / "far" / "a-8.tar.index").read_bytes()
+    source = tar(url, **settings)
+    assert set(came) == {f"a-{number}.tar.index" for number in range(10)}
+    assert source.split() == tuple(map(numbers.packed, wanted.split()))
+    assert [source[n] for n in range(len(source))] == [wanted[n] for n in range(len(wanted))]
+    bombs = []
+    for packing in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
+        bombs.append(io.BytesIO())
+        with zipfile.ZipFile(bombs[-1], "w", packing) as archive, np.load(io.BytesIO(whole)) as arrays:
+            for name in arrays.files:
+                content = io.BytesIO()
+                np.save(content, arrays[name])
+                shape = content.getvalue().replace(b"(11,)", b"(1 << 40,)") if packing == zipfile.ZIP_STORED else b""
+                archive.writestr(f"{name}.npy", shape or content.getvalue())
+    evil = io.BytesIO()
+    np.savez(evil, keys=np.array([print], object))
+    bad = [b"", b"{}", whole[:-20], *(one.getvalue() for one in bombs), evil.getvalue()]
+    for number, content in enumerate(bad):
+        (tmp_path / "far" / "a-8.tar.index").write_bytes(content)
+        monkeypatch.setenv("SEVENFOLD_DATA", str(tmp_path / f"kept{number}"))
+        came.clear()
+        assert len(tar(url, **settings)) == len(wanted)
+        assert {name for name in came if name.endswith(".tar")} == {"a-8.tar"}
+    with pytest.raises(DataError, match="jsonl needs no index"):
+        (tmp_path / "x.jsonl").write_text('{"text": "a"}\n' * 20)
+        prepare_index(tmp_path / "x.jsonl", tmp_path)
 
 
 def test_from_elsewhere_with_few_here(tmp_path, monkeypatch):

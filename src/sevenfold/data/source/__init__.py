@@ -7,7 +7,7 @@ float in 0…1; a number is a float). Nothing is unpickled and sizes are checked
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -172,6 +172,11 @@ class Source(part.Part):
     def at_hand(self, indices: Sequence[int]) -> int:
         """How many of the first of some samples can be looked at without long waiting; by default all."""
         return len(indices)
+
+    def write_index(self, folder: Path) -> Iterator[Path]:
+        """Write for each of its files where the samples lie, so that one who reads them elsewhere need not look it up. DataError
+        for a source that looks nothing up."""
+        raise DataError(f"data: a source of kind {self.kind} needs no index: tar does")
 
     @property
     def notes(self) -> list[str]:
