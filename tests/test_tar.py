@@ -324,8 +324,8 @@ def test_an_index_beside_a_tar(far, tmp_path, monkeypatch, capsys):
         came.clear()
         assert len(tar(url, **settings)) == len(wanted)
         assert {name for name in came if name.endswith(".tar")} == {"a-8.tar"}
+    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n' * 20)
     with pytest.raises(DataError, match="jsonl needs no index"):
-        (tmp_path / "x.jsonl").write_text('{"text": "a"}\n' * 20)
         prepare_index(tmp_path / "x.jsonl", tmp_path)
 
 
@@ -340,7 +340,7 @@ def test_from_elsewhere_with_few_here(tmp_path, monkeypatch):
     fetched = Counter()
     fetch = remote.fetch
     monkeypatch.setattr(
-        "sevenfold.data.kept.fetch", lambda where, *more: (fetched.update([where]), fetch(where, *more))
+        "sevenfold.data.remote.fetch", lambda where, *more: (fetched.update([where]), fetch(where, *more))
     )
     url = f"file://{tmp_path}/far/a-{{0..9}}.tar"
     config = recognise(url).replace(cache=6 * max(sizes), held_out=0.2)
@@ -390,7 +390,7 @@ def test_parquet_in_many_files_here_and_elsewhere(tmp_path, monkeypatch):
     fetched = Counter()
     fetch = remote.fetch
     monkeypatch.setattr(
-        "sevenfold.data.kept.fetch", lambda where, *more: (fetched.update([where]), fetch(where, *more))
+        "sevenfold.data.remote.fetch", lambda where, *more: (fetched.update([where]), fetch(where, *more))
     )
     sides = config.replace(cache=5 * largest, held_out=0.3).build().split()
     assert sides == tuple(map(numbers.packed, wanted.config.replace(held_out=0.3).build().split())) and sides[1]

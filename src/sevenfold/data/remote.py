@@ -125,16 +125,26 @@ def bring(path: str, folder: Path, files: dict[str, Fact], names: Iterable[str])
     """Bring some files, those that are not here yet."""
     for name in names:
         with usable(folder), locked(folder / ".locks" / name.replace("/", "-")):
-            target, fact = folder / name, files[name]
-            if target.is_file() and target.stat().st_size == fact["size"] and sha256(target) == fact["sha256"]:
-                continue
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            partly = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
-            try:
-                fetch(f"{path.rstrip('/')}/{name}", partly, fact)
-                os.replace(partly, target)
-            finally:
-                partly.unlink(missing_ok=True)
+            brought(f"{path.rstrip('/')}/{name}", target, files[name], False, partial(_aside, target))
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
+
+
+def brought(where: str, target: Path, fact: Fact, trusted: bool, aside: Callable[[], Path]) -> None:
+    """Bring a file whose lock is held, unless it is here and whole. `trusted`: its size alone tells that; `aside`: makes the file that it
+    is brought to before it has its name."""
+    if target.is_file() and target.stat().st_size == fact["size"] and (trusted or sha256(target) == fact["sha256"]):
+        return
+    partly = aside()
+    try:
+        fetch(where, partly, fact)
+        os.replace(partly, target)
+    finally:
+        partly.unlink(missing_ok=True)
 
 
 def fetch(where: str, into: Path, fact: Fact) -> None:
