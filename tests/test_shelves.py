@@ -131,3 +131,19 @@ def test_what_is_held_out_is_fetched_ahead(rows, monkeypatch):
     items.batch([(0, place) for place in range(8)])
     items.batch([(0, place) for place in range(2 * GROUPS * ROWS, 2 * GROUPS * ROWS + 8)])
     assert [list(numbers) for numbers in asked] == [[1, 2], [3, 4]] and AHEAD == 2
+    asked.clear()
+    source.split()
+    assert [list(numbers) for numbers in asked] == [[1, 2], [2, 3], [3, 4], [4, 5], [5, 6], [6, 7], [7], []]
+
+
+def test_what_unfolds_to_more_than_was_told_is_not_all_held(tmp_path, monkeypatch):
+    pyarrow, written = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr(parquet, "TOGETHER", 50_000)
+    table = pyarrow.table({"x": [[0] * 500] * 100})  # 40,000 bytes a row group, told as a few hundred
+    written.write_table(table, tmp_path / "a.parquet", row_group_size=10)
+    source = find("source", "parquet").Config(path=str(tmp_path / "a.parquet")).build()
+    held = []
+    for index in range(len(source)):
+        source[index]
+        held.append(len(source._cache))
+    assert source._mixed > 10 and max(held) == parquet.FEWEST + 1

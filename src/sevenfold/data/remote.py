@@ -212,7 +212,7 @@ def at_once(make: Callable[[T], U], things: Iterable[T]) -> Iterator[U]:
     try:
         yield from threads.map(make, things)
     finally:
-        threads.shutdown(cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _look(url: str) -> list[tuple[str, int, str]]:

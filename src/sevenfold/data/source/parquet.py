@@ -24,7 +24,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError, need_extra
 from sevenfold.core.seeds import seed_of
-from sevenfold.data.arranged import Shelves
+from sevenfold.data.arranged import AHEAD, Shelves
 from sevenfold.data.remote import base
 from sevenfold.data.sharded import write_array
 from sevenfold.data.source import Sample, suffix
@@ -109,10 +109,17 @@ class Parquet(Pieces):
             if size > most:
                 raise ValueError(_too_long(size, most))
             self._cache[number] = table
-            while len(self._cache) > self._mixed + 1:
+            while len(self._cache) > self._mixed + 1 or len(self._cache) > FEWEST + 1 and self._too_many():
                 self._cache.popitem(last=False)
         self._cache.move_to_end(number)
         return self._cache[number]
+
+    def _too_many(self) -> bool:
+        """Whether the row groups in memory take far more than was told of them."""
+        return sum(table.nbytes for table in self._cache.values()) > 2 * TOGETHER
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_cache": OrderedDict()}
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -181,6 +188,7 @@ class Parquet(Pieces):
             found = np.load(kept, allow_pickle=False)
             if found.dtype == np.int64 and found.shape == (stop - first,) and (found >= 0).all():
                 return np.asarray(found)
+        self._raw.ahead(range(number + 1, min(number + 1 + AHEAD, len(self._file_starts) - 1)))
         self._raw.used(number, str)  # a transfer that breaks is no bad row
         found = np.full(stop - first, NOWHERE, np.int64)
         for index in range(first, stop):

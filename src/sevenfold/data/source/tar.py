@@ -192,7 +192,7 @@ class Tar(Pieces):
                 continue
             if size > (self.config.largest_bytes if field == "image" else min(LONGEST, self.config.largest_bytes)):
                 raise BadSample(self.where(index), f".{ending} is {size:,} bytes long: raise largest_bytes")
-            content = os.pread(self._opened(number), size, offset)
+            content = _at(self._opened(number), size, offset)
             if len(content) != size:
                 raise BadSample(self.where(index), f".{ending} is cut off")
             return content
@@ -201,7 +201,9 @@ class Tar(Pieces):
     def _opened(self, number: int) -> int:
         if number not in self._open:
             try:
-                self._open[number] = self._raw.used(number, lambda path: os.open(path, os.O_RDONLY))
+                self._open[number] = self._raw.used(
+                    number, lambda path: os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                )
             except OSError as error:
                 raise DataError(f"{self._raw.names[number]}: cannot be read: {error.strerror}") from None
             while len(self._open) > min(OPEN, (self._raw.group or OPEN) + 2):
@@ -257,3 +259,11 @@ class Tar(Pieces):
 
     def _places(self, number: int) -> np.ndarray:
         return self._held_out_by[number]
+
+
+def _at(handle: int, size: int, offset: int) -> bytes:
+    """Some bytes of an open file. Processes that were forked share a place in it, which is left alone."""
+    if hasattr(os, "pread"):
+        return os.pread(handle, size, offset)
+    os.lseek(handle, offset, os.SEEK_SET)  # Windows, where processes are not forked
+    return os.read(handle, size)
