@@ -37,12 +37,13 @@ from sevenfold.training.estimate import estimate, shape_of
 from sevenfold.training.fit import fit
 from sevenfold.training.hardware import Hardware
 from sevenfold.training.log import Log
+from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, _mesh, joined
 from sevenfold.training.parallel.gradients import Gradients, whole, whole_state
 from sevenfold.training.parallel.layout import layouts
 from sevenfold.training.parallel.rows import of_all
 from sevenfold.training.parallel.sharding import shard
-from sevenfold.training.parallel.tensor import cut, lies
+from sevenfold.training.parallel.tensor import cut, placement
 from sevenfold.training.prepare import Ready, prepare
 from sevenfold.training.recipe import Recipe, TrainConfig
 from sevenfold.training.step import take_step
@@ -101,7 +102,7 @@ def learned(
     if sharded:
         shard(objective, ranks.mesh())
     trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-    optimizer = settings.optimizer.build(trainable, objective.cares(), lies(objective).cut)
+    optimizer = settings.optimizer.build(trainable, objective.cares(), placement(objective).cut)
     gradients, losses = Gradients(objective, ranks.mesh()), []
     settings = settings.replace(accumulate=accumulate)
     for step in range(STEPS):
@@ -115,7 +116,7 @@ def learned(
         objective.after_step(step, 10)
         losses.append({**of_all(loss, 0, 0)[0], "norm": norm, "ok": float(ok)})
     gradients.close()
-    return {"state": whole_state(objective), "losses": losses, "cut": len(lies(objective).cut)}
+    return {"state": whole_state(objective), "losses": losses, "cut": len(placement(objective).cut)}
 
 
 def apart(found: Found, wanted: Found) -> dict[str, float]:
@@ -302,6 +303,20 @@ def torn(kind: str) -> Found:
     return {"found": found, "wanted": wanted, "holes": sorted({0, 1}.union(*gaps))}
 
 
+def unseen(kind: str) -> Found:
+    """Held-out batches of which some process can read nothing, the first one or all of its own, with weights in shards."""
+    ready = ready_of("next_token")
+    held_out = Holed(ready.held_out, {"first": {0, 1}, "own": {0, 1, 4, 5}, "all": set(range(6))}[kind])
+    settings = SETTINGS.replace(batch=2)
+    objective = copy.deepcopy(ready.objective).double()
+    with ranks.within(Mesh()):
+        wanted = evaluate(objective, held_out, settings, batches=3)
+    shard(objective, ranks.mesh())
+    bad = BadSamples(1.0)
+    found = evaluate(objective, held_out, settings, batches=3, bad=bad)
+    return {"found": found, "wanted": wanted, "bad": [where for where, _ in bad.listed]}
+
+
 def nan(kind: str) -> Found:
     """A loss that is NaN on the last rank only."""
     found = fitted(set(), broken=(ranks.data().size - 1, 3))
@@ -358,7 +373,7 @@ def layout(kind: str) -> Found:
             if sharded:
                 shard(objective, mesh)
             trainable = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-            optimizer = SETTINGS.optimizer.build(trainable, objective.cares(), lies(objective).cut)
+            optimizer = SETTINGS.optimizer.build(trainable, objective.cares(), placement(objective).cut)
             if not states:
                 gradients = Gradients(objective, mesh)
                 batch, _, _ = gather([ready.train[0, place] for place in range(ROWS)[mine()]])
@@ -368,7 +383,7 @@ def layout(kind: str) -> Found:
                 own_share = sum(own(p).numel() for p in trainable.values()) / whole_size
             else:
                 checkpoint.restore(run, objective, optimizer, quiet)
-            cuts, state = lies(objective).cut, whole_state(objective)
+            cuts, state = placement(objective).cut, whole_state(objective)
             for name, value in optimizer.tensors().items():
                 state[name] = whole(value.detach(), cuts.get(name.partition("|")[0]) if value.dim() else None)
             states.append(state)
@@ -448,6 +463,7 @@ CASES: dict[str, tuple[Callable[[str], Found], list[str]]] = {
     "places": (places, ["rotary", "alibi", "learned", "relative_bias"]),
     "holes": (holes, ["0", "1"]),
     "torn": (torn, ["tensor", "sequence"]),
+    "unseen": (unseen, ["first", "own", "all"]),
     "nan": (nan, ["last"]),
     "command": (command, ["train"]),
     "sent": (sent, ["next_token+grouped", "masked_token+biased", "span_corruption+grouped"]),

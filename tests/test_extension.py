@@ -158,7 +158,7 @@ class Counting(Objective):
 
     def __init__(self, config, model):
         super().__init__(config, model)
-        self.trunk = the_trunk(config, model.config, config.trunk)
+        self.trunk = the_trunk(model.config, config.trunk)
         self.count = nn.Linear(model.config.trunks[self.trunk].width, 1)
 
     def rules(self):

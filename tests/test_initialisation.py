@@ -54,9 +54,9 @@ def test_a_parameter_without_a_rule_is_an_error(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", ["Trunk", "Head", "Block"])
 def test_assembly_parameters_need_rules(monkeypatch, tmp_path, name):
-    from sevenfold.assembly import block, model, trunk
+    from sevenfold.assembly import block, head, trunk
 
-    cls = {"Trunk": trunk.Trunk, "Head": model.Head, "Block": block.Block}[name]
+    cls = {"Trunk": trunk.Trunk, "Head": head.Head, "Block": block.Block}[name]
     before = cls.__init__
 
     def with_more(self, *args):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sevenfold.assembly.flops import forward_flops
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.conformance._kit import compiled, counted, lively, near
 from sevenfold.core.errors import ConfigError
@@ -35,6 +35,11 @@ def model(block, streams=None, **trunk):
     if "image" in modalities:
         modalities["image"].fit([np.zeros((8, 8), np.uint8)])
     return Model(config, modalities).eval()
+
+
+def flops(made, given) -> int:
+    """What the formulas count of one row."""
+    return sum(cost.flops for cost in model_costs(made, given))
 
 
 def words(rows=3, seed=0, **parts):
@@ -112,7 +117,7 @@ def test_every_weight_gets_a_gradient_and_flops_are_counted():
     made({"text": stream})["enc"].x.square().sum().backward()
     for name, parameter in made.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
-    assert 3 * forward_flops(made, {"text": N}) == counted(lambda: made({"text": stream}))
+    assert 3 * flops(made, {"text": N}) == counted(lambda: made({"text": stream}))
 
 
 def test_compiles_whole():
@@ -134,7 +139,7 @@ def test_rows_and_columns_of_pictures_with_a_pair_of_columns():
     assert trunk.grid == hidden.grid == (4, 4)
     assert hidden.pair.shape == (2, 4, 4, 8)
     near(compiled(trunk)(batch).x, hidden.x, "compiled")
-    assert 2 * forward_flops(made, {"image": 16}) == counted(lambda: made(batch))
+    assert 2 * flops(made, {"image": 16}) == counted(lambda: made(batch))
     changed = values.clone()
     changed[:, 0] += 1
     other = trunk({"image": batch["image"]._replace(values=changed)})

@@ -188,6 +188,15 @@ def test_what_only_one_of_those_with_the_same_rows_can_read(found, kind):
         assert both["found"]["state"][name] == pytest.approx(value, abs=1e-9), name
 
 
+@pytest.mark.parametrize(("kind", "lost"), [("first", [0, 1]), ("own", [0, 1, 4, 5]), ("all", [*range(6)])])
+def test_held_out_batches_of_which_a_process_can_read_nothing(found, kind, lost):
+    """With weights in shards a process that has nothing makes its forward passes with the others, for which they would wait."""
+    both = case(found, f"unseen/{kind}")
+    assert both["bad"] == [f"item {place}" for place in lost]
+    assert both["found"] == pytest.approx(both["wanted"], abs=WITHIN)
+    assert bool(both["found"]) is (kind != "all")
+
+
 def test_a_loss_that_is_no_number_on_one_process_is_left_out_on_all(found):
     first, second = case(found, "nan/last")["all"]
     assert first["skipped"] == second["skipped"] == 1

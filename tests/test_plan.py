@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import sevenfold as sf
 from sevenfold.cli import main
-from sevenfold.conformance._kit import peak_bytes, saved_numbers
+from sevenfold.conformance._kit import saved_numbers
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import find
 from sevenfold.core.rooms import kinds
@@ -30,6 +31,18 @@ from sevenfold.training.units import bytes_of, seconds_of
 
 CPU = Hardware("a small CPU", "cpu", 5e10, 1e11, 64.0, 2e10, 2 * 10**9, 3e-6)
 N, B = 128, 8
+
+
+def peak_bytes(function):
+    """The most bytes that the allocator of this CPU gave out at a time while a function ran, beyond those before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        function()
+    events = seen.profiler.kineto_results.events()
+    live = most = 0
+    for _, size in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
+        live += size
+        most = max(most, live)
+    return most
 
 
 def alone(mixer, **trunk):
@@ -179,7 +192,7 @@ def test_what_is_frozen_is_neither_kept_nor_learned():
     recipe = read_recipe("tiny_mae", ["train.batch=8", "train.precision=fp32", "trunks.enc.frozen=true"])
     ready, batch = made(recipe)
     told = estimate(ready.objective, shape_of(batch), ready.recipe.train, "fp32")
-    inside = [row for row in told.rows if row.place.startswith("enc.")]
+    inside = [row for row in told.costs if row.place.startswith("enc.")]
     assert not any(row.backward or row.trained or row.kept for row in inside)
     kept, peak = measured(ready, batch)
     assert abs(told.memory["activations"] / kept - 1) < 0.1 and abs(told.peak / peak - 1) < 0.1
@@ -236,7 +249,7 @@ def test_more_time_gives_a_larger_model():
     assert found[0].estimate.parameters < found[1].estimate.parameters
     for plan, seconds in zip(found, (300, 7200)):
         assert plan.seconds <= seconds
-        weights = sum(row.trained for row in plan.estimate.rows if ".blocks." in row.place)
+        weights = sum(row.trained for row in plan.estimate.costs if ".blocks." in row.place)
         assert plan.recipe.train.steps * plan.recipe.train.batch * 64 >= 20 * weights
 
 
@@ -309,7 +322,9 @@ def test_show_says_all_of_it(capsys):
 def test_bytes_kept_of_a_part():
     ready, batch = made(alone("attention"))
     feed = next(
-        row for row in estimate(ready.objective, shape_of(batch), ready.recipe.train, "fp32").rows if row.kind == "gelu"
+        row
+        for row in estimate(ready.objective, shape_of(batch), ready.recipe.train, "fp32").costs
+        if row.kind == "gelu"
     )
     assert bytes_kept(feed, False) == 2 * bytes_kept(feed, True) == 4 * N * (64 + 2 * 256)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sevenfold.assembly.flops import forward_flops, model_rows
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.pool import pool
 from sevenfold.conformance._kit import counted
 from sevenfold.core.errors import ConfigError
@@ -101,14 +101,17 @@ def test_a_probe_is_no_part_of_its_answer():
     assert torch.allclose(done["latents"].x, wanted, atol=1e-12)
     lengths = {"image": batch["image"].values.shape[1]}
     pictures = {"image": batch["image"]}
-    assert rows * forward_flops(model, lengths) == counted(lambda: model(pictures)) + rows * heads_and_words(
-        model, lengths
-    )
+    assert rows * flops(model, lengths) == counted(lambda: model(pictures)) + rows * heads_and_words(model, lengths)
+
+
+def flops(model, lengths) -> int:
+    """What the formulas count of one row."""
+    return sum(cost.flops for cost in model_costs(model, lengths))
 
 
 def heads_and_words(model, lengths) -> int:
     """What the formula counts of the parts that read no picture."""
-    return sum(row.flops for row in model_rows(model, lengths) if not row.place.startswith(("v.", "latents.")))
+    return sum(cost.flops for cost in model_costs(model, lengths) if not cost.place.startswith(("v.", "latents.")))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_class_and_mean_side_by_side():
     assert model.heads["label"].projection.weight.shape[1] == 2 * width
     lengths = {"image": batch["image"].values.shape[1]}
     run = counted(lambda: model.head("label", pool(model({"image": batch["image"]})["enc"], "class_mean")))
-    assert len(both) * forward_flops(model, lengths) == run
+    assert len(both) * flops(model, lengths) == run
     without = {"trunks__enc__class_token": False, "objective": {"kind": "supervised", "pool": "class_mean"}}
     with pytest.raises(ConfigError, match="has no class token"):
         ready("tiny_vit", **without)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sevenfold as sf
-from sevenfold.assembly.flops import model_rows
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.part import decode, encode
@@ -87,7 +87,7 @@ def test_a_batch_without_what_is_read_is_read_as_nothing():
 
 def test_the_table_is_counted_once():
     model = made(config())
-    rows = {row.place: row for row in model_rows(model, {"source": 5, "target": 4})}
+    rows = {row.place: row for row in model_costs(model, {"source": 5, "target": 4})}
     assert rows["enc.embeds.source"].parameters == 260 * 32 and rows["dec.embeds.target"].parameters == 0
     assert sum(row.parameters for row in rows.values()) == sum(p.numel() for p in model.parameters())
     head = rows["heads.target"]

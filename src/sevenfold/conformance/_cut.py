@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sevenfold.conformance._kit import Skipped, near
 from sevenfold.core.ranks import Ranks
-from sevenfold.training.parallel.tensor import enter, keep
+from sevenfold.training.parallel.tensor import cut_part, enter
 
 
 def same_cut(whole: Any, given: tuple[Any, ...]) -> None:
@@ -23,7 +23,7 @@ def same_cut(whole: Any, given: tuple[Any, ...]) -> None:
     if among is None:
         raise Skipped(f"it has one of its {seams.unit} only")
     parts = [copy.deepcopy(whole) for _ in range(among)]
-    cuts = [keep(part, Ranks(rank, among)) for rank, part in enumerate(parts)]
+    cuts = [cut_part(part, Ranks(rank, among)) for rank, part in enumerate(parts)]
     wanted = whole(*given)
     found = sum(part(*enter(Ranks(rank, among), part, given)) for rank, part in enumerate(parts))
     near(found, wanted, f"the sum of {among} parts")

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from sevenfold.core.seeds import seed_of
@@ -101,18 +100,6 @@ def saved_numbers(function: Callable[[], Tensor], exclude: Sequence[Tensor] = ()
         result = function()
     expect(result.requires_grad, "has nothing to differentiate")
     return sum(kept.values()) / 4
-
-
-def peak_bytes(function: Callable[[], Any]) -> int:
-    """The most bytes that the allocator of this CPU gave out at a time while a function ran, beyond those before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        function()
-    events = seen.profiler.kineto_results.events()
-    live = most = 0
-    for _, size in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
-        live += size
-        most = max(most, live)
-    return most
 
 
 def in_bf16(function: Callable[[], Tensor], what: str = "bf16") -> None:

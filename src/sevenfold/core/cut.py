@@ -1,6 +1,6 @@
-"""How a part is cut for several processes: each has some of its heads or channels, and what they give is added up.
+"""Tensor parallelism: how a part is cut into slices, one for each process, whose outputs are summed.
 
-    part(x) = sum_r part_r(x)         part_r: of what reads x the rows of rank r's heads, of what joins them these columns
+    part(x) = sum_r slice_r(x)         slice_r: the projections that read x give rank r's heads only, those that join heads read these only
 
 Shoeybi 2019 (Megatron), arXiv:1909.08053 section 3. Where one matrix makes several things (queries, keys and values; gate and
 value) each of these is cut by itself, so that a process has whole heads, and gates beside their values.
@@ -16,16 +16,32 @@ from torch import Tensor
 
 
 class Seams(NamedTuple):
-    """Where a part can be cut."""
+    """Where a part can be cut. The names of the two sides are PyTorch's (ColwiseParallel, RowwiseParallel)."""
 
     units: int
     """How many equal things it is made of: a number of processes must divide it."""
     unit: str
     """What these are, in a word."""
-    opens: dict[str, tuple[int, ...]]
-    """A projection that reads what goes in → the sizes of what it makes, end to end; each is cut."""
-    closes: dict[str, tuple[int, ...]]
-    """A projection that joins what is cut → the sizes of what it reads; what the parts of it give is added up."""
+    columnwise: dict[str, tuple[int, ...]]
+    """Projections cut along their outputs, those that read what goes in → the sizes of what each makes, end to end; each is cut."""
+    rowwise: dict[str, tuple[int, ...]]
+    """Projections cut along their inputs, those that join what is cut → the sizes of what each reads; their outputs are summed."""
+
+
+class Cuttable:
+    """A part of a block that several processes can share: each has a slice of its heads or channels. By default it cannot be cut."""
+
+    slices: int = 1
+    """Into how many slices it is cut, of which this is one."""
+
+    def seams(self) -> Seams | None:
+        """Where it can be cut; None: nowhere, and every process has all of it. A mixer that can be cut reads of a Hidden only x, a
+        memory's x, angles and bias, and keeps nothing from one pass to the next."""
+        return None
+
+    def keep_slice(self, slices: int) -> None:
+        """Only 1/slices of its heads or channels are here from now on; its parameters are cut already."""
+        raise NotImplementedError
 
 
 class Cut(NamedTuple):
@@ -80,7 +96,7 @@ class Share(NamedTuple):
 def axes_of(part: Any) -> Iterator[tuple[Any, str, int, tuple[int, ...]]]:
     """(projection, name of a parameter of it, the axis along which it is cut, the sizes there) of a part that has seams."""
     seams: Seams = part.seams()
-    for side, places in enumerate((seams.opens, seams.closes)):
+    for side, places in enumerate((seams.columnwise, seams.rowwise)):
         for place, sizes in places.items():
             projection = getattr(part, place)
             for key, axes in projection.sides.items():
@@ -91,7 +107,7 @@ def axes_of(part: Any) -> Iterator[tuple[Any, str, int, tuple[int, ...]]]:
 def uncut(part: Any) -> Iterator[tuple[str, str]]:
     """(projection, a parameter of it) where it does not say how that is cut: an adapter beside it."""
     seams: Seams = part.seams()
-    for place in (*seams.opens, *seams.closes):
+    for place in (*seams.columnwise, *seams.rowwise):
         projection = getattr(part, place)
         if unknown := dict(projection.named_parameters()).keys() - projection.sides.keys():
             yield place, min(unknown)

@@ -33,7 +33,7 @@ from sevenfold.objective import Objective
 from sevenfold.training.finish import BEGUN, RESULTS, baselines
 from sevenfold.training.laid_out import laid_out
 from sevenfold.training.load import load_objective, located, objective_of
-from sevenfold.training.look import looked, means
+from sevenfold.training.look import held_out_losses, means
 from sevenfold.training.prepare import fields_of, items_of, prepare
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.run import data_hash
@@ -152,7 +152,7 @@ def _twins(objective: Objective, recipe: Recipe, chosen: Samples, asked: Asked) 
     with torch.random.fork_rng(devices=[]):
         other = objective_of(recipe.objective, twin(objective.model, asked.seed))
         other.settle()
-    return looked(other.to(device_of(None)), chosen, recipe.train, recipe.seed)
+    return held_out_losses(other.to(device_of(None)), chosen, recipe.train, recipe.seed)
 
 
 def _of_run(folder: Path, recipe: Recipe, data: Data | None, asked: Asked) -> Measured:
@@ -168,7 +168,7 @@ def _of_run(folder: Path, recipe: Recipe, data: Data | None, asked: Asked) -> Me
     items = _items(recipe, source, objective, test or (held_out if own else sorted([*train, *held_out])))
     device = device_of(recipe.train.device if _there(recipe.train.device) else None)
     chosen = laid_out(recipe, items, bad, objective.model.modalities)
-    losses = looked(objective.to(device), chosen, recipe.train, recipe.seed, bad=bad)
+    losses = held_out_losses(objective.to(device), chosen, recipe.train, recipe.seed, bad=bad)
     if not losses:
         raise DataError(f"{named(settings)}: none of its {len(items)} samples can be read: {bad.first(1)}")
     beside, notes = _baselines(folder, recipe, objective, items, own and not test)
@@ -191,7 +191,7 @@ def _of_model(start: str, data: Data | None, asked: Asked) -> Measured:
         raise ConfigError(f"{start}: is a model without data of its own: name a file or folder to evaluate it on")
     ready = prepare(read_recipe(going_on(start, data_of(data))))
     objective, recipe = ready.objective, ready.recipe
-    losses = looked(objective.to(device_of(None)), ready.held_out, recipe.train, recipe.seed, bad=ready.bad)
+    losses = held_out_losses(objective.to(device_of(None)), ready.held_out, recipe.train, recipe.seed, bad=ready.bad)
     if not losses:
         raise DataError(
             f"{named(recipe.data)}: none of its {len(ready.held_out_items)} held-out samples can be read: {ready.bad.first(1)}"

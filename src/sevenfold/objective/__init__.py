@@ -13,8 +13,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part, ranks
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.initial import Care, Ruled, cares
@@ -199,25 +201,25 @@ class Objective(part.Part, Ruled):
         """What theory expects of the loss on a batch before training (the log of how many ids there are), or None."""
         return None
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
-        """What one row of a batch takes in training, part by part, by formula (see sevenfold.assembly.flops).
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
+        """What one row of a batch takes in training, part by part, by formula (see sevenfold.assembly.cost).
 
         lengths   stream → tokens
         masked    streams whose rows have masks of their own: padding, several documents in a window
         """
-        return [*model_rows(self.model, lengths, masked), *self.own_rows()]
+        return [*model_costs(self.model, lengths, masked), *self.own_costs()]
 
-    def own_rows(self) -> list[Row]:
+    def own_costs(self) -> list[Cost]:
         """Its parameters outside of the model."""
         known = {id(p) for p in self.model.parameters()}
         own = [p for p in self.parameters() if id(p) not in known]
         count, learns = sum(p.numel() for p in own), sum(p.numel() for p in own if p.requires_grad)
-        return [Row("objective", str(self.kind), count, 0, learns)] if count else []
+        return [Cost("objective", str(self.kind), count, 0, learns)] if count else []
 
     def flops(self, batch: Batch) -> int:
         """FLOPs of one forward pass over the batch, by formula."""
         number = len(next(iter(batch.values())).values)
-        return number * sum(row.flops for row in self.rows({name: s.values.shape[1] for name, s in batch.items()}))
+        return number * sum(cost.flops for cost in self.costs({name: s.values.shape[1] for name, s in batch.items()}))
 
     def after_step(self, step: int, steps: int) -> None:
         """Called after each optimizer step that is taken, the number of `step` counted from 0, of `steps` in all (teachers,
@@ -246,7 +248,7 @@ class Objective(part.Part, Ruled):
         return {}
 
 
-def the_trunk(config: Any, model: ModelConfig, name: str | None, field: str = "trunk") -> str:
+def the_trunk(model: ModelConfig, name: str | None, field: str = "trunk") -> str:
     """The trunk that an objective names, or the only one."""
     if name is None:
         if len(model.trunks) > 1:

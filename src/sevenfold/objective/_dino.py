@@ -16,7 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row, model_rows
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pieces import embedded
 from sevenfold.core import part, ranks
@@ -226,16 +227,18 @@ class SelfDistillation(Looking):
         return linear(start, end, self.clock.share / self.config.warm) if self.config.warm else end
 
     # What it costs
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
-        found = super().rows(lengths, masked)
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
+        found = super().costs(lengths, masked)
         for place, tokens in enumerate(self.looked(lengths)[:2]):
-            rows = model_rows(self.model, {self.stream: tokens}, masked)
-            found += [again(row, place)._replace(place=f"teacher of {row.place}", backward=0, kept=0) for row in rows]
+            costs = model_costs(self.model, {self.stream: tokens}, masked)
+            found += [
+                again(cost, place)._replace(place=f"teacher of {cost.place}", backward=0, kept=0) for cost in costs
+            ]
         return found
 
-    def own_rows(self) -> list[Row]:
+    def own_costs(self) -> list[Cost]:
         looks = len(self.names()) + 2
-        return [row._replace(flops=looks * self.behind["class"].flops()) for row in super().own_rows()]
+        return [cost._replace(flops=looks * self.behind["class"].flops()) for cost in super().own_costs()]
 
     def flops(self, batch: Batch) -> int:
         """With what the hidden tokens take: how many there are is known, as far as rows are equally long."""

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
 from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pool import WIDER, pool
 from sevenfold.core import part
@@ -23,6 +24,7 @@ from sevenfold.core.types import Batch, Hidden, wide
 from sevenfold.data.view import View
 from sevenfold.modality import check_views
 from sevenfold.objective import Look, Objective, rows_with, the_stream, the_trunk
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._teacher import through, trunks_for
 
 
@@ -45,17 +47,12 @@ class Looking(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {"enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"}},
-            "objective": {"kind": cls.kind},
-        }
+        return of_pictures({"kind": cls.kind})
 
     @staticmethod
     def _read(config: Any, model: ModelConfig) -> tuple[str, str]:
         """(trunk, stream)."""
-        trunk = the_trunk(config, model, config.trunk or next(iter(model.trunks)))
+        trunk = the_trunk(model, config.trunk or next(iter(model.trunks)))
         given = [name for name in model.trunks[trunk].inputs if name in model.streams]
         return trunk, the_stream(model, config.stream, given)
 
@@ -136,19 +133,19 @@ class Looking(Objective):
         """Tokens of each look, by the tokens of the streams or of the looks."""
         return [lengths.get(name, lengths.get(self.stream, 0)) for name in self.names()]
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
-        found: list[Row] = []
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
+        found: list[Cost] = []
         for place, tokens in enumerate(self.looked(lengths)):
-            rows = model_rows(self.model, {self.stream: tokens}, masked)
-            found += rows if place == 0 else [again(row, place) for row in rows]
-        return [*found, *self.own_rows()]
+            costs = model_costs(self.model, {self.stream: tokens}, masked)
+            found += costs if place == 0 else [again(cost, place) for cost in costs]
+        return [*found, *self.own_costs()]
 
     def flops(self, batch: Batch) -> int:
         whole = self.whole(batch)
         if whole is None:
             return 0
         number = len(next(iter(whole.values())).values)
-        return number * sum(row.flops for row in self.rows({name: s.values.shape[1] for name, s in whole.items()}))
+        return number * sum(cost.flops for cost in self.costs({name: s.values.shape[1] for name, s in whole.items()}))
 
 
 class _View(part.Config):
@@ -160,9 +157,9 @@ def decoded(views: Sequence[Any]) -> tuple[View.Config, ...]:
     return tuple(part.decode(_View, {"view": view}).view for view in views)
 
 
-def again(row: Row, place: int) -> Row:
+def again(cost: Cost, place: int) -> Cost:
     """A row of the plan for one more pass through the same weights."""
-    return row._replace(place=f"{row.place} (look {place + 1})", parameters=0, trained=0)
+    return cost._replace(place=f"{cost.place} (look {place + 1})", parameters=0, trained=0)
 
 
 def noisy(model: Model, name: str) -> bool:

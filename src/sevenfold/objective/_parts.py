@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.modules import ModuleDict
 from sevenfold.core.types import Batch, Hidden, Loss
@@ -179,13 +180,13 @@ class Parts(Objective):
         return Loss(self.weighed(sums, rows), rows, self.terms(losses), said)
 
     # What it costs, how it goes, how it is shown
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
-        found: list[Row] = []
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
+        found: list[Cost] = []
         seen: set[str] = set()
         shared: set[tuple[str, ...]] = set()
         for name, part in self.parts.items():
             known = {own: lengths[g] for own, g in self.names[name].items() if g in lengths}
-            inside = part.rows({**lengths, **known}, masked)
+            inside = part.costs({**lengths, **known}, masked)
             inside = [r for r in inside if not r.place.startswith("heads.") or r.place[6:] in self.used[name]]
             if part.shares:
                 if part.through in shared:
@@ -194,7 +195,7 @@ class Parts(Objective):
             found += [r if r.place not in seen else _again(r, name) for r in inside]
             seen |= {r.place for r in inside}
         own = sum(p.numel() for p in self.own_parameters().values())
-        return [*found, Row("objective.weights", str(self.kind), own, 0, own)] if own else found
+        return [*found, Cost("objective.weights", str(self.kind), own, 0, own)] if own else found
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         found = []
@@ -229,5 +230,5 @@ def here(batch: Batch) -> Tensor:
     return torch.stack([rows_with(stream) for stream in batch.values()]).any(0)
 
 
-def _again(row: Row, part: str) -> Row:
-    return row._replace(place=f"{row.place} ({part})", parameters=0, trained=0)
+def _again(cost: Cost, part: str) -> Cost:
+    return cost._replace(place=f"{cost.place} ({part})", parameters=0, trained=0)

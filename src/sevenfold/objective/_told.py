@@ -86,6 +86,25 @@ def _add(total: Tensor, more: Tensor, first: bool) -> None:
         total[place : place + few] += more[place : place + few]
 
 
+def _nats(logits: Tensor, p: Tensor, wanted: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    """Of logits [n v], their softmax p and the ids wanted [n 1]: (nats [n], the log of the sum of exponentials [n]); `right` [n] is set
+    where the id is the likeliest, the first one of several that are as likely."""
+    top, asked = logits.amax(-1), logits.gather(1, wanted)[:, 0]
+    log_sum = top - p.amax(-1).log()
+    best = slice(None) if waits(logits) else (asked == top).nonzero()[:, 0]
+    right[best] = logits[best].argmax(-1) == wanted[best, 0]
+    return log_sum - asked, log_sum
+
+
+def _to_gradient(p: Tensor, wanted: Tensor, known: Tensor | None, smoothing: float) -> None:
+    """The softmax p [n v] becomes the gradient of the loss by the logits, in place; 0 where there is no target (`known`)."""
+    p.scatter_add_(1, wanted, p.new_full(wanted.shape, smoothing - 1))
+    if smoothing:
+        p -= smoothing / p.shape[1]
+    if known is not None:
+        p *= known[:, None]
+
+
 class _InPieces(torch.autograd.Function):
     """(x [n d], W [v d], b [v] or None, targets [n], which of them there are [n] or None for all) → (the sum of losses, nats [n],
     right [n])."""
@@ -120,30 +139,20 @@ class _InPieces(torch.autograd.Function):
                 for place in range(0, len(rows), few):
                     some = made[place : place + few]
                     here = slice(start + place, start + place + len(some))
-                    wanted = targets[here, None]
+                    wanted, known = targets[here, None], None if real is None else real[here]
                     logits, p = full[: len(some)].copy_(some), shares[: len(some)]
                     if bias is not None:
                         logits += bias
                     torch.softmax(logits, -1, out=p)
-                    top, asked = logits.amax(-1), logits.gather(1, wanted)[:, 0]
-                    log_sum = top - p.amax(-1).log()
-                    nats[here] = log_sum - asked
-                    # of several that are as likely the first
-                    best = slice(None) if waits(x) else (asked == top).nonzero()[:, 0]
-                    right[here][best] = logits[best].argmax(-1) == wanted[best, 0]
+                    nats[here], log_sum = _nats(logits, p, wanted, right[here])
                     if smoothing:
                         each = log_sum - logits.mean(-1)
-                        even += (each if real is None else each * real[here]).sum()
-                    if d_x is None:
-                        continue
-                    p.scatter_add_(1, wanted, p.new_full(wanted.shape, smoothing - 1))
-                    if smoothing:
-                        p -= smoothing / outputs
-                    if real is not None:
-                        p *= real[here, None]
-                    if d_b is not None:
-                        d_b += p.sum(0)
-                    some.copy_(p)
+                        even += (each if known is None else each * known).sum()
+                    if d_x is not None:
+                        _to_gradient(p, wanted, known, smoothing)
+                        some.copy_(p)
+                        if d_b is not None:
+                            d_b += p.sum(0)
                 if d_x is not None:
                     torch.mm(made, w, out=d_x[start : start + ROWS])
                     if d_w is not None:

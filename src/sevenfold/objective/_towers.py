@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pool import pool
 from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError

@@ -14,8 +14,8 @@ def two_trunks(config: Any, model: ModelConfig, first: str, second: str) -> tupl
     """The trunks that two fields of an objective name (encoder and decoder, say): by default the model's first and last."""
     names = list(model.trunks)
     return (
-        the_trunk(config, model, getattr(config, first) or names[0], first),
-        the_trunk(config, model, getattr(config, second) or names[-1], second),
+        the_trunk(model, getattr(config, first) or names[0], first),
+        the_trunk(model, getattr(config, second) or names[-1], second),
     )
 
 

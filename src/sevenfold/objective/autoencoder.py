@@ -15,12 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, head_row, parameters, trained, trunk_rows
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost, parameters, trained
+from sevenfold.assembly.cost.model import head_cost
+from sevenfold.assembly.cost.trunk import trunk_costs
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
 from sevenfold.objective import Exhibit, Objective, has_head, the_stream
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._two_trunks import streams_of, two_trunks
 from sevenfold.objective.quantizer import Quantized, Quantizer
 
@@ -43,15 +47,7 @@ class Autoencoder(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {
-                "enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"},
-                "dec": {"inputs": ["enc"], "width": 24, "depth": 1, "position": "axial_rotary"},
-            },
-            "objective": {"kind": cls.kind, "quantizer": {"kind": "vq", "size": 32, "width": 4}},
-        }
+        return of_pictures({"kind": cls.kind, "quantizer": {"kind": "vq", "size": 32, "width": 4}}, reader="dec")
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -152,21 +148,21 @@ class Autoencoder(Objective):
             f"{terms.get('dead', 0):.0f} are dead: choose fewer codes, the quantizer fsq, or more revival (vq)"
         ]
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         n, hides = lengths[self.stream], self.stream in masked
         encoder, decoder = (self.model.trunks[name] for name in (self.encoder, self.decoder))
         around, codes = [self.inward, self.outward], self.quantizer
         flops, kept = sum(part.flops(n) for part in around), n * (self.inward.width_in + 4 * codes.width)
         weights, learned = (sum(map(count, around)) for count in (parameters, trained))
         made = [
-            Row("codes.around", str(self.inward.kind), weights, flops, learned, 2 * flops, kept),
-            Row(
+            Cost("codes.around", str(self.inward.kind), weights, flops, learned, 2 * flops, kept),
+            Cost(
                 "codes", str(codes.kind), parameters(codes), codes.flops(n), trained(codes), scratch=2 * n * codes.size
             ),
         ]
-        before = trunk_rows(encoder, self.encoder, {self.stream: n}, 0, hides)
-        after = trunk_rows(decoder, self.decoder, {self.encoder: n}, 0, hides, {self.encoder: True})
-        return [*before, *made, *after, head_row(self.model, self.head, n)]
+        before = trunk_costs(encoder, self.encoder, {self.stream: n}, 0, hides)
+        after = trunk_costs(decoder, self.decoder, {self.encoder: n}, 0, hides, {self.encoder: True})
+        return [*before, *made, *after, head_cost(self.model, self.head, n)]
 
     def flops(self, batch: Batch) -> int:
         return super().flops(batch) if self.stream in batch else 0

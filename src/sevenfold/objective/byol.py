@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row
+from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.model import Model
 from sevenfold.core.types import Batch, Loss
 from sevenfold.objective._looks import Looking
@@ -91,15 +91,15 @@ class BYOL(Looking):
         return collapsed(terms, point=POINT)
 
     # What it costs
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
-        found = super().rows(lengths, masked)
-        own = len(self.own_rows())
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
+        found = super().costs(lengths, masked)
+        own = len(self.own_costs())
         taught = [
-            row._replace(place=f"teacher.{row.place}", parameters=0, trained=0, backward=0, kept=0)
-            for row in found[: len(found) - own]
+            cost._replace(place=f"teacher.{cost.place}", parameters=0, trained=0, backward=0, kept=0)
+            for cost in found[: len(found) - own]
         ]
         return [*found[: len(found) - own], *taught, *found[len(found) - own :]]
 
-    def own_rows(self) -> list[Row]:
+    def own_costs(self) -> list[Cost]:
         flops = 2 * self.projector.flops() + (0 if self.predictor is None else self.predictor.flops())
-        return [row._replace(flops=2 * flops) for row in super().own_rows()]
+        return [cost._replace(flops=2 * flops) for cost in super().own_costs()]

@@ -18,14 +18,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pool import WIDER, pool
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.types import Batch, Hidden, Loss, wide
 from sevenfold.modality import Modality
 from sevenfold.objective import Look, Objective, rows_with, the_stream, the_trunk
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._looks import again
 from sevenfold.objective._teacher import Teacher
 
@@ -65,12 +68,7 @@ class Distill(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {"enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"}},
-            "objective": {"kind": cls.kind},
-        }
+        return of_pictures({"kind": cls.kind})
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -89,7 +87,7 @@ class Distill(Objective):
     def _reading(name: str | None, model: ModelConfig, field: str) -> str:
         """The trunk of that name, or the last that reads a stream."""
         reading = [other for other, trunk in model.trunks.items() if any(s in model.streams for s in trunk.inputs)]
-        return the_trunk(None, model, name or reading[-1], field)
+        return the_trunk(model, name or reading[-1], field)
 
     def __init__(self, config: Any, model: Model, models: Mapping[str, Model] | None = None):
         super().__init__(config, model)
@@ -236,19 +234,19 @@ class Distill(Objective):
         return wide(model.head(name, piece.x)), piece.valid
 
     # What it costs
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         tokens = {self.teacher_stream: lengths.get(self._told, lengths.get(self.stream, 0))}
         until = list(self.teacher.trunks).index(self.teacher_trunk)
         read = [f"{name}." for name in list(self.teacher.trunks)[: until + 1]] + [f"heads.{self.head}"]
-        theirs = [row for row in model_rows(self.teacher, tokens, masked) if row.place.startswith(tuple(read))]
-        found = model_rows(self.model, {self.stream: lengths.get(self.stream, 0)}, masked)
-        ours = [row for row in found if not row.place.startswith("heads.") or row.place == f"heads.{self.head}"]
-        told = [again(row, 0)._replace(place=f"teacher of {row.place}", backward=0, kept=0) for row in theirs]
-        return [*ours, *told, *self.own_rows()]
+        theirs = [cost for cost in model_costs(self.teacher, tokens, masked) if cost.place.startswith(tuple(read))]
+        found = model_costs(self.model, {self.stream: lengths.get(self.stream, 0)}, masked)
+        ours = [cost for cost in found if not cost.place.startswith("heads.") or cost.place == f"heads.{self.head}"]
+        told = [again(cost, 0)._replace(place=f"teacher of {cost.place}", backward=0, kept=0) for cost in theirs]
+        return [*ours, *told, *self.own_costs()]
 
-    def own_rows(self) -> list[Row]:
+    def own_costs(self) -> list[Cost]:
         flops = 0 if self.projection is None else self.projection.flops(1)
-        return [row._replace(flops=flops) for row in super().own_rows()]
+        return [cost._replace(flops=flops) for cost in super().own_costs()]
 
 
 def same_tokens(one: Modality, other: Modality) -> bool:

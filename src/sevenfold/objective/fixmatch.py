@@ -15,8 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, wide
@@ -131,10 +132,10 @@ class FixMatch(Supervised):
             found["given_right"] = ((said == batch[self.target].values[:, 0])[known].sum(), known.sum())
         return {name: pair for name, pair in found.items() if bool(pair[1] > 0)}
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
-        found = super().rows(lengths, masked)
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
+        found = super().costs(lengths, masked)
         strong = {**lengths, self.stream: lengths.get(self.strong, lengths.get(self.stream, 0))}
-        return [*found, *(again(row, 1) for row in super().rows(strong, masked) if row.flops)]
+        return [*found, *(again(cost, 1) for cost in super().costs(strong, masked) if cost.flops)]
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         given = {name[6:]: value for name, value in terms.items() if name.startswith("given.")}

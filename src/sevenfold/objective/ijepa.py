@@ -18,13 +18,18 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row, model_rows, trunk_rows, trunk_tokens
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
+from sevenfold.assembly.cost.tokens import trunk_tokens
+from sevenfold.assembly.cost.trunk import trunk_costs
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
 from sevenfold.objective import Objective, check_masker, the_stream
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._looks import again
 from sevenfold.objective._teacher import Clock, Teacher, linear, through, trunks_for
 from sevenfold.objective._two_trunks import check_dropping, streams_of, two_trunks
@@ -56,15 +61,7 @@ class IJEPA(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {
-                "enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"},
-                "pred": {"inputs": ["enc"], "width": 24, "depth": 1, "position": "axial_rotary"},
-            },
-            "objective": {"kind": cls.kind, "momentum": 0.98},
-        }
+        return of_pictures({"kind": cls.kind, "momentum": 0.98}, reader="pred")
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -178,26 +175,26 @@ class IJEPA(Objective):
         return {"zero (of normal targets)": {"smooth_l1": 0.3646}}
 
     # What it costs
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         n = lengths[self.stream]
         size, seen = (int(number) for number in self.sizes(torch.tensor(n)))
         encoder, predictor = self.model.trunks[self.encoder], self.model.trunks[self.predictor]
         known = seen + trunk_tokens(encoder, {})
-        found = model_rows(self.model, {self.stream: seen}, masked)
+        found = model_costs(self.model, {self.stream: seen}, masked)
         bridge = f"{self.predictor}.embeds.{self.encoder}"
-        rows = [row for row in found if not row.place.startswith((f"{self.predictor}.", "heads."))]
-        rows += [row for row in found if row.place == bridge]
-        full = model_rows(self.model, {self.stream: n}, masked)
-        whole = [row for row in full if row.place.startswith(f"{self.encoder}.")]
-        rows += [again(row, 0)._replace(place=f"teacher of {row.place}", backward=0, kept=0) for row in whole]
-        once = trunk_rows(
+        costs = [cost for cost in found if not cost.place.startswith((f"{self.predictor}.", "heads."))]
+        costs += [cost for cost in found if cost.place == bridge]
+        full = model_costs(self.model, {self.stream: n}, masked)
+        whole = [cost for cost in full if cost.place.startswith(f"{self.encoder}.")]
+        costs += [again(cost, 0)._replace(place=f"teacher of {cost.place}", backward=0, kept=0) for cost in whole]
+        once = trunk_costs(
             predictor, self.predictor, {self.encoder: known + size}, 0, self.stream in masked, {self.encoder: True}
         )
         for block in range(self.config.targets):
-            inside = [row for row in once if row.place != bridge]
-            rows += inside if block == 0 else [again(row, block) for row in inside]
+            inside = [cost for cost in once if cost.place != bridge]
+            costs += inside if block == 0 else [again(cost, block) for cost in inside]
         asked = 2 * self.config.targets * size * self.out.weight.numel()
-        return [*rows, *(row._replace(flops=asked) for row in self.own_rows())]
+        return [*costs, *(cost._replace(flops=asked) for cost in self.own_costs())]
 
 
 def standardised(x: Tensor) -> Tensor:

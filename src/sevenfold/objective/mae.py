@@ -15,13 +15,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row, head_row, model_rows, trunk_rows, trunk_tokens
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import head_cost, model_costs
+from sevenfold.assembly.cost.tokens import trunk_tokens
+from sevenfold.assembly.cost.trunk import trunk_costs
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, take, wide
 from sevenfold.objective import Exhibit, Objective, check_masker, has_head, the_stream
+from sevenfold.objective._example import of_pictures
 from sevenfold.objective._two_trunks import check_dropping, streams_of, two_trunks
 from sevenfold.objective.masker import Masker, all_eligible
 
@@ -43,15 +48,7 @@ class MAE(Objective):
 
     @classmethod
     def example(cls) -> dict[str, Any]:
-        return {
-            "data": {"kind": "digits", "limit": 48},
-            "streams": {"image": {"kind": "image", "tokenizer": {"kind": "patch", "patch": 2}}},
-            "trunks": {
-                "enc": {"inputs": ["image"], "width": 32, "depth": 1, "position": "axial_rotary"},
-                "dec": {"inputs": ["enc"], "width": 24, "depth": 1, "position": "axial_rotary"},
-            },
-            "objective": {"kind": cls.kind},
-        }
+        return of_pictures({"kind": cls.kind}, reader="dec")
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
@@ -140,20 +137,20 @@ class MAE(Objective):
             return values
         return (values - values.mean(-1, keepdim=True)) / (values.var(-1, keepdim=True) + 1e-6).sqrt()
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         n = lengths[self.stream]
         seen = min(max(int(n * (1 - self.config.ratio)), 1), n - 1)
         encoder, decoder = self.model.trunks[self.encoder], self.model.trunks[self.decoder]
         extra = trunk_tokens(encoder, {})
-        found = model_rows(self.model, {self.stream: seen}, masked)
-        inside = [row for row in found if not row.place.startswith((f"{self.decoder}.", "heads."))]
+        found = model_costs(self.model, {self.stream: seen}, masked)
+        inside = [cost for cost in found if not cost.place.startswith((f"{self.decoder}.", "heads."))]
         bridge = f"{self.decoder}.embeds.{self.encoder}"  # crossed by what the encoder saw, not by the mask tokens
-        inside += [row for row in found if row.place == bridge]
-        again = trunk_rows(
+        inside += [cost for cost in found if cost.place == bridge]
+        again = trunk_costs(
             decoder, self.decoder, {self.encoder: n + extra}, 0, self.stream in masked, {self.encoder: True}
         )
-        inside += [row for row in again if row.place != bridge]
-        return [*inside, head_row(self.model, self.head, n - seen), *self.own_rows()]
+        inside += [cost for cost in again if cost.place != bridge]
+        return [*inside, head_cost(self.model, self.head, n - seen), *self.own_costs()]
 
     @torch.no_grad()
     def exhibits(self, samples: Sequence[dict[str, Any]], seed: int = 0) -> list[Exhibit]:

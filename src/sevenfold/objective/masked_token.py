@@ -16,8 +16,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
@@ -45,7 +47,7 @@ class MaskedToken(Objective):
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
-        name = the_trunk(config, model, config.trunk)
+        name = the_trunk(model, config.trunk)
         trunk = model.trunks[name]
         if trunk.mask.causal:
             raise ConfigError(f"objective: masked_token needs both sides: set trunks.{name}.mask.causal to false")
@@ -59,7 +61,7 @@ class MaskedToken(Objective):
 
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
-        self.trunk = the_trunk(config, model.config, config.trunk)
+        self.trunk = the_trunk(model.config, config.trunk)
         inputs = model.config.trunks[self.trunk].inputs
         self.stream = the_stream(
             model.config, config.stream, [given for given in inputs if given in model.config.streams]
@@ -90,18 +92,18 @@ class MaskedToken(Objective):
         """[b]: how many tokens of each row are in M."""
         return share(eligible, self.config.ratio)
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         asked = max(1, round(self.config.ratio * lengths[self.stream]))
-        return [*model_rows(self.model, lengths, masked, {self.head: asked}), *self.own_rows()]
+        return [*model_costs(self.model, lengths, masked, {self.head: asked}), *self.own_costs()]
 
     def flops(self, batch: Batch) -> int:
         if self.stream not in batch:
             return 0
         stream = batch[self.stream]
         rows, n = stream.values.shape
-        found = model_rows(self.model, {name: other.values.shape[1] for name, other in batch.items()})
-        head = next(row.flops for row in found if row.place == f"heads.{self.head}") // n
-        trunks = sum(row.flops for row in found if not row.place.startswith("heads."))
+        found = model_costs(self.model, {name: other.values.shape[1] for name, other in batch.items()})
+        head = next(cost.flops for cost in found if cost.place == f"heads.{self.head}") // n
+        trunks = sum(cost.flops for cost in found if not cost.place.startswith("heads."))
         return rows * trunks + head * int(self._wanted(self._eligible(stream)).sum())
 
     def choose(self, stream: Stream) -> Tensor:

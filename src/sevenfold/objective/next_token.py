@@ -20,8 +20,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.prompt import reads
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Hidden, Loss, Stream
@@ -65,7 +67,7 @@ class NextToken(Objective):
 
     @classmethod
     def heads(cls, config: Any, model: ModelConfig, sizes: dict[str, int]) -> dict[str, HeadConfig]:
-        name = the_trunk(config, model, config.trunk)
+        name = the_trunk(model, config.trunk)
         trunk = model.trunks[name]
         if not trunk.mask.causal:
             raise ConfigError(
@@ -99,7 +101,7 @@ class NextToken(Objective):
 
     def __init__(self, config: Any, model: Model):
         super().__init__(config, model)
-        self.trunk = the_trunk(config, model.config, config.trunk)
+        self.trunk = the_trunk(model.config, config.trunk)
         streams = [given for given in model.config.trunks[self.trunk].inputs if given in model.config.streams]
         self.predicted = [config.stream] if config.stream else streams
         for stream in self.predicted:
@@ -114,7 +116,7 @@ class NextToken(Objective):
         shares = config.shares or [1.0] * len(self.orders)
         self.ends = [end / sum(shares) for end in accumulate(shares)]
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         """With several orders: those of a row that has all streams."""
         first, trunk = self.orders[0][0], self.model.trunks[self.trunk]
         alone = trunk.tokens is None and first == trunk.config.inputs[0]
@@ -123,7 +125,7 @@ class NextToken(Objective):
             for name, head in self.head_of.items()
             if head is not None and name in lengths
         }
-        return [*model_rows(self.model, lengths, masked, asked), *self.own_rows()]
+        return [*model_costs(self.model, lengths, masked, asked), *self.own_costs()]
 
     @property
     def alike(self) -> bool:

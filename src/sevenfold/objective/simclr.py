@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row
+from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.model import Model
 from sevenfold.core.types import Batch, Loss
 from sevenfold.objective._looks import Looking
@@ -53,8 +53,8 @@ class SimCLR(Looking):
         terms = {"nats": (total.detach(), count), "recall@1": (right, count), **health(u)}
         return Loss(total, count, terms, {"z": z.detach()})
 
-    def own_rows(self) -> list[Row]:
-        return [row._replace(flops=2 * self.projector.flops()) for row in super().own_rows()]
+    def own_costs(self) -> list[Cost]:
+        return [cost._replace(flops=2 * self.projector.flops()) for cost in super().own_costs()]
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         return collapsed(terms)

@@ -18,8 +18,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row, model_rows
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.cost.model import model_costs
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.core.errors import ConfigError
 from sevenfold.core.types import Batch, Loss, Stream
 from sevenfold.modality import Modality
@@ -69,7 +71,7 @@ class SpanCorruption(Objective):
     @classmethod
     def _wired(cls, config: Any, model: ModelConfig) -> tuple[str, str, str]:
         """(decoder, source, target)."""
-        decoder = the_trunk(config, model, config.trunk or list(model.trunks)[-1])
+        decoder = the_trunk(model, config.trunk or list(model.trunks)[-1])
         trunk = model.trunks[decoder]
         encoder = trunk.cross_attends
         if encoder is None or not trunk.mask.causal:
@@ -203,15 +205,15 @@ class SpanCorruption(Objective):
         return ~torch.isin(targets, known)
 
     # What it costs
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         given, asked = self.lengths(lengths[self.source])
-        return self._rows({**lengths, self.source: given, self.target: asked}, masked)
+        return self._costs({**lengths, self.source: given, self.target: asked}, masked)
 
-    def _rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def _costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         first = self.model.trunks[self.decoder].tokens is None
         predicted = {self.head: lengths[self.target] - first}
         shaded = {*masked, self.target} if self.source in masked else masked
-        return [*model_rows(self.model, lengths, shaded, predicted), *self.own_rows()]
+        return [*model_costs(self.model, lengths, shaded, predicted), *self.own_costs()]
 
     def flops(self, batch: Batch) -> int:
         if self.source not in batch:
@@ -220,8 +222,8 @@ class SpanCorruption(Objective):
         each = [self.lengths(number) for number in set(tokens.tolist())]
         given, asked = (max(pair[side] for pair in each) for side in (0, 1))
         lengths = {name: stream.values.shape[1] for name, stream in batch.items()}
-        rows = self._rows({**lengths, self.source: given, self.target: asked})
-        return len(tokens) * sum(row.flops for row in rows)
+        costs = self._costs({**lengths, self.source: given, self.target: asked})
+        return len(tokens) * sum(cost.flops for cost in costs)
 
     # What is shown
     @torch.no_grad()

@@ -18,8 +18,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sevenfold.assembly.flops import Row
-from sevenfold.assembly.model import HeadConfig, Model, ModelConfig
+from sevenfold.assembly.cost import Cost
+from sevenfold.assembly.head import HeadConfig
+from sevenfold.assembly.model import Model, ModelConfig
 from sevenfold.assembly.pool import pool
 from sevenfold.core.errors import ConfigError, did_you_mean
 from sevenfold.core.types import Batch, Hidden, Loss, Stream, wide
@@ -83,7 +84,7 @@ class Supervised(Objective):
                 "objective: supervised needs a stream that no trunk reads, to predict (a label, a number)"
             )
         target = the_stream(model, config.target, free, "target")
-        trunk = the_trunk(config, model, config.trunk or list(model.trunks)[-1])
+        trunk = the_trunk(model, config.trunk or list(model.trunks)[-1])
         if model.streams[target].tokenizer.part.axes == 0:
             return Names(trunk, target, None)
         given = [name for name in model.trunks[trunk].inputs if name in model.streams]
@@ -204,11 +205,13 @@ class Supervised(Objective):
             terms = {"nats": (total.detach(), count), "accuracy": terms["accuracy"]}
         return Loss(total, count, terms, said)
 
-    def rows(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Row]:
+    def costs(self, lengths: Mapping[str, int], masked: Iterable[str] = ()) -> list[Cost]:
         """Without the trunks and heads that it has no use for."""
         used = {*self.through, "heads"}
-        found = [row for row in super().rows(lengths, masked) if row.place.partition(".")[0] in used or not row.flops]
-        return [row for row in found if not row.place.startswith("heads.") or row.place == f"heads.{self.target}"]
+        found = [
+            cost for cost in super().costs(lengths, masked) if cost.place.partition(".")[0] in used or not cost.flops
+        ]
+        return [cost for cost in found if not cost.place.startswith("heads.") or cost.place == f"heads.{self.target}"]
 
     # How it is shown
     @torch.no_grad()

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sevenfold.assembly.flops import Row
+from sevenfold.assembly.cost import Cost
 from sevenfold.assembly.model import Model
 from sevenfold.core.types import Batch, Loss
 from sevenfold.objective._looks import Looking
@@ -81,8 +81,8 @@ class VICReg(Looking):
             ]
         return collapsed(terms)
 
-    def own_rows(self) -> list[Row]:
-        return [row._replace(flops=2 * self.expander.flops()) for row in super().own_rows()]
+    def own_costs(self) -> list[Cost]:
+        return [cost._replace(flops=2 * self.expander.flops()) for cost in super().own_costs()]
 
     def flops(self, batch: Batch) -> int:
         """Its covariances too: two products over the rows of a batch, which are no row's own."""

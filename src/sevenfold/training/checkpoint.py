@@ -38,7 +38,7 @@ from sevenfold.objective import Objective
 from sevenfold.training.optimizer import Optimizer
 from sevenfold.training.parallel import late
 from sevenfold.training.parallel.gradients import fits, placed, sharded
-from sevenfold.training.parallel.tensor import lies
+from sevenfold.training.parallel.tensor import placement
 
 FOLDER = "checkpoints"
 Say = Callable[[str], None]
@@ -82,7 +82,7 @@ def snapshot(
         "objective": own_state(objective),
         "optimizer": optimizer.tensors(),
     }
-    known = lies(objective).cut
+    known = placement(objective).cut
     how = {part: cuts_of(part, state, known) for part, state in parts.items()}
     shares = any(map(len, how.values())) or any(sharded(value) for state in parts.values() for value in state.values())
     writes = shares or ranks.mesh().every.first
@@ -187,7 +187,7 @@ def newest_whole(run: Path, say: Say, most: int | None = None) -> Path:
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
     """Put tensors, whole or in shares, into a module; every name and shape must fit."""
-    cuts, own = lies(module).cut, module.state_dict()
+    cuts, own = placement(module).cut, module.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or extra:
         told = [f"lacks {missing[0]!r}"] if missing else []
@@ -228,7 +228,7 @@ def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say, mos
     """Take over the newest whole checkpoint (model, objective, optimizer), of at most step `most`, and remove what is newer."""
     every = ranks.mesh().every
     path = run / FOLDER / every.once(lambda: newest_whole(run, say, most).name)
-    model, known = objective.model.state_dict(), lies(objective).cut
+    model, known = objective.model.state_dict(), placement(objective).cut
     load_into(objective.model, *_part(path / "model", model, cuts_of("model", model, known)))
     rest = own_state(objective)
     found, where = _part(path / "objective", rest, cuts_of("objective", rest, known))

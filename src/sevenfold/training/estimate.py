@@ -6,7 +6,7 @@
     step      held + gradients + scratch
     seconds   sum over parts of products / rate + bytes moved / bandwidth + operations overhead, and the optimizer's
 
-The peak is the largest of the moments. Parts give their formulas themselves (sevenfold.assembly.flops); under bf16 what
+The peak is the largest of the moments. Parts give their formulas themselves (sevenfold.assembly.cost); under bf16 what
 parts keep takes half, and the products keep casts of their weights.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from sevenfold.assembly.flops import Row
+from sevenfold.assembly.cost import Cost
 from sevenfold.blocks.mixing._documents import SHORTEST
 from sevenfold.core.errors import DataError
 from sevenfold.core.types import Batch, Stream
@@ -51,7 +51,7 @@ class Estimate(NamedTuple):
     """What a step needs. `memory` and `peak` in bytes, `flops` forward and backward of the whole batch, `seconds` or None
     where nothing is known of the hardware."""
 
-    rows: list[Row]
+    costs: list[Cost]
     pieces: int
     rows_a_piece: int
     precision: str
@@ -61,17 +61,17 @@ class Estimate(NamedTuple):
     flops: tuple[int, int]
     seconds: float | None
     times: list[float]
-    """Seconds of each of `rows`, forward and backward."""
+    """Seconds of each of `costs`, forward and backward."""
 
     @property
     def parameters(self) -> int:
-        return sum(row.parameters for row in self.rows)
+        return sum(cost.parameters for cost in self.costs)
 
     @property
     def cache(self) -> tuple[int, int]:
         """Numbers of state that generation carries: after an item of full length, and those of its last token."""
-        whole = sum(row.cached[0] for row in self.rows)
-        return whole, whole - sum(row.cached[1] for row in self.rows)
+        whole = sum(cost.cached[0] for cost in self.costs)
+        return whole, whole - sum(cost.cached[1] for cost in self.costs)
 
 
 def shape_of(batch: Batch) -> Shape:
@@ -105,12 +105,12 @@ def estimate(
 ) -> Estimate:
     """What a step of `settings.batch` rows in `settings.accumulate` pieces needs. Nothing is run; weights may be on the
     device "meta"."""
-    rows, batch = objective.rows(given.lengths, given.masked), settings.batch or 32
+    costs, batch = objective.costs(given.lengths, given.masked), settings.batch or 32
     number, bf16 = math.ceil(batch / settings.accumulate), precision != "fp32"
-    near = hardware is None or hardware.kind == "cpu"
+    cpu = hardware is None or hardware.kind == "cpu"
     if given.packed:  # one document's scores at a time
-        rows = [row._replace(scored=(0, 0)) for row in rows]
-    pieced = {row.place: in_pieces(row, number, bf16, near) for row in rows} if objective.in_pieces else {}
+        costs = [cost._replace(scored=(0, 0)) for cost in costs]
+    pieced = {cost.place: in_pieces(cost, number, bf16, cpu) for cost in costs} if objective.in_pieces else {}
     pieces = math.ceil(batch / number)
     every = dict(objective.named_parameters())
     learned = {name: parameter for name, parameter in every.items() if parameter.requires_grad}
@@ -121,48 +121,48 @@ def estimate(
         "optimizer state": 4 * state_numbers(settings.optimizer, learned),
         "batch": batch * given.bytes,
     }
-    kept = [number * bytes_kept(row._replace(outputs=0) if pieced.get(row.place) else row, bf16) for row in rows]
-    again = blocks_of(rows) if settings.recompute else [None] * len(rows)
-    casts = sum(2 * row.parameters for row in rows if row.flops and not row.wide) if bf16 else 0
+    kept = [number * bytes_kept(cost._replace(outputs=0) if pieced.get(cost.place) else cost, bf16) for cost in costs]
+    again = blocks_of(costs) if settings.recompute else [None] * len(costs)
+    casts = sum(2 * cost.parameters for cost in costs if cost.flops and not cost.wide) if bf16 else 0
     scratch = settings.optimizer.part.scratch(learned)
     peak, moment, beside = _course(
-        rows,
+        costs,
         kept,
         pieced,
         number,
         bf16,
         sum(held.values()) + casts,
         gradients if pieces > 1 else 0,
-        bf16 and near,
+        bf16 and cpu,
         again,
     )
     if settings.recompute:
         kept = [0 if block else numbers for block, numbers in zip(again, kept)]
-        kept.append(sum(number * _stream(row, bf16) for row in rows))
+        kept.append(sum(number * _stream(cost, bf16) for cost in costs))
     last = sum(held.values()) + gradients + scratch
     if last > peak:
         peak, moment, beside = last, "optimizer step", scratch
     memory = {
         **held, "gradients": gradients, "activations": sum(kept) + casts, "outputs and scratch": beside,
     }  # fmt: skip
-    once = pieces * sum(row.once for row in rows)
-    done = [row._replace(backward=row.backward + row.flops) if block else row for row, block in zip(rows, again)]
+    once = pieces * sum(cost.once for cost in costs)
+    done = [cost._replace(backward=cost.backward + cost.flops) if block else cost for cost, block in zip(costs, again)]
     if pieces > 1 and objective.cached:  # every piece is embedded twice
-        done = [row._replace(flops=2 * row.flops) for row in done]
+        done = [cost._replace(flops=2 * cost.flops) for cost in done]
     flops = (batch * sum(r.flops for r in done) + once, batch * sum(r.backward for r in done) + 3 * once)
-    times = [] if hardware is None else [pieces * _seconds(row, number, given, bf16, hardware) for row in done]
+    times = [] if hardware is None else [pieces * _seconds(cost, number, bf16, hardware) for cost in done]
     seconds = None
     if hardware is not None:
         rate, moved = hardware.rate(False), UPDATE * gradients + 2 * held["optimizer state"]
         seconds = sum(times) + moved / hardware.bandwidth + settings.optimizer.part.flops(learned) / rate
         seconds += 8 * len(learned) * hardware.overhead
-    return Estimate(rows, pieces, number, precision, memory, peak, moment, flops, seconds, times)
+    return Estimate(costs, pieces, number, precision, memory, peak, moment, flops, seconds, times)
 
 
-def bytes_kept(row: Row, bf16: bool) -> int:
+def bytes_kept(cost: Cost, bf16: bool) -> int:
     """Bytes that one row of the batch leaves for the backward pass in a part; of a head the softmax of its outputs, or
     their difference from what was wanted, in float32."""
-    return row.kept * (2 if bf16 and not row.wide else 4) + 4 * row.outputs
+    return cost.kept * (2 if bf16 and not cost.wide else 4) + 4 * cost.outputs
 
 
 class Pieces(NamedTuple):
@@ -172,19 +172,19 @@ class Pieces(NamedTuple):
     ahead: int
 
 
-def in_pieces(row: Row, number: int, bf16: bool, near: bool = True) -> Pieces | None:
-    """None for a part that is no head, and where all logits are made at once. `near`: on a CPU."""
-    if not row.each or number * row.outputs <= _told.LARGE:
+def in_pieces(cost: Cost, number: int, bf16: bool, cpu: bool = True) -> Pieces | None:
+    """None for a part that is no head, and where all logits are made at once. `cpu`: whether it runs on a CPU."""
+    if not cost.each or number * cost.outputs <= _told.LARGE:
         return None
-    places, size = min(_told.ROWS, number * row.outputs // row.each), 2 if bf16 else 4
-    matrix = row.flops * row.each // (2 * row.outputs)
-    ahead = 4 * matrix if row.backward else 0
-    looked = 8 * (_told.together(places, row.each) if near else places)
-    return Pieces((places * size + looked) * row.each + (size * matrix if ahead else 0), ahead)
+    places, size = min(_told.ROWS, number * cost.outputs // cost.each), 2 if bf16 else 4
+    matrix = cost.flops * cost.each // (2 * cost.outputs)
+    ahead = 4 * matrix if cost.backward else 0
+    looked = 8 * (_told.together(places, cost.each) if cpu else places)
+    return Pieces((places * size + looked) * cost.each + (size * matrix if ahead else 0), ahead)
 
 
 def _course(
-    rows: Sequence[Row],
+    costs: Sequence[Cost],
     kept: Sequence[int],
     pieced: Mapping[str, Pieces | None],
     number: int,
@@ -203,44 +203,43 @@ def _course(
         if live + extra > peak:
             peak, moment, beside = live + extra, when, extra
 
-    for row, numbers, block in zip(rows, kept, again):
-        pieces = pieced.get(row.place)
-        live += number * _stream(row, bf16) if block else numbers + (pieces.ahead if pieces else 0)
-        seen("forward pass", pieces.moment if pieces else number * row.outputs * (size + 4 * bf16))
+    for cost, numbers, block in zip(costs, kept, again):
+        pieces = pieced.get(cost.place)
+        live += number * _stream(cost, bf16) if block else numbers + (pieces.ahead if pieces else 0)
+        seen("forward pass", pieces.moment if pieces else number * cost.outputs * (size + 4 * bf16))
     done, inside = 0, None
-    for row, numbers, block in zip(reversed(rows), reversed(kept), reversed(again)):
+    for cost, numbers, block in zip(reversed(costs), reversed(kept), reversed(again)):
         if block and block != inside:  # computed again: all that is inside of it is there, beside what went in
-            live += sum(n - number * _stream(r, bf16) for r, n, place in zip(rows, kept, again) if place == block)
-        inside, pieces = block, pieced.get(row.place)
-        extra = number * ((4 if row.exact else size) * row.scratch + (0 if pieces else 8 * row.outputs))
+            live += sum(n - number * _stream(r, bf16) for r, n, place in zip(costs, kept, again) if place == block)
+        inside, pieces = block, pieced.get(cost.place)
+        extra = number * ((4 if cost.exact else size) * cost.scratch + (0 if pieces else 8 * cost.outputs))
         extra = max(extra, pieces.ahead if pieces else 0)
-        if (
-            scored and row.scored[0]
-        ):  # beside two thirds of the rest: what is given, and gradients of queries, keys, values
-            extra = max(extra, 2 * extra // 3 + row.scored[0] * min(number, row.scored[1]))
-        seen("outputs" if row.outputs else "backward pass", done + max(extra, 4 * row.trained))
+        if scored and cost.scored[0]:
+            # beside two thirds of the rest: what is given, and gradients of queries, keys, values
+            extra = max(extra, 2 * extra // 3 + cost.scored[0] * min(number, cost.scored[1]))
+        seen("outputs" if cost.outputs else "backward pass", done + max(extra, 4 * cost.trained))
         live -= numbers + (pieces.ahead if pieces else 0)
-        done += 0 if before else 4 * row.trained
+        done += 0 if before else 4 * cost.trained
         seen("backward pass", done)
     return peak, moment, beside
 
 
-def blocks_of(rows: Sequence[Row]) -> list[str | None]:
-    """The place of the block that each row is in, or None."""
+def blocks_of(costs: Sequence[Cost]) -> list[str | None]:
+    """The place of the block that each part is in, or None."""
     found: list[str | None] = []
     place = None
-    for row in rows:
-        if row.stream:
-            place = row.place.rpartition(".")[0]
-        elif place is None or not row.place.startswith(f"{place}."):
+    for cost in costs:
+        if cost.stream:
+            place = cost.place.rpartition(".")[0]
+        elif place is None or not cost.place.startswith(f"{place}."):
             place = None
         found.append(place)
     return found
 
 
-def _stream(row: Row, bf16: bool) -> int:
-    """Bytes that go into the block which begins with a row."""
-    return row.stream * (2 if bf16 and not row.wide else 4)
+def _stream(cost: Cost, bf16: bool) -> int:
+    """Bytes that go into the block which begins with a part."""
+    return cost.stream * (2 if bf16 and not cost.wide else 4)
 
 
 def state_numbers(optimizer: Optimizer.Config, trained: Mapping[str, nn.Parameter]) -> int:
@@ -257,34 +256,36 @@ def state_numbers(optimizer: Optimizer.Config, trained: Mapping[str, nn.Paramete
     return count
 
 
-def _seconds(row: Row, number: int, given: Shape, bf16: bool, hardware: Hardware) -> float:
+def _seconds(cost: Cost, number: int, bf16: bool, hardware: Hardware) -> float:
     """Seconds of one piece in a part, forward and backward."""
-    if not (row.flops or row.kept or row.outputs):
+    if not (cost.flops or cost.kept or cost.outputs):
         return 0.0
-    flops = number * (row.flops + row.backward)
+    flops = number * (cost.flops + cost.backward)
     # a tied head has no matrix of its own
-    matrix = row.flops * row.each // (2 * row.outputs) if row.outputs else row.parameters
-    side = math.sqrt(max(matrix, 1)) if row.flops else 1.0
-    moved = MOVED * number * bytes_kept(row, bf16) + (3 if row.backward else 1) * 4 * row.parameters * bool(row.flops)
-    operations = FORWARD_OPS + (BACKWARD_OPS if row.kept else 0)
+    matrix = cost.flops * cost.each // (2 * cost.outputs) if cost.outputs else cost.parameters
+    side = math.sqrt(max(matrix, 1)) if cost.flops else 1.0
+    moved = MOVED * number * bytes_kept(cost, bf16) + (3 if cost.backward else 1) * 4 * cost.parameters * bool(
+        cost.flops
+    )
+    operations = FORWARD_OPS + (BACKWARD_OPS if cost.kept else 0)
     return flops / hardware.rate(bf16, side) + moved / hardware.bandwidth + operations * hardware.overhead
 
 
 def table(found: Estimate) -> list[dict[str, Any]]:
     """One dict per part, as plain data."""
-    times: list[Any] = list(found.times) or [None] * len(found.rows)
+    times: list[Any] = list(found.times) or [None] * len(found.costs)
     size = found.precision != "fp32"
     return [
         {
-            "part": row.place,
-            "kind": row.kind,
-            "parameters": row.parameters,
-            "trained": row.trained,
-            "forward": row.flops,
-            "backward": row.backward,
-            "kept": bytes_kept(row, size),
-            "cache": 4 * row.cached[0],
+            "part": cost.place,
+            "kind": cost.kind,
+            "parameters": cost.parameters,
+            "trained": cost.trained,
+            "forward": cost.flops,
+            "backward": cost.backward,
+            "kept": bytes_kept(cost, size),
+            "cache": 4 * cost.cached[0],
             "seconds": seconds,
         }
-        for row, seconds in zip(found.rows, times)
+        for cost, seconds in zip(found.costs, times)
     ]

@@ -14,7 +14,7 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Samples
 from sevenfold.objective import Objective
 from sevenfold.training.compiled import bucketed
-from sevenfold.training.parallel.rows import alike, of_all, of_sums, others_bad, sums
+from sevenfold.training.parallel.rows import alike, in_company, of_all, of_sums, others_bad, sums
 from sevenfold.training.precision import autocast, resolve
 from sevenfold.training.recipe import TrainConfig
 from sevenfold.training.step import detached, summed
@@ -37,12 +37,12 @@ def evaluate(
 
     `bad` is told of those that cannot be read.
     """
-    losses = looked(objective, data, config, seed, batches, bad)
+    losses = held_out_losses(objective, data, config, seed, batches, bad)
     return of_all(summed(losses) if losses else None, 0, 0)[0]
 
 
 @torch.no_grad()
-def looked(
+def held_out_losses(
     objective: Objective,
     data: Samples,
     config: TrainConfig,
@@ -50,35 +50,38 @@ def looked(
     batches: int | None = None,
     bad: BadSamples | None = None,
 ) -> list[Loss]:
-    """The loss of each batch of held-out items, as in `evaluate`; none of a batch of which nothing can be read."""
+    """The loss of each batch of held-out items that this process took, as in `evaluate`; none of a batch of which nothing can be read.
+
+    All processes make equally many forward passes, since weights in shards are gathered by all together: a process that has no batch
+    of its own repeats the last one, or takes a row of another process, and its loss is not counted.
+    """
     device = next(objective.parameters()).device
-    size = len(data)
+    precision = resolve(config.precision, device)
+    others, size = ranks.data(), len(data)
     batch_size = min(config.batch or 32, size)
     steps = math.ceil(size / batch_size)
-    was = objective.training
-    objective.eval()
-    losses, others, spare = [], ranks.data(), None
     steps = steps if batches is None else min(steps, batches)
+    was, losses = objective.training, []
+    objective.eval()
     try:
         for place in range(others.rank, -(-steps // others.size) * others.size, others.size):
-            again = place >= steps  # for company: what is sharded is asked for by all together
-            place = min(place, steps - 1)
+            counts, place = place < steps, min(place, steps - 1)
             keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
             batch, broken, _ = data.batch(keys)
-            unread = others_bad(broken)
-            batch = alike(batch, broken) if unread else batch
-            for error in unread:
-                if bad is not None:
-                    bad.note(error)
-            again = again or batch is None
-            batch = spare = spare if batch is None else batch
+            if unread := others_bad(broken):
+                batch = alike(batch, broken)
+                counts = counts and batch is not None
+                batch = in_company(batch)
+                for error in unread:
+                    if bad is not None:
+                        bad.note(error)
             if batch is None:
                 continue
             batch = bucketed(objective.model, batch) if config.compile else batch
             torch.manual_seed(seed_of(seed, "look", place))
-            with autocast(resolve(config.precision, device), device), ranks.whole_batch():
+            with autocast(precision, device), ranks.whole_batch():
                 loss = detached(objective(to_device(batch, device)))
-            losses += [] if again else [loss]
+            losses += [loss] if counts else []
     finally:
         objective.train(was)
     return losses

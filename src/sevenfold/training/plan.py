@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sevenfold.assembly.flops import full_lengths
+from sevenfold.assembly.cost.tokens import full_lengths
 from sevenfold.assembly.model import Model
 from sevenfold.core.errors import ConfigError
 from sevenfold.modality import Modality
@@ -160,7 +160,7 @@ def choose(
         if seconds is None:
             return Choice(width, depth, batch, accumulate, None, found)
         steps = int(SHARE_OF_TIME * seconds / (found.seconds or 1.0))
-        weights = sum(item.trained for item in found.rows if ".blocks." in item.place)
+        weights = sum(item.trained for item in found.costs if ".blocks." in item.place)
         if steps >= 1 and min(steps * batch * row, fed) >= TOKENS_A_WEIGHT * weights:
             return Choice(width, depth, batch, accumulate, steps, found)
     return None

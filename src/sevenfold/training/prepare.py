@@ -26,7 +26,8 @@ from sevenfold.training.laid_out import laid_out
 from sevenfold.training.load import objective_of, tokenizer_folder
 from sevenfold.training.prepared import already
 from sevenfold.training.recipe import Recipe, device_of
-from sevenfold.training.start import begun_from, record_for
+from sevenfold.training.start import Start, begun_from, record_for
+from sevenfold.training.tokenizers import check_tokenizer, fit_tokenizer, share_tokenizers
 
 
 class Ready(NamedTuple):
@@ -61,11 +62,6 @@ class Ready(NamedTuple):
         return found
 
 
-FIT_ITEMS = 50_000
-"""At most so many training items are shown to a tokenizer that learns."""
-FIT_CHARACTERS = 50_000_000
-
-
 def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str], None] = lambda _: None) -> Ready:
     """Make a recipe real. `tokenizers`: a run folder whose tokenizers are taken instead of fitting new ones.
 
@@ -82,7 +78,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
     train, held_out = source.split()
     fields = fields_of(recipe, source.fields)
     bad = BadSamples(recipe.data.bad_share, len(train))
-    _share_tokenizers(modalities)
+    share_tokenizers(modalities)
     held = already(source, recipe.streams, fields)
     for name, modality in modalities.items():
         if name == held and source.prepared is not None:
@@ -92,38 +88,11 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         elif start is not None and start.knows(name, recipe.streams[name]):
             modality.tokenizer = start.model.modalities[name].tokenizer
         elif not modality.tokenizer.ready:
-            note(f"fitting the {modality.tokenizer.kind} tokenizer of {name}")
-            alike = [other for other in fields if modalities[other].tokenizer is modality.tokenizer]
-            raws = [raw for other in alike for raw in raws_of(source, train, fields[other], modality, name, note)]
-            modality.fit(raws)
-            for line in modality.remarks(raws):
-                note(f"{name}: {line}")
-            if not modality.tokenizer.ready:
-                raise DataError(
-                    f"{recipe.data.path}: no training sample has a {fields[alike[0]]!r} to learn a tokenizer from"
-                )
-        if not modality.tokenizer.spells:
-            raise ConfigError(
-                f"streams.{name}.tokenizer: {recipe.start or 'the family'} has none of its own: name one that learns from the "
-                "data ({kind: bpe, size: 4096}), or the folder of a published one ({kind: published, path: …})"
-            )
-        if recipe.streams[name].ends and not any(modality.tokenizer.around()):
-            raise ConfigError(
-                f"streams.{name}.ends: the {modality.tokenizer.kind} tokenizer has no begin and end tokens: set it to false"
-            )
+            fit_tokenizer(name, modalities, source, train, fields, note)
+        check_tokenizer(recipe, name, modality)
     recipe = completed(recipe, modalities, source, train, fields)
     modalities = {name: _again(config, modalities[name]) for name, config in recipe.streams.items()}
-    torch.manual_seed(seed_of(recipe.seed, "weights"))
-    model = Model(recipe.wiring, modalities)
-    objective = objective_of(recipe.objective, model)
-    cached.check(objective, recipe.train.accumulate, note)
-    if start is not None:
-        start.give(model, objective, note)
-    elif tokenizers is not None:
-        recall(model, tokenizers)
-    elif recipe.family is not None:
-        model.published = record_for(recipe.family, modalities)
-    objective.settle()
+    objective = _objective(recipe, modalities, start, tokenizers, note)
     items: list[Items] = []
     sets: list[Samples] = []
     for part_of, views in ((train, True), (held_out, False)):
@@ -135,9 +104,30 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         bad.size = len(source)
         bad.check(len(source))
         bad.judged = True
-    train_config = recipe.train
-    assert train_config.batch is not None
-    return Ready(recipe, source, sets[0], sets[1], items[0], items[1], fields, objective, bad, train_config.batch)
+    assert recipe.train.batch is not None
+    return Ready(recipe, source, sets[0], sets[1], items[0], items[1], fields, objective, bad, recipe.train.batch)
+
+
+def _objective(
+    recipe: Recipe,
+    modalities: dict[str, Modality],
+    start: Start | None,
+    tokenizers: Path | None,
+    note: Callable[[str], None],
+) -> Objective:
+    """The objective with its model, whose weights are drawn from the seed, or are those of what it begins from."""
+    torch.manual_seed(seed_of(recipe.seed, "weights"))
+    model = Model(recipe.wiring, modalities)
+    objective = objective_of(recipe.objective, model)
+    cached.check(objective, recipe.train.accumulate, note)
+    if start is not None:
+        start.give(model, objective, note)
+    elif tokenizers is not None:
+        recall(model, tokenizers)
+    elif recipe.family is not None:
+        model.published = record_for(recipe.family, modalities)
+    objective.settle()
+    return objective
 
 
 def items_of(
@@ -212,18 +202,6 @@ def _modality(name: str, config: Modality.Config) -> Modality:
         raise ConfigError(f"streams.{name}: {error}") from None
 
 
-def _share_tokenizers(modalities: Mapping[str, Modality]) -> None:
-    """One tokenizer for streams that have one embedding table: it learns from all of them."""
-    for name, modality in modalities.items():
-        other = modalities.get(modality.config.table or "")
-        if other is not None:
-            if modality.config.tokenizer != other.config.tokenizer:
-                raise ConfigError(
-                    f"streams.{name}.tokenizer: must be that of {modality.config.table!r}, whose embedding it has (table)"
-                )
-            modality.tokenizer = other.tokenizer
-
-
 def _again(config: Modality.Config, fitted: Modality) -> Modality:
     """The modality of a completed config, with the tokenizer that was fitted."""
     modality = config.build()
@@ -251,32 +229,3 @@ def field_of(name: str, config: Modality.Config, fields: dict[str, str]) -> str:
     if len(fitting) == 1:
         return fitting[0]
     raise ConfigError(f"streams.{name}.field: say which of the data's fields {sorted(fields)} it reads")
-
-
-def raws_of(
-    source: Source, indices: Sequence[int], field: str, modality: Modality, name: str, note: Callable[[str], None]
-) -> list[Any]:
-    """Readable training items for a tokenizer to learn from; `note` is told how many samples have none. DataError if all."""
-    found, characters, first, lost, lacking = [], 0, "", 0, source.lacking.get(field, frozenset())
-    for index in indices[:FIT_ITEMS]:
-        try:
-            raw = None if index in lacking else source[index].get(field)
-            if raw is None:
-                lost += 1
-                continue
-            found.append(modality.check(raw))
-        except (BadSample, ValueError) as error:
-            where = "" if isinstance(error, BadSample) else f"{source.where(index)}: "
-            first = first or f"; the first is {where}{error}"
-            continue
-        characters += len(raw) if isinstance(raw, str) else 0
-        if characters > FIT_CHARACTERS:
-            break
-    if lost and found:
-        note(f"{name}: {lost:,} of {lost + len(found):,} training samples have none, and are no targets of it")
-    if not found:
-        raise DataError(
-            f"{source.config.path}: no training sample has a {field!r} for the {modality.tokenizer.kind} tokenizer to "
-            f"learn from{first}"
-        )
-    return found

@@ -30,8 +30,8 @@ from sevenfold.data.remote import hidden
 from sevenfold.data.sharded import FORMAT, LISTED, PARTS, read_index, write_array
 from sevenfold.data.source import Source
 from sevenfold.modality import Modality, Suggestion
-from sevenfold.training.prepare import raws_of
 from sevenfold.training.shards_made import LOOKED, Job, Work, each_made, jobs_of, whole
+from sevenfold.training.tokenizers import raws_of
 from sevenfold.training.wiring import merged
 
 SETTINGS = ("kind", "tokenizer", "ends", "begin")

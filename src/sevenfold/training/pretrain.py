@@ -101,7 +101,7 @@ def planned(
         draft, tokens = _draft(source, data, target, seed, reasons)
         recipe = _sized(draft, tokens, minutes, reasons)
     recipe, ready = _timed(recipe, minutes, reasons)
-    return Planned(recipe, [*_found(facts, source), *_coverage(ready)], reasons)
+    return Planned(recipe, [*_found(facts), *_coverage(ready)], reasons)
 
 
 # What the data is, and what to learn from it
@@ -242,7 +242,7 @@ def _time(ready: Ready, minutes: float) -> tuple[int, float]:
 
 
 # What is said
-def _found(facts: dict[str, Any], source: Source) -> list[str]:
+def _found(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"{facts['path']}: read as {facts['kind']}; {facts['samples']:,} samples, {facts['train']:,} to train on, "
         f"{facts['held_out']:,} held out; fields: "

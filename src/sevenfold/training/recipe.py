@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 
 from sevenfold.assembly.adapter import Adapter
+from sevenfold.assembly.head import HeadConfig
 from sevenfold.assembly.initialisation import Initialisation
-from sevenfold.assembly.model import HeadConfig, ModelConfig
+from sevenfold.assembly.model import ModelConfig
 from sevenfold.assembly.trunk import Trunk
 from sevenfold.core import notation, part
 from sevenfold.core.errors import ConfigError

@@ -15,10 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from sevenfold.assembly.model import Model
-from sevenfold.assembly.spread import check_spread
 from sevenfold.core import notation, part, ranks
 from sevenfold.core.errors import CheckpointError, ConfigError, DataError
 from sevenfold.core.files import MANIFEST, read_json, verify_manifest, write_atomic
@@ -32,9 +29,8 @@ from sevenfold.training.load import config_json, load, tokenizer_folder
 from sevenfold.training.log import read_log
 from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, joined
-from sevenfold.training.parallel.gradients import whole_state
-from sevenfold.training.parallel.tensor import to_cut
 from sevenfold.training.prepare import Ready, prepare
+from sevenfold.training.processes import check_alike, check_shared, gathered
 from sevenfold.training.recipe import Recipe, device_of, read_recipe
 from sevenfold.training.report import exhibits_html
 
@@ -102,32 +98,22 @@ def _train(
     given: Recipe, folder: Path, resume: bool, say: Say, bar: bool | None, on_look: Callable[[Ready, int], None] | None
 ) -> Run:
     every = ranks.mesh().every
-    begun = every.once((folder / "recipe.yaml").is_file)
-    if folder.is_file():
-        raise ConfigError(f"{folder}: is a file, not a folder for a run")
-    if begun and not resume:
-        raise ConfigError(f"{folder}: already holds a run: add --resume to continue it, or choose another --out")
-    if not begun and folder.is_dir() and not _free(folder):
-        raise ConfigError(f"{folder}: is not empty, and what it holds is not a run: choose another --out")
-    if resume and begun:
-        ready = _again(folder, given, say)
-        if every.once(lambda: _whole(folder, say)):
-            say(f"{folder}: this run has ended, and is whole")
-            return Run(folder, ready.recipe, load(folder), read_json(folder / RESULTS))
-        every.once(lambda: check_shared(given, ready))
-    else:
-        ready = prepare(given, note=say)
-        every.once(lambda: check_shared(given, ready))
-        every.once(lambda: begin(folder, given, ready))
-    _agreed(ready)
+    ready, ended = _opened(given, folder, resume, say)
+    if ended:
+        say(f"{folder}: this run has ended, and is whole")
+        return Run(folder, ready.recipe, load(folder), read_json(folder / RESULTS))
+    check_alike(ready)
     model, settings = ready.model, ready.recipe.train
-    say(f"{ready.objective.kind}: {sum(p.numel() for p in ready.objective.parameters() if p.requires_grad):,} trained "
-        f"parameters, {len(ready.train_items):,} training and {len(ready.held_out_items):,} held-out samples, "
-        f"{settings.steps} steps of {settings.batch}")  # fmt: skip
+    trained = sum(p.numel() for p in ready.objective.parameters() if p.requires_grad)
+    say(
+        f"{ready.objective.kind}: {trained:,} trained parameters, {len(ready.train_items):,} training and "
+        f"{len(ready.held_out_items):,} held-out samples, {settings.steps} steps of {settings.batch}"
+    )
     pictures: list[str] = []
     apart = not every.alone and (given.parallel.shard or not ranks.tensor().alone)
 
-    def looked(step: int) -> None:
+    def show(step: int) -> None:
+        """Exhibits for the report, after a look; not where no process has all weights."""
         if every.first and not apart:
             with ranks.within(Mesh()):
                 if on_look is not None:
@@ -135,6 +121,12 @@ def _train(
                 pieces = exhibits_html(model, exhibits_of(ready, 4))
             if pieces:
                 pictures.append(f"<h3>after step {step}</h3>" + pieces)
+
+    def end() -> dict[str, Any]:
+        with ranks.within(Mesh()):
+            if on_look is not None:
+                on_look(ready, settings.steps)
+            return finish(folder, ready, fitted, pictures)
 
     fitted = fit(
         ready.objective,
@@ -145,62 +137,39 @@ def _train(
         folder=folder,
         resume=resume,
         bad=ready.bad,
-        on_look=looked,
+        on_look=show,
         bar=bar,
         parallel=given.parallel,
     )
     if not math.isfinite(fitted.held_out.get("loss", math.nan)):
         raise CheckpointError(f"{folder}: the held-out loss is not finite at the end: lower train.optimizer.lr")
     if apart:
-        ready = _put_together(ready, folder)
-
-    def end() -> dict[str, Any]:
-        with ranks.within(Mesh()):
-            if on_look is not None:
-                on_look(ready, settings.steps)
-            return finish(folder, ready, fitted, pictures)
-
+        ready = gathered(ready, folder)
     results = every.once(end)
     say(f"done: {folder}/report.html · use it with: sf.load({str(folder)!r})")
     return Run(folder, ready.recipe, ready.model.eval(), results)
 
 
-def check_shared(given: Recipe, ready: Ready) -> None:
-    """ConfigError where these processes cannot share the work as the recipe says."""
-    mesh = ranks.mesh()
-    if not mesh.sequence.alone:
-        check_spread(ready.model)
-    if not mesh.tensor.alone:
-        to_cut(ready.objective, mesh.tensor.size)
-    if given.parallel.shard and not mesh.every.alone and given.data.partly:
-        raise ConfigError(
-            "parallel.shard: processes ask for weights together, so each must have something to learn from in every step: "
-            "not with data.partly"
-        )
-
-
-def _agreed(ready: Ready) -> None:
-    """ConfigError where processes do not begin with the same weights: they read other data, or on another kind of machine."""
+def _opened(given: Recipe, folder: Path, resume: bool, say: Say) -> tuple[Ready, bool]:
+    """(a run that is begun in a folder, or taken up again; whether it has ended). ConfigError where the folder holds something else."""
     every = ranks.mesh().every
-    if every.alone:
-        return
-    digest = hashlib.sha256(json.dumps(part.encode(ready.recipe), sort_keys=True).encode())
-    for name, value in sorted(ready.objective.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    said = every.told(digest.hexdigest())
-    other = next((rank for rank, found in enumerate(said) if found != said[0]), None)
-    if other is not None:
-        raise ConfigError(
-            f"process {other} does not begin as the first one does: do all see the same data, with the same versions installed?"
-        )
-
-
-def _put_together(ready: Ready, folder: Path) -> Ready:
-    """The same, with all weights on each process."""
-    state = whole_state(ready.objective)
-    again = prepare(ready.recipe, tokenizers=folder)
-    again.objective.load_state_dict(state)
-    return again._replace(bad=ready.bad)
+    begun = every.once((folder / "recipe.yaml").is_file)
+    if folder.is_file():
+        raise ConfigError(f"{folder}: is a file, not a folder for a run")
+    if begun and not resume:
+        raise ConfigError(f"{folder}: already holds a run: add --resume to continue it, or choose another --out")
+    if not begun and folder.is_dir() and not _free(folder):
+        raise ConfigError(f"{folder}: is not empty, and what it holds is not a run: choose another --out")
+    if not begun:
+        ready = prepare(given, note=say)
+        every.once(lambda: check_shared(given, ready))
+        every.once(lambda: begin(folder, given, ready))
+        return ready, False
+    ready = _again(folder, given, say)
+    ended = every.once(lambda: _whole(folder, say))
+    if not ended:
+        every.once(lambda: check_shared(given, ready))
+    return ready, ended
 
 
 def _name(recipe: Any) -> str:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map_only
 from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.linear import Linear
 from sevenfold.core import part
-from sevenfold.core.cut import Seams
+from sevenfold.core.cut import Cuttable
 from sevenfold.core.initial import Ruled
 from sevenfold.core.types import Hidden, Mask
 
@@ -26,7 +26,7 @@ Project = Callable[[int, int], Projection]
 """(width_in, width_out) → a projection."""
 
 
-class Mixer(part.Part, Ruled):
+class Mixer(part.Part, Ruled, Cuttable):
     """A mixer for tokens of one width. `out` is its last projection (scaled down with depth at initialisation)."""
 
     room = "mixing"
@@ -61,8 +61,6 @@ class Mixer(part.Part, Ruled):
     """What it heeds of a Mask besides `causal`: `window`, `prefix`. A trunk refuses a mask that its mixers ignore."""
     heads: int | None = None
     """How many heads add a position's bias to their scores; None: it has no scores."""
-    apart: int = 1
-    """Of how many parts it is one, which have some of its heads each: what they give is added up."""
     out: Projection
 
     def __init__(self, config: Any, width: int, project: Project | None = None):
@@ -77,15 +75,6 @@ class Mixer(part.Part, Ruled):
 
     def forward(self, hidden: Hidden, mask: Mask = Mask()) -> Tensor:  # noqa: B008 (a frozen default)
         """Hidden with x [b n d] → [b n d]."""
-        raise NotImplementedError
-
-    def seams(self) -> Seams | None:
-        """Where it can be cut, so that several processes have some of its heads each; None: it cannot, and each has all. One
-        that can reads of a Hidden only x, a memory's x, angles and bias, and has no memory of its passes."""
-        return None
-
-    def thin(self, count: int) -> None:
-        """It has 1/count of its heads from now on; its parameters are cut already."""
         raise NotImplementedError
 
     def start(self, rows: int, length: int, like: Tensor) -> Any:

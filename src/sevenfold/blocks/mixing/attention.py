@@ -96,12 +96,11 @@ class Attention(Mixer):
         if self.config.norm_across and self.config.query_key_norm or self.config.dropout:
             return None
         sizes = [count * self.head_width for count in (self.heads, self.kv, self.kv)]
-        return Seams(
-            self.kv, "heads" if self.kv == self.heads else "kv_heads", {"qkv": (*sizes,)}, {"out": (sizes[0],)}
-        )
+        unit = "heads" if self.kv == self.heads else "kv_heads"
+        return Seams(self.kv, unit, columnwise={"qkv": (*sizes,)}, rowwise={"out": (sizes[0],)})
 
-    def thin(self, count: int) -> None:
-        self.heads, self.kv = self.heads // count, self.kv // count
+    def keep_slice(self, slices: int) -> None:
+        self.heads, self.kv = self.heads // slices, self.kv // slices
 
     @property
     def rotated(self) -> int | None:

@@ -71,11 +71,11 @@ class Cross(Mixer):
         """Some heads each; not where attention weights are dropped."""
         if self.config.dropout:
             return None
-        opens = {"query": (self.inner,), "key_value": (self.inner, self.inner)}
-        return Seams(self.heads, "heads", opens, {"out": (self.inner,)})
+        reads = {"query": (self.inner,), "key_value": (self.inner, self.inner)}
+        return Seams(self.heads, "heads", columnwise=reads, rowwise={"out": (self.inner,)})
 
-    def thin(self, count: int) -> None:
-        self.heads //= count
+    def keep_slice(self, slices: int) -> None:
+        self.heads //= slices
 
     @property
     def inner(self) -> int:

@@ -17,11 +17,11 @@ from torch import Tensor
 from sevenfold.blocks.projection import Projection
 from sevenfold.blocks.projection.linear import Linear
 from sevenfold.core import part
-from sevenfold.core.cut import Seams
+from sevenfold.core.cut import Cuttable, Seams
 from sevenfold.core.initial import Ruled
 
 
-class Nonlinearity(part.Part, Ruled):
+class Nonlinearity(part.Part, Ruled, Cuttable):
     """forward(x [… d], valid [b n] or None) → [… d]. `penalty`, where a part has one (the balance of experts), is [2]: the
     sum over the tokens of the training passes so far, and how many tokens they were. Every objective adds its mean to
     the mean loss, and sets it back to None."""
@@ -37,8 +37,6 @@ class Nonlinearity(part.Part, Ruled):
     gated: ClassVar[bool] = False
     out: Projection
     penalty: Tensor | None = None
-    apart: int = 1
-    """Of how many parts it is one, which have some of its inner channels each: what they give is added up."""
 
     def __init__(self, config: Any, width: int, project: Callable[[int, int], Projection] | None = None):
         super().__init__()
@@ -53,16 +51,14 @@ class Nonlinearity(part.Part, Ruled):
         return [self.out]
 
     def seams(self) -> Seams | None:
-        """Where it can be cut, so that several processes have some of its inner channels each; None: it cannot, and each has all
-        (one that has a `forward` of its own says so itself)."""
+        """Between any two inner channels; a part with a `forward` of its own says for itself where."""
         if type(self).forward is not Nonlinearity.forward:
             return None
-        opens = {"up": (self.inner,) * (2 if self.gated else 1)}
-        return Seams(self.inner, "inner channels", opens, {"out": (self.inner,)})
+        up = (self.inner,) * (2 if self.gated else 1)
+        return Seams(self.inner, "inner channels", columnwise={"up": up}, rowwise={"out": (self.inner,)})
 
-    def thin(self, count: int) -> None:
-        """It has 1/count of its channels from now on; its parameters are cut already."""
-        self.inner //= count
+    def keep_slice(self, slices: int) -> None:
+        self.inner //= slices
 
     def _inner(self, width: int) -> int:
         if self.config.expand is not None:

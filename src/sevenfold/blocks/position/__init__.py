@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sevenfold.core import part
-from sevenfold.core.errors import ConfigError
+from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.initial import Ruled
 
 
@@ -52,6 +53,15 @@ class Position(part.Part, Ruled):
     def bias(self, query: Tensor, key: Tensor, heads: int) -> Tensor | None:
         """query coords [b n c], key coords [b m c] → [b heads n m], added to attention scores."""
         return None
+
+    def check_reach(self, coords: Tensor, table: str) -> None:
+        """DataError for a coordinate beyond the reach, the rows of a `table`; not asked in traced code, which cannot."""
+        assert self.reach is not None
+        if not torch.compiler.is_compiling() and ((coords < 0) | (coords >= self.reach)).any():
+            raise DataError(
+                f"a token stands at {coords.min():g} … {coords.max():g}, outside the {table} of {self.reach} rows: cut the items "
+                "(streams.….length) or raise position.size"
+            )
 
     @property
     def adds(self) -> bool:

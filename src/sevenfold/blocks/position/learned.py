@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sevenfold.blocks.position import Position
-from sevenfold.core.errors import ConfigError, DataError
+from sevenfold.core.errors import ConfigError
 from sevenfold.core.initial import Normal, Rule
 
 
@@ -41,11 +41,7 @@ class Learned(Position):
         return self.config.size
 
     def embed(self, coords: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling() and ((coords < 0) | (coords >= self.config.size)).any():
-            raise DataError(
-                f"a token stands at {coords.min():g} … {coords.max():g}, outside the learned table of "
-                f"{self.config.size} rows: cut the items (streams.….length) or raise position.size"
-            )
+        self.check_reach(coords, "learned table")
         places = coords.long()
         found = [F.embedding(places[..., axis], table) for axis, table in enumerate(self.tables)]
         return found[0] if len(found) == 1 else torch.stack(found).sum(0)

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from sevenfold.blocks.position import Position, one_axis
-from sevenfold.core.errors import ConfigError, DataError
+from sevenfold.core.errors import ConfigError
 
 
 class SinusoidalTable(Position):
@@ -43,9 +43,5 @@ class SinusoidalTable(Position):
         return self.config.size
 
     def embed(self, coords: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling() and ((coords < 0) | (coords >= self.config.size)).any():
-            raise DataError(
-                f"a token stands at {coords.min():g} … {coords.max():g}, outside the table of {self.config.size} rows: cut "
-                "the items (streams.….length) or raise position.size"
-            )
+        self.check_reach(coords, "table")
         return F.embedding(coords[..., 0].long(), self.table)

@@ -34,6 +34,22 @@ def read_record(folder: Path) -> tuple[Path, dict[str, Any]]:
     return path, record
 
 
+def read_columns(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """(the file, what a record says of each column); CheckpointError if it says nothing."""
+    path, record = read_record(folder)
+    columns = record.get("columns")
+    if not isinstance(columns, list) or not columns or not all(isinstance(one, dict) for one in columns):
+        raise CheckpointError(f"{path}: holds no list of columns")
+    return path, columns
+
+
+def read_bins(path: Path, column: Mapping[str, Any], values: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """(edges [k], `values` [k+1]) of a column that is cut into bins; None where the edges do not rise, or do not fit the values."""
+    found = numbers(path, column, values)
+    edges = numbers(path, column, "edges") if column.get("edges") != [] else np.zeros(0)
+    return None if len(found) != len(edges) + 1 or (np.diff(edges) <= 0).any() else (edges, found)
+
+
 def numbers(path: Path, record: Mapping[str, Any], name: str, above: float = -math.inf) -> np.ndarray:
     """A list of finite numbers from a record, [n] float64; CheckpointError if it is something else."""
     found = record.get(name)

@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from sevenfold.blocks.tokenization import Tokenizer, check_ready
-from sevenfold.blocks.tokenization._record import numbers, read_record, write_record
+from sevenfold.blocks.tokenization._record import read_bins, read_columns, write_record
 from sevenfold.core.errors import CheckpointError, DataError
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.core.types import Tokens
@@ -159,17 +159,13 @@ class ActionBin(Tokenizer):
         return [*names, write_record(folder, {"columns": columns})]
 
     def restore(self, folder: Path) -> None:
-        path, record = read_record(folder)
-        listed = record.get("columns")
-        if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
-            raise CheckpointError(f"{path}: holds no list of columns")
+        path, listed = read_columns(folder)
         columns = []
         for one in listed:
-            values = numbers(path, one, "values")
-            edges = numbers(path, one, "edges") if one.get("edges") != [] else np.zeros(0)
-            if len(values) != len(edges) + 1 or (np.diff(edges) <= 0).any() or type(one.get("discrete")) is not bool:
+            found = read_bins(path, one, "values")
+            if found is None or type(one.get("discrete")) is not bool:
                 raise CheckpointError(f"{path}: the bins of a column are not in order")
-            columns.append((edges, values))
+            columns.append(found)
         self._adopt(columns, [one["discrete"] for one in listed])
 
     def _adopt(self, columns: list[tuple[np.ndarray, np.ndarray]], discrete: list[bool]) -> None:

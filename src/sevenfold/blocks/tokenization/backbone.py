@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from pydantic import Field
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from sevenfold.blocks.tokenization import Tokenizer, check_ready, line
+from sevenfold.blocks.tokenization._codebook import nearest, read_arrays
 from sevenfold.core.backbone import bonded, chain_of, frames_of
 from sevenfold.core.errors import CheckpointError, DataError
 from sevenfold.core.files import write_atomic
@@ -113,7 +113,7 @@ class Backbone(Tokenizer):
         if len(distinct) > self.config.size:
             with threadpool_limits(1):  # sums in another order would give another codebook
                 centers = self._means(len(steps)).fit(distinct).cluster_centers_
-            distinct = distinct[np.unique(_nearest(centers, distinct))]
+            distinct = distinct[np.unique(nearest(centers, distinct))]
         self._adopt(distinct)
 
     def _means(self, steps: int) -> Any:
@@ -129,7 +129,7 @@ class Backbone(Tokenizer):
         frames = frames_of(atoms)
         whole, joined = frames[:, :3].any((1, 2)), bonded(atoms)
         ids = np.where(whole, BEGIN, MISSING)
-        ids[joined] = FIRST + _nearest(_steps(atoms)[joined], self.codebook)
+        ids[joined] = FIRST + nearest(_steps(atoms)[joined], self.codebook)
         frames[whole, 3] -= frames[whole, 3].mean(0)
         return Tokens(ids, line(len(ids)), frames=frames.astype(np.float32))
 
@@ -170,12 +170,7 @@ class Backbone(Tokenizer):
 
     def restore(self, folder: Path) -> None:
         path = Path(folder) / FILE
-        try:
-            codebook = safetensors.numpy.load(path.read_bytes()).get("codebook", np.zeros(0))
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise CheckpointError(
-                f"{path}: cannot be read as safetensors: {str(error).partition(chr(10))[0]}"
-            ) from None
+        codebook = read_arrays(path).get("codebook", np.zeros(0))
         if codebook.dtype != np.float64 or codebook.ndim != 2 or codebook.shape[1] != 9:
             raise CheckpointError(f"{path}: holds no codebook of steps")
         if not 0 < len(codebook) <= self.config.size or not np.isfinite(codebook).all():
@@ -193,10 +188,3 @@ def _steps(atoms: np.ndarray) -> np.ndarray:
     found = np.zeros((len(atoms), 9))
     found[1:] = inside(atoms[1:], frames_of(atoms)[:-1]).reshape(-1, 9)
     return found
-
-
-def _nearest(points: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Which row of codes [K p] is nearest to each of points [n p], [n] int64; a few megabytes at a time."""
-    squares, step = (codes**2).sum(1), max(1, 2**20 // len(codes))
-    parts = [points[start : start + step] for start in range(0, len(points), step)]
-    return np.concatenate([np.zeros(0, np.int64), *((squares - 2 * part @ codes.T).argmin(1) for part in parts)])

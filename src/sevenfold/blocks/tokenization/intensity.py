@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from pydantic import Field
 
 from sevenfold.blocks.tokenization import Tokenizer, check_ready
+from sevenfold.blocks.tokenization._codebook import read_arrays
 from sevenfold.core.cell import Micrograph
 from sevenfold.core.errors import CheckpointError, DataError
 from sevenfold.core.files import read_json, write_atomic
@@ -183,12 +183,7 @@ class Intensity(Tokenizer):
 
     def restore(self, folder: Path) -> None:
         path, markers = Path(folder) / FILE, read_json(Path(folder) / NAMES)
-        try:
-            content = safetensors.numpy.load(path.read_bytes())
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise CheckpointError(
-                f"{path}: cannot be read as safetensors: {str(error).partition(chr(10))[0]}"
-            ) from None
+        content = read_arrays(path)
         if not isinstance(markers, list) or not markers or any(type(marker) is not str for marker in markers):
             raise CheckpointError(f"{Path(folder) / NAMES}: is not a list of markers")
         edges, centers = (content.get(name, np.zeros(0)) for name in ("edges", "centers"))

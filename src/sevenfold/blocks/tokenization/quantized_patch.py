@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from pydantic import Field
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
 from sevenfold.blocks.tokenization import check_ready
+from sevenfold.blocks.tokenization._codebook import nearest, read_arrays
 from sevenfold.blocks.tokenization._picture import PatchTokenizer
 from sevenfold.core.errors import CheckpointError, DataError
 from sevenfold.core.files import write_atomic
@@ -112,12 +112,7 @@ class QuantizedPatch(PatchTokenizer):
 
     def restore(self, folder: Path) -> None:
         path = Path(folder) / FILE
-        try:
-            content = safetensors.numpy.load(path.read_bytes())
-        except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise CheckpointError(
-                f"{path}: cannot be read as safetensors: {str(error).partition(chr(10))[0]}"
-            ) from None
+        content = read_arrays(path)
         codebook, size = content.get("codebook", np.zeros(0)), self.config.patch
         if codebook.dtype != np.float32 or codebook.ndim != 4 or codebook.shape[1:3] != (size, size):
             raise CheckpointError(f"{path}: holds no codebook of {size} by {size} patches")
@@ -131,11 +126,3 @@ class QuantizedPatch(PatchTokenizer):
         self.codebook = codebook
         self.specials = {name: len(codebook) + place for place, name in enumerate(("pad", "bos", "eos", "mask"))}
         self.size = len(codebook) + len(self.specials)
-
-
-def nearest(patches: np.ndarray, codebook: np.ndarray) -> np.ndarray:
-    """Which row of codebook [K p] is nearest to each of patches [n p], [n] int64; a few megabytes at a time."""
-    codes = codebook.astype(np.float64)
-    squares, step = (codes**2).sum(1), max(1, 2**20 // len(codes))
-    parts = [patches[start : start + step].astype(np.float64) for start in range(0, len(patches), step)]
-    return np.concatenate([(squares - 2 * part @ codes.T).argmin(1) for part in parts])

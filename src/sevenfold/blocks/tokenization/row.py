@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import Field
 
 from sevenfold.blocks.tokenization import Tokenizer, check_ready, line
-from sevenfold.blocks.tokenization._record import MOST, numbers, read_record, write_record
+from sevenfold.blocks.tokenization._record import MOST, read_bins, read_columns, write_record
 from sevenfold.core.errors import CheckpointError, DataError, did_you_mean
 from sevenfold.core.seeds import numpy_generator
 from sevenfold.core.types import Tokens
@@ -143,21 +143,17 @@ class Row(Tokenizer):
         return [*names, write_record(folder, {"columns": columns})]
 
     def restore(self, folder: Path) -> None:
-        path, record = read_record(folder)
-        listed = record.get("columns")
-        if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
-            raise CheckpointError(f"{path}: holds no list of columns")
+        path, listed = read_columns(folder)
         columns: dict[str, list[str] | tuple[np.ndarray, np.ndarray]] = {}
         for one in listed:
             name, words = one.get("name"), one.get("categories")
             if not isinstance(name, str) or name in columns:
                 raise CheckpointError(f"{path}: the column {name!r} has no name of its own")
             if words is None:
-                medians = numbers(path, one, "medians")
-                edges = numbers(path, one, "edges") if one.get("edges") != [] else np.zeros(0)
-                if len(medians) != len(edges) + 1 or (np.diff(edges) <= 0).any():
+                found = read_bins(path, one, "medians")
+                if found is None:
                     raise CheckpointError(f"{path}: the bins of the column {name!r} are not in order")
-                columns[name] = (edges, medians)
+                columns[name] = found
             elif not isinstance(words, list) or len(words) > MOST or not all(isinstance(word, str) for word in words):
                 raise CheckpointError(f"{path}: the categories of the column {name!r} are not words")
             elif len(set(words)) < len(words):

@@ -21,7 +21,7 @@ from sevenfold.core.cut import Cut
 from sevenfold.core.ranks import Mesh, Ranks, own
 from sevenfold.objective import Objective
 from sevenfold.training.parallel import late
-from sevenfold.training.parallel.tensor import lies
+from sevenfold.training.parallel.tensor import placement
 
 BUCKET = 25 << 20
 """Bytes that are sent at once."""
@@ -45,7 +45,7 @@ class Gradients:
         the same on all that share heads."""
         named = {} if objective is None else {n: p for n, p in objective.named_parameters() if p.requires_grad}
         if objective is not None and not mesh.tensor.alone:
-            how = lies(objective)
+            how = placement(objective)
             self.cut = frozenset(id(p) for name, p in named.items() if name in how.cut)
             self.same = frozenset(id(p) for n, p in named.items() if n not in how.cut and n not in how.partial)
         self.parameters = [] if mesh.every.alone else [p for p in named.values() if not sharded(p)]
@@ -179,7 +179,7 @@ def whole(x: Any, cut: Cut | None = None) -> Tensor:
 
 def whole_state(module: nn.Module) -> dict[str, Tensor]:
     """All of every tensor of a module, by name, in the host's memory, one after the other; every process must ask."""
-    cuts = lies(module).cut
+    cuts = placement(module).cut
     return {name: whole(value.detach(), cuts.get(name)).cpu() for name, value in module.state_dict().items()}
 
 

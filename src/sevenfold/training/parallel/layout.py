@@ -96,7 +96,7 @@ def layouts(
 
 def unshared(found: Estimate, among: int) -> str:
     """Why so many processes cannot share heads and channels, in a line; nothing where they can."""
-    units = {row.place: row.cut.units for row in found.rows if row.cut.units}
+    units = {cost.place: cost.cut.units for cost in found.costs if cost.cut.units}
     if not units:
         return "no block of this model has a part that can be cut"
     place = next((place for place, count in units.items() if count % among), None)
@@ -112,19 +112,21 @@ def _facts(found: Estimate) -> Facts:
     held, gradients = found.memory["weights"] + found.memory["optimizer state"], found.memory["gradients"]
     cut_weights = cut_gradients = inside = seconds = 0.0
     given = memory = bias = 0
-    for row, time in zip(found.rows, found.times):
-        head, blocked, rest = row.place.partition(".blocks.")
+    for cost, time in zip(found.costs, found.times):
+        head, blocked, rest = cost.place.partition(".blocks.")
         unit = f"{head}.{rest.partition('.')[0]}" if blocked else "rest"
         weights, part = blocks.get(unit, (0.0, 0.0))
-        cut = row.cut.parameters
-        blocks[unit] = weights + 4 * row.parameters, part + 4 * cut
+        cut = cost.cut.parameters
+        blocks[unit] = weights + 4 * cost.parameters, part + 4 * cut
         if cut:
             cut_weights += 4 * cut
-            cut_gradients += 4 * cut * row.trained / row.parameters
-            inside += found.rows_a_piece * max(0, row.kept - row.cut.gives - row.cut.whole) * (4 if row.wide else size)
-            given += number * row.cut.gives * size
-            memory += number * row.cut.memory * size
-            bias += number * row.cut.bias * 4
+            cut_gradients += 4 * cut * cost.trained / cost.parameters
+            inside += (
+                found.rows_a_piece * max(0, cost.kept - cost.cut.gives - cost.cut.whole) * (4 if cost.wide else size)
+            )
+            given += number * cost.cut.gives * size
+            memory += number * cost.cut.memory * size
+            bias += number * cost.cut.bias * 4
             seconds += time
     kept = max(0, found.peak - held - gradients)
     state = found.memory["optimizer state"] * cut_gradients / max(gradients, 1)
@@ -134,7 +136,7 @@ def _facts(found: Estimate) -> Facts:
         gradients=gradients,
         kept=kept,
         block=int(block),
-        keys=sum(row.cached[0] for row in found.rows) * number * (size + 8),
+        keys=sum(cost.cached[0] for cost in found.costs) * number * (size + 8),
         given=given,
         memory=memory,
         bias=bias,

@@ -52,6 +52,15 @@ def alike(batch: Batch | None, broken: Sequence[BadSample]) -> Batch | None:
     return batch
 
 
+def in_company(batch: Batch | None) -> Batch | None:
+    """The batch, or where a process has none a row of the others' for it to make the same pass with; None for all where nobody has any."""
+    others = ranks.data()
+    if all(rows for (rows,) in others.numbers([_rows(batch)])):
+        return batch
+    whole, _ = others.batch(batch)
+    return batch or {name: stream.rows(slice(0, 1)) for name, stream in whole.items()} or None
+
+
 def others_bad(broken: Sequence[BadSample]) -> list[BadSample]:
     """What could not be read of all processes' samples."""
     said = ranks.mesh().every.told([[error.where, error.why] for error in broken])

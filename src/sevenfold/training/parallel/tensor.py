@@ -1,6 +1,6 @@
-"""Blocks cut by heads and channels: each process of a group computes with its part of the weights of every mixer and nonlinearity.
+"""Tensor parallelism: each process of a group computes with its slice of the weights of every mixer and nonlinearity of a block.
 
-    forward    y = sum_r part_r(x)                 one sum for each part of a block
+    forward    y = sum_r slice_r(x)                one all-reduce for each part of a block
     backward   dx = sum_r of what each has for x   and one more
 
 Shoeybi 2019 (Megatron), arXiv:1909.08053 section 3. A part says itself where it can be cut (`seams`); one that says nothing, and
@@ -24,19 +24,19 @@ from sevenfold.core.ranks import Ranks
 from sevenfold.core.types import Hidden
 
 
-class Lies(NamedTuple):
-    """How the parameters of a module lie among the processes that share heads, by name; of all others each has the same."""
+class Placement(NamedTuple):
+    """Which parameters of a module are not simply replicated among the processes that share heads, by name."""
 
     cut: dict[str, Cut]
-    """Of these it has a part."""
+    """Of these each process has a slice."""
     partial: frozenset[str]
-    """These it has whole, but their gradient only as far as its heads give it: the sum of all is the gradient."""
+    """These are whole on each, but their gradient is only what its own heads give: the sum over processes is the gradient."""
 
 
 def cut(objective: nn.Module, others: Ranks) -> None:
-    """Give this process its part of every block of an objective, in place; ConfigError, before any is changed, as `to_cut`."""
+    """Give this process its slice of every block of an objective, in place; ConfigError, before any is changed, as `to_cut`."""
     for part in to_cut(objective, others.size):
-        keep(part, others)
+        cut_part(part, others)
         part.register_forward_pre_hook(partial(enter, others))
         part.register_forward_hook(partial(_leave, others))
 
@@ -66,11 +66,11 @@ def to_cut(objective: nn.Module, among: int) -> list[Any]:
     return [*found.values()]
 
 
-def keep(part: Any, others: Ranks) -> dict[str, Cut]:
-    """Of a mixer or nonlinearity this process's part only; its parameters that are cut, by name."""
-    part.thin(others.size)
-    part.apart = others.size
-    for place in part.seams().closes:
+def cut_part(part: Any, others: Ranks) -> dict[str, Cut]:
+    """Keep this process's slice of a mixer or nonlinearity, in place; its parameters that are cut, by name."""
+    part.keep_slice(others.size)
+    part.slices = others.size
+    for place in part.seams().rowwise:
         getattr(part, place).added = others.size
     for projection, key, piece in _cuts(part, others.rank):
         own = getattr(projection, key)
@@ -78,17 +78,17 @@ def keep(part: Any, others: Ranks) -> dict[str, Cut]:
     return _named(part, others.rank)
 
 
-def lies(module: nn.Module) -> Lies:
-    """How the parameters of a module lie."""
+def placement(module: nn.Module) -> Placement:
+    """How the parameters of a module are placed."""
     found: dict[str, Cut] = {}
     whole: set[str] = set()
     for name, part in _parts(module):
-        if part.apart == 1:
+        if part.slices == 1:
             continue
         cut = _named(part, ranks.tensor().rank)
         found |= {f"{name}.{key}": piece for key, piece in cut.items()}
         whole |= {f"{name}.{key}" for key, _ in part.named_parameters() if key not in cut}
-    return Lies(found, frozenset(whole))
+    return Placement(found, frozenset(whole))
 
 
 def _parts(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -102,7 +102,7 @@ def _parts(module: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def _cuts(part: Any, rank: int) -> list[tuple[Any, str, Cut]]:
     """(projection, name of a parameter, how it is cut) of a part that has its share of the heads."""
-    return [(where, key, Cut(axis, sizes, part.apart, rank)) for where, key, axis, sizes in axes_of(part)]
+    return [(where, key, Cut(axis, sizes, part.slices, rank)) for where, key, axis, sizes in axes_of(part)]
 
 
 def _named(part: Any, rank: int) -> dict[str, Cut]:
