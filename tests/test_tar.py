@@ -245,7 +245,8 @@ def far(tmp_path, monkeypatch):
         files = {f"{number}-{n}.txt": f"text {number} {n}".encode() for n in range(number + 3)}
         packed(tmp_path / "far" / f"a-{number}.tar", files)
     came: Counter[str] = Counter()
-    opened = remote.opened
+    opened, broken = remote.opened, []
+    monkeypatch.setattr(remote, "PAUSES", (0.0,))
 
     class Counted:
         def __init__(self, where):
@@ -258,6 +259,9 @@ def far(tmp_path, monkeypatch):
             self.file.close()
 
         def read(self, size):
+            if self.name == "a-3.tar" and not broken:
+                broken.append(self.name)
+                raise ConnectionError("reset by peer")
             found = self.file.read(size)
             came[self.name] += len(found)
             return found

@@ -178,10 +178,11 @@ class Source(part.Part):
         """How many of the first of some samples can be looked at without long waiting; by default all."""
         return len(indices)
 
-    def write_index(self, folder: Path) -> Iterator[Path]:
+    @classmethod
+    def write_index(cls, config: Any, folder: Path) -> Iterator[Path]:
         """Write for each of its files where the samples lie, so that one who reads them elsewhere need not look it up. DataError
         for a source that looks nothing up."""
-        raise DataError(f"data: a source of kind {self.kind} needs no index: tar does")
+        raise DataError(f"data: a source of kind {cls.kind} needs no index: tar does")
 
     @property
     def notes(self) -> list[str]:

@@ -101,9 +101,9 @@ class Contents(NamedTuple):
 class Looked:
     """What is in each of some files: what was kept of it, what an index beside it says, or else the file itself."""
 
-    def __init__(self, raw: Raw, about: tuple[str, ...]):
-        """`about`: endings of what a sample is about, the first that it has."""
-        self.raw, self.about = raw, about
+    def __init__(self, raw: Raw, about: tuple[str, ...], hashed: bool):
+        """`about`: endings of what a sample is about, the first that it has; `hashed`: whether the hash of each file is needed."""
+        self.raw, self.about, self.hashed = raw, about, hashed
         self._here: OrderedDict[int, Contents] = OrderedDict()
 
     def each(self, limit: int | None) -> Iterator[Contents]:
@@ -134,13 +134,13 @@ class Looked:
         raw, size = self.raw, self.raw.sizes[number]
         place, worth = place_of(raw.marks[number]), raw.far or size >= LARGE
         found = kept(place, size) if worth else None
-        if found is None:
+        if found is None or self.hashed and not len(found.sha256):
             index = raw.beside(number, INDEX, min(size, LARGEST)) if raw.far else None
             found = unpacked(index, size) if index else None
             found = found or self._read(number)
             if worth:
                 with suppress(OSError):
-                    written(place, found)
+                    write(place, found)
         if raw.far and len(found.sha256):
             raw.known(number, found.sha256.tobytes().hex())
         return found
@@ -151,17 +151,15 @@ class Looked:
         name, size = raw.names[number], raw.sizes[number]
         if raw.far and raw.group is not None:
             return raw.look(number, partial(look_through, size=size, where=name, about=self.about))
-        return raw.used(number, partial(look_up, size=size, where=name, about=self.about, whole=raw.far))
+        return raw.used(number, partial(look_up, size=size, where=name, about=self.about, whole=self.hashed))
 
-    def write(self, number: int, folder: Path) -> Path:
-        """An index of a file, to lie beside it."""
-        raw, found = self.raw, self[number]
-        name, size = raw.names[number], raw.sizes[number]
-        if not len(found.sha256):
-            found = raw.used(number, partial(look_up, size=size, where=name, about=self.about, whole=True))
-        path = folder / f"{name.rpartition('/')[2]}{INDEX}"
-        written(path, found)
-        return path
+    def written(self, folder: Path) -> Iterator[Path]:
+        """An index of each file, to lie beside it."""
+        for name, found in zip(self.raw.names, self.each(None)):
+            path = folder / f"{name.rpartition('/')[2]}{INDEX}"
+            write(path, found)
+            self._here.clear()
+            yield path
 
 
 def look_up(path: Path, size: int, where: str, about: tuple[str, ...], whole: bool) -> Contents:
@@ -256,7 +254,7 @@ def unpacked(content: bytes, size: int) -> Contents | None:
         return None
 
 
-def written(path: Path, found: Contents) -> None:
+def write(path: Path, found: Contents) -> None:
     """Write an index."""
     buffer = io.BytesIO()
     told: dict[str, Any] = {name: value.content if name in WORDS else value for name, value in found._asdict().items()}

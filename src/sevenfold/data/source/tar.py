@@ -28,7 +28,7 @@ from sevenfold.data.source import Sample
 from sevenfold.data.source._columns import FIRST, choose, keyed
 from sevenfold.data.source._contents import INDEX, Contents, Looked
 from sevenfold.data.source._images import common_shape, load, look
-from sevenfold.data.source._raw import NOWHERE, Pieces
+from sevenfold.data.source._raw import NOWHERE, Pieces, Raw
 from sevenfold.data.source._tarred import packed
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
@@ -40,6 +40,8 @@ READ = {
     **dict.fromkeys(LABELS, "label"),
     "json": "json",
 }
+ABOUT = (*PICTURES, *WORDS, "json")
+"""What a sample is about: the first of these that it has."""
 LOOKED_AT = 64
 OPEN = 32
 """Files that are open at one time."""
@@ -65,7 +67,7 @@ class Tar(Pieces):
     def __init__(self, config: Any):
         super().__init__(config)
         self._open: OrderedDict[int, int] = OrderedDict()
-        self._tars = Looked(self._raw, (*PICTURES, *WORDS, "json"))
+        self._tars = Looked(self._raw, ABOUT, self._raw.far)
         self._held_out_by: list[np.ndarray] = []
         endings: Counter[str] = Counter()
         for tar in self._tars.each(config.limit):
@@ -174,9 +176,9 @@ class Tar(Pieces):
         number = bisect_right(self._file_starts, index) - 1
         return number, self._tars[number], index - self._file_starts[number]
 
-    def write_index(self, folder: Path) -> Iterator[Path]:
-        for number in range(len(self._held_out_by)):
-            yield self._tars.write(number, folder)
+    @classmethod
+    def write_index(cls, config: Any, folder: Path) -> Iterator[Path]:
+        return Looked(Raw(config.path, cls.suffixes, config.cache, config.group), ABOUT, True).written(folder)
 
     def _read(self, index: int, field: str) -> bytes | None:
         """The content of the part of a sample that is a field's, None if it has none."""
