@@ -24,6 +24,7 @@ from sevenfold.conformance.fault._kit import fitted, ready_of, small
 from sevenfold.core.files import MANIFEST, read_json, write_manifest
 from sevenfold.core.part import find
 from sevenfold.data.recognise import recognise
+from sevenfold.data.source._tarred import packed
 from sevenfold.exchange.load import load_published
 from sevenfold.training import checkpoint
 from sevenfold.training.load import load
@@ -429,14 +430,7 @@ def path_captions(folder: Path, mark: Path) -> Action:
 
 def _tar(path: Path, files: dict[str, bytes], more: bytes = b"") -> Path:
     """A tar of these files, and of `more` as it stands before its end."""
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            found = tarfile.TarInfo(name)
-            found.size = len(content)
-            archive.addfile(found, io.BytesIO(content))
-        end = archive.offset
-    whole = path.read_bytes()
-    path.write_bytes(whole[:end] + more + whole[end:])
+    path.write_bytes(packed(files, more))
     return path
 
 
