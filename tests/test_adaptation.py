@@ -17,7 +17,7 @@ import sevenfold as sf
 from sevenfold.adaptation._features import batches, features
 from sevenfold.adaptation._towers import towered, towers_of
 from sevenfold.adaptation.method.retrieval import by_chance, recall
-from sevenfold.adaptation.method.test_time import PLAIN, TestTime, TestTimeWay, items_for
+from sevenfold.adaptation.method.test_time import PLAIN, TestTime, TestTimeWay, items_for, verdict
 from sevenfold.adaptation.readout import knn, probe
 from sevenfold.cli import main
 from sevenfold.core.part import decode, find
@@ -200,8 +200,11 @@ def test_adapting_at_test_time_leaves_the_model_as_it_was(home, tmp_path):
     steps = done.record["by_step"]
     assert list(steps) == ["held out", "test"] and list(steps["test"]) == ["0", "1", "2", "4"]
     told = (done.folder / "README.md").read_text()
+    better, worse, size = (done.record[name] for name in ("better", "worse", "samples"))
     gain = steps["test"]["4"]["accuracy"] - steps["test"]["0"]["accuracy"]
-    assert f"Adapting at test time {'helps' if gain > 0 else 'does not help'} here" in told
+    assert (better - worse) / size == pytest.approx(gain)
+    line = f"Adapting at test time {verdict(better, worse)}: {better} of {size} answers got better, {worse} worse."
+    assert line in told and line in done.lines
     # the head read plain representations: without a step it is a probe
     plain = adapted(home / "mae", "digits", "probe", tmp_path / "probe", target="label")
     assert steps["held out"]["0"]["accuracy"] == plain.figures["this model"]["accuracy"]
@@ -220,6 +223,13 @@ def test_adapting_at_test_time_leaves_the_model_as_it_was(home, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
     said = sf.predict(done.folder, {"kind": "digits", "limit": 20})
     assert np.shape(said.scores) == (20, 10)
+
+
+def test_what_is_said_of_adapting_is_more_than_chance():
+    """2^-5 on each side is more than 5 % of a fair coin, 2^-6 is not."""
+    assert [verdict(*changes)[:6] for changes in ((0, 0), (5, 0), (6, 0), (0, 6), (60, 40))] == [
+        "makes ", "makes ", "helps ", "harms ", "makes ",
+    ]  # fmt: skip
 
 
 def test_norms_of_the_test_batch(tmp_path):

@@ -259,12 +259,12 @@ def test_the_optimizer_state_is_counted(kind):
 
 @pytest.mark.parametrize("name", ["gpt", "any", "vit"])
 def test_evaluating_gives_the_figures_of_training(said, runs, name):
-    found = json.loads(said("evaluate", runs / name, "--json"))
+    found = json.loads(said("evaluate", runs / name, "--by", "loss", "--json"))
     stored = json.loads((runs / name / "results.json").read_text())
     rows = {row: {term: figure["value"] for term, figure in terms.items()} for row, terms in found["rows"].items()}
     assert stored["held_out"].items() <= rows["this model"].items()
     assert all(terms.items() <= rows[row].items() for row, terms in stored["baselines"].items())
-    text = said("evaluate", runs / name)
+    text = said("evaluate", runs / name, "--by", "loss")
     assert f"{stored['held_out']['loss']:.4f}" in text and ": the held-out part of" in text
     assert all(baseline in text for baseline in stored["baselines"])
 

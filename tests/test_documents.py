@@ -80,26 +80,34 @@ def test_the_lengths_of_documents():
     assert documents(packed(mixed=True)) is documents(packed()._replace(segments=None)) is None
 
 
+@pytest.mark.parametrize("grouped", [True, False])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("kv", [4, 2])
-def test_flash_attention_is_asked_as_it_wants_to_be(causal, kv, monkeypatch):
-    """Its arguments are those of PyTorch's function; a loop that takes them gives what the mask gives."""
+def test_flash_attention_is_asked_as_it_wants_to_be(causal, kv, grouped, monkeypatch):
+    """Its arguments are those of PyTorch's function, with and without `enable_gqa` (2.11 lacks it); a loop that takes them gives
+    what the mask gives."""
     signature = inspect.signature(importlib.import_module("torch.nn.attention.varlen").varlen_attn)
+    has = "enable_gqa" in signature.parameters
+    if grouped and not has:
+        pytest.skip("this PyTorch does not take enable_gqa")
+    if has and not grouped:
+        signature = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "enable_gqa"])
 
     def kernel(*args, **more):
         given = signature.bind(*args, **more)
         given.apply_defaults()
         call = given.arguments
         assert call["window_size"] == ((-1, 0) if causal else (-1, -1)) and call["max_q"] == call["max_k"] == 32
-        assert call["cu_seq_q"].dtype == torch.int32 and call["enable_gqa"] == (kv == 2)
+        assert call["cu_seq_q"].dtype == torch.int32 and call.get("enable_gqa", False) == (grouped and kv == 2)
         found = []
         for start, stop in pairwise(call["cu_seq_q"].tolist()):
             q, k, v = (call[name][start:stop].transpose(0, 1)[None] for name in ("query", "key", "value"))
             found.append(
-                F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=call["scale"], enable_gqa=True)
+                F.scaled_dot_product_attention(q, k, v, is_causal=causal, scale=call["scale"], enable_gqa=grouped)
             )
         return torch.cat(found, 2)[0].transpose(0, 1)
 
+    kernel.__signature__ = signature
     monkeypatch.setattr(_documents, "flash", lambda: kernel)
     mixer, hidden = find("mixing", "attention").Config(heads=4, kv_heads=kv, scale=0.7).build(32), prepared(packed())
     q, k, v = mixer._heads(hidden)

@@ -132,7 +132,9 @@ def test_the_twin_has_the_same_shape_and_other_weights(home):
 
 
 def test_a_supervised_run_is_measured_by_its_own_head(home):
-    found = sf.evaluate(home / "vit", target="label")
+    found = sf.evaluate(home / "vit")
+    assert found.values() == sf.evaluate(home / "vit", target="label").values()
+    assert sf.evaluate(home / "vit", by="loss").name == "held_out"
     held_out = json.loads((home / "vit" / "results.json").read_text())["held_out"]
     assert found.how["by"] == "head"
     assert found.figure.value == pytest.approx(held_out["accuracy"])

@@ -103,7 +103,7 @@ def reduced(wiring: ModelConfig, trunk: str) -> tuple[dict[str, Any], dict[str, 
 
 
 def supervised(
-    asked: Asked, trunk: str | None, pool: str | None, train: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+    asked: Asked, trunk: str | None, pool: str, train: Mapping[str, Any], changes: Mapping[str, Any] | None = None
 ) -> Recipe:  # fmt: skip
     """The recipe of a new head on one trunk of a model, for the target. `changes` are further fields of the recipe."""
     wiring, source = wiring_of(asked.run), asked.data.build()
@@ -115,7 +115,6 @@ def supervised(
     check_target(source, target)
     name = f"new_{target}" if target in wiring.streams else target
     streams[name] = {"kind": kind, "field": target}
-    how = pool or ("class" if wiring.trunks[trunk].class_token and not wiring.trunks[trunk].mask.causal else "mean")
     recipe = {
         "data": part.encode(asked.data),
         "start": asked.run,
@@ -123,7 +122,7 @@ def supervised(
         "trunks": trunks,
         "heads": {},
         "init": part.encode(wiring.init),
-        "objective": {"kind": "supervised", "target": name, "trunk": trunk, "pool": how},
+        "objective": {"kind": "supervised", "target": name, "trunk": trunk, "pool": pool},
         "train": dict(train),
         **(changes or {}),
     }

@@ -24,11 +24,12 @@ from sevenfold.training.run import fresh
 
 
 class Adapted(NamedTuple):
-    """The folder of an adapted model, and its figures on held-out samples."""
+    """The folder of an adapted model, its figures on held-out samples, and what else is said of them."""
 
     folder: Path
     figures: Figures
     record: dict[str, Any]
+    lines: list[str]
 
     @property
     def model(self) -> Model:
@@ -82,9 +83,10 @@ def adapt(
         ]),
         **found.more,
     }  # fmt: skip
+    lines = way.lines(found)
     write_record(folder, record)
-    write_atomic(folder / "README.md", card(folder, record, way.lines(found)))
-    return Adapted(folder, found.figures, record)
+    write_atomic(folder / "README.md", card(folder, record, lines))
+    return Adapted(folder, found.figures, record, lines)
 
 
 def _settings(method: str | Method.Config, settings: Sequence[str]) -> tuple[Any, list[str]]:

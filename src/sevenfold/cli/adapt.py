@@ -7,7 +7,7 @@ sevenfold adapt runs/clip pictures/ --method zero_shot --templates templates.txt
 
 Methods (sevenfold list method): probe, knn, frozen, full, lora, prompt, continue, test_time, retrieval, zero_shot. RUN is a run folder,
 a published folder, or the id of one; DATA a file or folder, or the kind of a source that needs none. The result is a folder
-that sf.load reads, with a card; `sevenfold predict` asks it.
+that sf.load reads, with a card; `sevenfold predict` asks it where there is something to ask (not of continue and retrieval).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from sevenfold.adaptation.adapt import adapt
+    from sevenfold.core import part
 
     settings = [*args.settings, *([f"templates={args.templates}"] if args.templates else [])]
     done = adapt(args.run, args.data, args.method, target=args.target, out=args.out, settings=settings)
@@ -48,9 +49,11 @@ def run(args: argparse.Namespace) -> int:
             ["held out", *terms],
             [[name, *(_number(found.get(t)) for t in terms)] for name, found in done.figures.items()],
         )
-    print(
-        f"{done.record['samples']:,} held-out samples · {done.folder}/README.md · sevenfold predict {done.folder} DATA -o FILE"
-    )
+    for line in done.lines:
+        print(line)
+    answers = part.find("method", args.method).answers
+    then = f"predict {done.folder} DATA -o FILE" if answers else f"evaluate {done.folder}"
+    print(f"{done.record['samples']:,} held-out samples · {done.folder}/README.md · sevenfold {then}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """Measure a model: a card with its figures, always beside what simple methods reach, and a sentence that says whether it beats them.
 
 sevenfold evaluate runs/gpt                                      the loss on its held-out part
+sevenfold evaluate runs/vit                                      a supervised or adapted run: what it says of its target
 sevenfold evaluate runs/gpt other.txt --json                     on other data
 sevenfold evaluate openai-community/gpt2 other.txt               a published model, on the held-out part of other data
 sevenfold evaluate runs/mae --target label                       what a linear probe tells of a field
@@ -28,7 +29,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="a run folder (several: seeds of one recipe), a published folder, or the id of one; a last name that is "
                         "no such folder is DATA, a file or folder (default: the run's own data)")  # fmt: skip
     parser.add_argument(
-        "--target", metavar="FIELD", help="the field to tell from the representation (default: the loss)"
+        "--target",
+        metavar="FIELD",
+        help="the field to tell from the representation (default: what the run says by itself, else the loss)",
     )
     parser.add_argument(
         "--target-kind",
@@ -36,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="label, number, labels or token_labels (default: what the field looks like)",
     )
     parser.add_argument(
-        "--by", metavar="HOW", help="probe, knn, head or drawn (default: the model's head for it, or a probe)"
+        "--by", metavar="HOW", help="probe, knn, head, drawn or loss (default: the model's head for it, or a probe)"
     )
     parser.add_argument(
         "--metric", action="append", metavar="KIND", help="a metric instead of the usual ones; may be repeated"

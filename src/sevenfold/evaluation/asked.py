@@ -14,14 +14,14 @@ class Asked(part.Config):
     """The settings of `sf.evaluate`, and the options of `sevenfold evaluate`."""
 
     target: str | None = None
-    """The field to tell from the representation: a label, a number, labels, or a letter for each token. Without, the loss is
-    measured."""
+    """The field to tell from the representation: a label, a number, labels, or a letter for each token. By default what the run
+    says by itself (a supervised or adapted one); where it says nothing, the loss is measured."""
     target_kind: Literal["label", "number", "labels", "token_labels"] | None = None
     """What the target is, where its field does not tell: labels are several, as in `red;round`."""
-    by: Literal["probe", "knn", "head", "drawn"] | None = None
+    by: Literal["probe", "knn", "head", "drawn", "loss"] | None = None
     """probe: a linear read-out of the frozen representation, its strength chosen on training items; knn: 20 weighted nearest
     neighbours; head: what the model says by itself (its head, or what it was adapted with; the default where it does); drawn:
-    what it draws of the target is read by an independent classifier."""
+    what it draws of the target is read by an independent classifier; loss: the objective itself, also of a run that has a head."""
     metric: tuple[Metric.Config, ...] = ()
     """Metrics instead of the usual ones; the sentence is about the first."""
     streams: tuple[str, ...] = ()

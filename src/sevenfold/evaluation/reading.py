@@ -13,7 +13,7 @@ from sevenfold.assembly.model import Model
 from sevenfold.core.errors import ConfigError
 from sevenfold.evaluation.gathered import Targets
 from sevenfold.evaluation.vectors import BATCH
-from sevenfold.training.load import located
+from sevenfold.training.load import load, located
 
 Say = Callable[[np.ndarray], np.ndarray]
 """x [n d] → scores [n columns]."""
@@ -57,6 +57,17 @@ def own_way(run: str, model: Model, target: str) -> Ways | None:
         return None
     stream = model.config.streams.get(way.target)
     return way if target in (way.target, stream.field if stream is not None else None) else None
+
+
+def own_target(run: str) -> str | None:
+    """The field that a run says by itself, supervised or adapted; None: there is none, or several."""
+    folder, model = located(run), load(run)
+    try:
+        name = way_of(folder, model, run).target
+    except ConfigError:
+        return None
+    stream = model.config.streams.get(name)
+    return name if stream is None or stream.field is None else stream.field
 
 
 def said(way: Ways, raws: list[dict[str, Any]], targets: Targets, lengths: Sequence[int] | None) -> np.ndarray:

@@ -54,6 +54,8 @@ class Method(part.Part):
     class Config(part.Config):
         pass
 
+    answers: ClassVar[bool] = True
+    """Whether `sevenfold predict` can ask the result."""
     example: ClassVar[dict[str, Any]] = {}
     """Small settings with which the conformance kit tries it: `start` (a kind of objective whose example is trained a few steps to
     begin from; `supervised` by default), and settings as a person would give them (`set`)."""

@@ -19,8 +19,8 @@ class Tuned(Method):
     class Config(Method.Config):
         trunk: str | None = None
         """The trunk that is read; by default the one that reads the data."""
-        pool: Literal["mean", "class", "last", "class_mean"] | None = None
-        """How its tokens become one vector; by default the class token where there is one, else the mean."""
+        pool: Literal["mean", "class", "last", "class_mean"] = "mean"
+        """How its tokens become one vector. A class token is worth reading where the model learned by it (dinov2, a classifier)."""
 
     example = {"target": "label", "set": ("train.steps=2",)}
     rate: ClassVar[float] = 1e-3

@@ -36,6 +36,7 @@ class Continue(Method):
         replay: float = Field(0.0, ge=0, lt=1)
         """The share of old samples among those that are trained on."""
 
+    answers = False
     example = {"set": ("train.steps=2",)}
     variants = ({"replay": 0.25},)
 
@@ -75,10 +76,9 @@ class Continue(Method):
         return Found(figures, len(before.held_out_items), more)
 
     def lines(self, found: Found) -> list[str]:
-        gained, lost = found.more["gained"], found.more["forgotten"]
+        new, old = (_moved(by) for by in (-found.more["gained"], found.more["forgotten"]))
         return [
-            f"On the new data the loss fell by {gained:.4f}; on the old data it {'rose' if lost > 0 else 'fell'} by {abs(lost):.4f} "
-            f"(the forgetting meter; replay {self.config.replay:g})."
+            f"On the new data the loss {new}; on the old data it {old} (the forgetting meter; replay {self.config.replay:g})."
         ]
 
     def _old(self, asked: Asked) -> Source.Config:
@@ -112,6 +112,10 @@ def held_out_of(ready: Ready, data: Source.Config) -> Samples:
     }
     items = items_of(recipe, source, source.split()[1], modalities, fields, looks=objective.looks())
     return laid_out(recipe, items, ready.bad, modalities)
+
+
+def _moved(by: float) -> str:
+    return f"{'rose' if by > 0 else 'fell'} by {abs(by):.4f}"
 
 
 def _told(terms: dict[str, float]) -> str:

@@ -28,8 +28,8 @@ class KNN(Method):
     class Config(Method.Config):
         trunk: str | None = None
         """The trunk that is read; by default the one that reads the data."""
-        pool: Literal["mean", "class", "last", "class_mean"] | None = None
-        """How its tokens become one vector; by default the class token where there is one, else the mean."""
+        pool: Literal["mean", "class", "last", "class_mean"] = "mean"
+        """How its tokens become one vector. A class token is worth reading where the model learned by it (dinov2, a classifier)."""
         k: int = Field(20, ge=1)
         """How many neighbours are asked."""
         temperature: float = Field(0.07, gt=0)

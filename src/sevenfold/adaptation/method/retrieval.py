@@ -35,6 +35,7 @@ class Retrieval(Method):
         most: int = Field(2000, ge=2)
         """At most so many held-out pairs are compared."""
 
+    answers = False
     example = {"start": "infonce"}
 
     def run(self, asked: Asked) -> Found:

@@ -21,7 +21,7 @@ from sevenfold.adaptation._features import batches, features, scored, simple, ta
 from sevenfold.adaptation._task import check_single, check_target, data_of, reduced, target_of, trunk_for, upstream
 from sevenfold.adaptation.method import Asked, Found, Method
 from sevenfold.adaptation.method.probe import into_head
-from sevenfold.adaptation.readout import probe
+from sevenfold.adaptation.readout import Task, probe
 from sevenfold.assembly.head import HeadConfig
 from sevenfold.assembly.model import Model
 from sevenfold.core import part
@@ -49,8 +49,8 @@ class TestTime(Method):
     class Config(Method.Config):
         trunk: str | None = None
         """The trunk that is read and adapted; by default the one that reads the data."""
-        pool: Literal["mean", "class", "last", "class_mean"] | None = None
-        """How its tokens become one vector; by default the class token where there is one, else the mean."""
+        pool: Literal["mean", "class", "last", "class_mean"] = "mean"
+        """How its tokens become one vector. A class token is worth reading where the model learned by it (dinov2, a classifier)."""
         steps: int = Field(10, ge=0, le=10_000)
         """k: steps on each batch."""
         batch: int = Field(64, ge=1)
@@ -92,10 +92,12 @@ class TestTime(Method):
                 for step, found in way(batch, shown, self._looked(ready, items, places)).items():
                     scores[step].append(found)
             y = np.concatenate(wanted)
+            answers = {step: np.concatenate(found) for step, found in scores.items()}
             told[name] = {
-                "plain" if step == PLAIN else str(step): scored(task, np.concatenate(found), y)
-                for step, found in scores.items()
+                "plain" if step == PLAIN else str(step): scored(task, found, y) for step, found in answers.items()
             }
+        first = marks(task, answers[PLAIN if self.config.by_batch else 0], y)
+        changes = np.sign(marks(task, answers[self.config.steps], y) - first)
         last, size = next(reversed(told.values())), len(next(reversed(tested.values())))
         after, before = str(self.config.steps), "plain" if self.config.by_batch else "0"
         figures = {"this model": last[after], "without adapting": last[before]}
@@ -106,7 +108,8 @@ class TestTime(Method):
             }
         held = features(ready.model, tested["held out"], target)
         figures |= simple(task, train.y, held.y)
-        more = {"by_step": told, "trunk": trunk, "stream": target, "pool": how}
+        counts = {"better": int((changes > 0).sum()), "worse": int((changes < 0).sum())}
+        more = {"by_step": told, "trunk": trunk, "stream": target, "pool": how, **counts}
         return Found(figures, size, more)
 
     def lines(self, found: Found) -> list[str]:
@@ -117,10 +120,10 @@ class TestTime(Method):
                 f"{name}, {term} by steps: "
                 + ", ".join(f"{step}: {terms[term]:.4f}" for step, terms in by_step.items())
             )
-        first, last = found.figures["without adapting"], found.figures["this model"]
-        term = "accuracy" if "accuracy" in first else next(iter(first))
-        gain = last[term] - first[term] if term in ("accuracy", "f1") else first[term] - last[term]
-        lines.append(f"Adapting at test time {'helps' if gain > 0 else 'does not help'} here ({gain:+.4f} {term}).")
+        better, worse = found.more["better"], found.more["worse"]
+        lines.append(
+            f"Adapting at test time {verdict(better, worse)}: {better} of {found.samples} answers got better, {worse} worse."
+        )
         return lines
 
     def _prepared(self, asked: Asked) -> tuple[Ready, str, str, str]:
@@ -135,7 +138,7 @@ class TestTime(Method):
         target, kind = target_of(source, asked.target, wiring)
         check_target(source, target)
         trunk = trunk_for(wiring, fields, self.config.trunk)
-        how = self.config.pool or ("class" if wiring.trunks[trunk].class_token else "mean")
+        how = self.config.pool
         name = f"new_{target}" if target in wiring.streams else target
         streams, _ = reduced(wiring, trunk)
         head = HeadConfig(trunk=trunk, stream=name, pool=how, projection={"kind": "linear", "bias": True})
@@ -177,6 +180,25 @@ class TestTime(Method):
             return batch
 
         return learned
+
+
+def marks(task: Task, scores: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How good each answer is, [n]: right or not, how many labels are right, the negative squared error of numbers."""
+    if task == "classes":
+        return (scores.argmax(1) == y).astype(np.float64)
+    if task == "labels":
+        return ((scores > 0.5) == (y > 0.5)).sum(1).astype(np.float64)
+    return -np.square(scores - y.reshape(len(y), -1)).sum(1)
+
+
+def verdict(better: int, worse: int) -> str:
+    """What may be said of so many changes: by the sign test, two-sided, at 5 %."""
+    from scipy.stats import binomtest
+
+    changed = better + worse
+    if not changed or binomtest(better, changed).pvalue > 0.05:
+        return "makes no difference here that is more than chance"
+    return "helps here" if better > worse else "harms here"
 
 
 def items_for(ready: Ready, source: Any, indices: Any, looks: Mapping[str, Look] | None = None) -> Items:

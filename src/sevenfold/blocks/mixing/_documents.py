@@ -59,7 +59,10 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, places: Tensor, causal: bool, scale:
     assert kernel is not None
     settings: dict[str, Any] = {"scale": scale, "window_size": (-1, 0) if causal else (-1, -1)}
     if q.shape[1] != k.shape[1]:
-        settings["enable_gqa"] = True
+        if "enable_gqa" in inspect.signature(kernel).parameters:
+            settings["enable_gqa"] = True
+        else:  # PyTorch 2.11
+            k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], 1) for part in (k, v))
     return _rows(kernel(*map(_line, (q, k, v)), places, places, longest, longest, **settings), q)
 
 
