@@ -384,7 +384,7 @@ def test_generating_pictures_and_reading_them_back(said, runs, tmp_path):
 
 def test_doctor(said):
     found = json.loads(said("doctor", "--json"))
-    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert found["kernels of the mixers"].keys() == set(kinds("mixing"))
     kernel = found["kernels of the mixers"]["attention"]
     assert "scaled_dot_product" in kernel or "bmm" in kernel  # short rows go in a few large products on some processors

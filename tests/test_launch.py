@@ -109,7 +109,9 @@ time.sleep(20)
     assert (tmp_path / "saved").exists() and "scontrol requeue 7" in said and code == 0
 
 
-@pytest.mark.parametrize("more", [["--nodes", "0"], ["--time", "1m"], ["--sbatch", "x; rm -rf"], ["data.kind=nothing"]])
+@pytest.mark.parametrize(
+    "more", [["--nodes", "0"], ["--time", "1m"], ["--time", "5x"], ["--sbatch", "x; rm -rf"], ["data.kind=nothing"]]
+)
 def test_what_cannot_be(tmp_path, more, capsys):
     assert main(["launch", "gpt", *more, "--slurm", "--out", str(tmp_path / "run")]) == 2
     assert not list(tmp_path.iterdir())

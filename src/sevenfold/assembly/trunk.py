@@ -307,10 +307,10 @@ class Trunk(Stepping):
         if self.norm is not None:
             x = self.norm(x, inner.condition, inner.valid)
         x = gathered(x, together)
-        if order is None:
-            return unprompted(hidden._replace(x=x, pair=inner.pair, grid=inner.grid))
+        if order is None:  # `carrying` comes last: PyTorch 2.11 compiles nothing that gives what `_replace` made
+            return unprompted(hidden._replace(pair=inner.pair, grid=inner.grid).carrying(x))
         back = order.argsort(1)
-        return unprompted(hidden._replace(x=take(x, back), pair=pair_in_order(inner.pair, back)))
+        return unprompted(hidden._replace(pair=pair_in_order(inner.pair, back)).carrying(take(x, back)))
 
     def _around(self, hidden: Hidden, memory: Hidden | None) -> Hidden:
         """What mixers need beside the tokens: rotations, the bias of the position, the memory (padding if it is absent)."""

@@ -103,7 +103,7 @@ def written(args: argparse.Namespace, out: Path) -> str:
     for option in args.sbatch:
         if not re.fullmatch(r"[a-z-]+(=[\w.,:/@+-]+)?", option):
             raise ConfigError(f"--sbatch: an option of sbatch without its dashes, partition=gpu, not {option!r}")
-    seconds = int(seconds_of(args.time))
+    seconds = int(seconds_of(args.time, "--time"))
     if seconds <= 2 * WARNED:
         raise ConfigError(f"--time: more than {2 * WARNED} s, as {WARNED} s of it are for saving")
     hours, rest = divmod(seconds, 3600)

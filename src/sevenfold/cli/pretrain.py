@@ -16,7 +16,9 @@ import argparse
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "path", help="a file (text, jsonl, csv, parquet, FASTA, npz, npy) or a folder (of text, of images)"
+        "path",
+        help="a file (text, jsonl, csv, parquet, tar, FASTA, npz, npy, h5ad, a protein structure …) or a folder (of text, images, sounds, "
+        "structures, point clouds …); `sevenfold list source` says what is read",
     )
     parser.add_argument("--minutes", type=float, default=5.0, metavar="M", help="time to train (default: 5)")
     parser.add_argument("--out", metavar="DIR", help="the run folder (default: runs/NAME)")

@@ -40,13 +40,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from sevenfold.core import notation, part
 
+    processes = _counts(args.processes) if args.processes else []
     plan, objective = _planned(args)
     _trunks(objective)
     _parts(plan)
     _memory(plan)
     _told(plan, args)
-    if args.processes:
-        _layouts(plan, args.processes)
+    if processes:
+        _layouts(plan, processes)
     if args.recipe:
         print("\n" + notation.write(part.encode(plan.recipe)), end="")
     return 0
@@ -179,15 +180,19 @@ def _told(plan: Plan, args: argparse.Namespace) -> None:
             print(f"  {line}")
 
 
-def _layouts(plan: Plan, asked: str) -> None:
+def _counts(asked: str) -> list[int]:
+    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", asked):
+        raise ConfigError(f"--processes: whole numbers, 8 or 8,64,1024, not {asked!r}")
+    return [int(count) for count in asked.split(",")]
+
+
+def _layouts(plan: Plan, counts: list[int]) -> None:
     from sevenfold.training.parallel.layout import layouts, unshared
 
     found, batch, parallel = plan.estimate, plan.recipe.train.batch or 32, plan.recipe.parallel
     sequence, heads, again = parallel.sequence, parallel.tensor, plan.recipe.train.recompute
-    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", asked):
-        raise ConfigError(f"--processes: whole numbers, 8 or 8,64,1024, not {asked!r}")
     drawn = []
-    for processes in map(int, asked.split(",")):
+    for processes in counts:
         for way in layouts(found, plan.hardware, processes, sequence, heads, again):
             rows = batch * processes // way.together
             drawn.append(
@@ -207,7 +212,7 @@ def _layouts(plan: Plan, asked: str) -> None:
         drawn,
     )
     if heads > 1 and not any("tensor" in line[1] for line in drawn):
-        why = unshared(found, heads) or f"{asked} processes cannot be shared out by {heads}"
+        why = unshared(found, heads) or f"{', '.join(map(str, counts))} processes cannot be shared out by {heads}"
         print(f"nothing with parallel.tensor={heads}: {why}")
 
 

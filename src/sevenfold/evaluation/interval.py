@@ -138,12 +138,12 @@ def beside(metric: Metric, rows: Mapping[str, Drawn], measured: str) -> Beside |
     return Beside(best, Figure(float(values.mean()), tuple(values.tolist()), over(draws), over_seeds(values)))
 
 
-def sentence(metric: str, figure: Figure, against: Beside, other: Figure) -> str:
-    """The plain words: whether it beats the best simple baseline by more than the spread."""
+def sentence(metric: str, figure: Figure, against: Beside, other: Figure, resampled: str = "test items") -> str:
+    """The plain words: whether it beats the best simple baseline by more than the spread. `resampled`: what was drawn anew."""
     verb = "beats" if against.beats else "does not beat"
     spans = []
     if against.difference.resampled is not None:
-        spans.append(f"{_span(against.difference.resampled)} over resampled test items")
+        spans.append(f"{_span(against.difference.resampled)} over resampled {resampled}")
     if against.difference.over_seeds is not None:
         spans.append(f"{_span(against.difference.over_seeds)} over {len(figure.seeds)} seeds")
     told = f" (95 % of the difference: {'; '.join(spans)})" if spans else ""

@@ -88,7 +88,11 @@ def card(runs: list[str], data: Data | None, asked: Asked) -> Card:
     known = {name: terms[main] for name, terms in rows.items() if main in terms}
     against = beside(metric, known, MODEL)
     figures = {name: {term: one.figure for term, one in terms.items()} for name, terms in rows.items()}
-    told = "" if against is None else sentence(main, figures[MODEL][main], against, figures[against.against][main])
+    told = (
+        ""
+        if against is None
+        else sentence(main, figures[MODEL][main], against, figures[against.against][main], "batches")
+    )
     bad, notes = first.bad, [*first.notes, *asked.note]
     if len(bad):
         where, why = bad.first(1)[0]
@@ -188,7 +192,9 @@ def _of_run(folder: Path, recipe: Recipe, data: Data | None, asked: Asked) -> Me
 def _of_model(start: str, data: Data | None, asked: Asked) -> Measured:
     """A model that is no run of ours, on the held-out part of other data; baselines learn from the rest."""
     if data is None:
-        raise ConfigError(f"{start}: is a model without data of its own: name a file or folder to evaluate it on")
+        raise ConfigError(
+            f"{start}: keeps no data to evaluate on: name a file or folder (sevenfold evaluate {start} DATA)"
+        )
     ready = prepare(read_recipe(going_on(start, data_of(data))))
     objective, recipe = ready.objective, ready.recipe
     losses = held_out_losses(objective.to(device_of(None)), ready.held_out, recipe.train, recipe.seed, bad=ready.bad)

@@ -95,7 +95,9 @@ def parts(runs: list[str], recipe: Recipe | None, data: Data | None, split: str 
     own = None if recipe is None else recipe.data.build()
     if data is None:
         if own is None or recipe is None:
-            raise ConfigError(f"{runs[0]}: is a model without data of its own: name a file or folder to evaluate it on")
+            raise ConfigError(
+                f"{runs[0]}: keeps no data to evaluate on: name a file or folder (sevenfold evaluate {runs[0]} DATA)"
+            )
         unchanged(recipe, own, located(runs[0]))
         return _apart(own)
     other = settings_for(runs[0], data, split, target).build()

@@ -126,8 +126,12 @@ def write(run: Path, taken: Snapshot, ranks: Ranks, keep: int = 2, spared: int =
         ranks.once(lambda: _thinned(run, keep, spared))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{final}: cannot be written ({str(error).splitlines()[0]}); earlier checkpoints are as they were: "
-            "make room, then resume"
+            f"{final}: cannot be written ({str(error).splitlines()[0]}); "
+            + (
+                "earlier checkpoints are as they were: make room, then resume"
+                if listed(run)
+                else "there is no earlier one: make room, then begin anew"
+            )
         ) from None
     return final
 
@@ -181,7 +185,14 @@ def newest_whole(run: Path, say: Say, most: int | None = None) -> Path:
             return path
         except (CheckpointError, OSError) as error:
             say(f"skipping a damaged checkpoint: {error}")
-    raise CheckpointError(f"{run / FOLDER}: " + ("no checkpoint in it is whole" if found else "holds no checkpoint"))
+    raise CheckpointError(
+        f"{run / FOLDER}: "
+        + (
+            "no checkpoint in it is whole: copy one from a backup, or begin anew in another folder"
+            if found
+            else "holds no checkpoint"
+        )
+    )
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:

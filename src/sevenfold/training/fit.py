@@ -79,7 +79,7 @@ def fit(
                 run.save_first()
             waiting = time.perf_counter()
             for batch, broken, _ in guard.through(partial(_batches, run, train)):
-                record = _step(run, batch, broken, len(train), waiting)
+                record = _step(run, batch, broken, len(train) + len(held_out), waiting)
                 run.log.write(record)
                 run.bar.step(record)
                 run.step += 1

@@ -100,7 +100,9 @@ def _measured(device: torch.device) -> Hardware:
     moved = 3 * COPIED / _best(lambda: torch.add(numbers, out, out=out), device)
     overhead = _best(lambda: [torch.add(small, 1.0) for _ in range(200)], device) / 200
     name = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"this CPU, {torch.get_num_threads()} threads"
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"this CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     )
     return Hardware(name, device.type, fp32, bf16, half, moved, _memory(device), overhead)
 

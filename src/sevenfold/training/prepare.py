@@ -77,7 +77,7 @@ def prepare(recipe: Recipe, tokenizers: Path | None = None, note: Callable[[str]
         raise DataError(f"{recipe.data.path}: holds no samples")
     train, held_out = source.split()
     fields = fields_of(recipe, source.fields)
-    bad = BadSamples(recipe.data.bad_share, len(train))
+    bad = BadSamples(recipe.data.bad_share, len(train) + len(held_out))
     share_tokenizers(modalities)
     held = already(source, recipe.streams, fields)
     for name, modality in modalities.items():

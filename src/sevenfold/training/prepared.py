@@ -47,9 +47,13 @@ def already(source: Source, streams: Mapping[str, Modality.Config], fields: Mapp
     for field, value in held.stream.items():
         if given.get(field) != value:
             raise ConfigError(
-                f"streams.{name}.{field}: the tokens of {source.config.path} were made with {value!r}, not {given.get(field)!r}: "
+                f"streams.{name}.{field}: the tokens of {_whose(source)} were made with {value!r}, not {given.get(field)!r}: "
                 "leave it out, or prepare the data again"
             )
     if streams[name].views and streams[name].pack:
-        raise ConfigError(f"streams.{name}.views: {source.config.path} holds tokens, and views change raw items")
+        raise ConfigError(f"streams.{name}.views: {_whose(source)} holds tokens, and views change raw items")
     return name
+
+
+def _whose(source: Source) -> str:
+    return source.config.path or f"the {source.kind}"

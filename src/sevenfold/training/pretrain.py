@@ -92,6 +92,10 @@ def planned(
         data = data.replace(target=target)  # a column of rows
         source = data.build()
     facts = survey(source)
+    if facts["bad"]["count"] == facts["samples"] > 0:
+        raise DataError(
+            "none of {:,} samples can be read; the first is {}: {}".format(facts["samples"], *facts["bad"]["first"][0])
+        )
     if not facts["train"] or not facts["held_out"]:
         raise DataError(f"{path}: holds too few samples that can be read to train on some and hold out others")
     reasons: list[str] = []

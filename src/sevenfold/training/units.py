@@ -21,11 +21,11 @@ SIZES = {
 }
 
 
-def seconds_of(budget: float | str) -> float:
-    """Seconds from a number, or a text such as 90s, 30m, 2h, 1d. ConfigError for anything else."""
-    value = _measured(budget, UNITS, "s", "budget: a number of seconds, or 90s, 30m, 2h, 1d")
+def seconds_of(budget: float | str, field: str = "budget") -> float:
+    """Seconds from a number, or a text such as 90s, 30m, 2h, 1d. ConfigError for anything else, which names the field."""
+    value = _measured(budget, UNITS, "s", f"{field}: a number of seconds, or 90s, 30m, 2h, 1d")
     if not 0 < value <= 366 * 86400:
-        raise ConfigError(f"budget: above 0 and at most a year, not {budget}")
+        raise ConfigError(f"{field}: above 0 and at most a year, not {budget}")
     return value
 
 

@@ -179,6 +179,12 @@ class ImageFolder(Source):
         kinds = {"label": "label", "caption": "text"}
         return {"image": "image", **{name: kinds[name] for name in self._names}}
 
+    def no_field(self, name: str) -> str:
+        """One folder says nothing of its pictures."""
+        if name != "label":
+            return super().no_field(name)
+        return f"{self.path}: has no field 'label': labels are the names of two folders or more in it, or a column of {', '.join(TABLES)}"
+
     def __len__(self) -> int:
         return len(self._entries)
 
