@@ -41,7 +41,7 @@ from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel, _mesh, joined
 from sevenfold.training.parallel.gradients import Gradients, whole, whole_state
 from sevenfold.training.parallel.layout import layouts
-from sevenfold.training.parallel.rows import of_all
+from sevenfold.training.parallel.rows import over_ranks
 from sevenfold.training.parallel.sharding import shard
 from sevenfold.training.parallel.tensor import cut, placement
 from sevenfold.training.prepare import Ready, prepare
@@ -114,7 +114,7 @@ def learned(
         batch = {n: s.each(lambda x: x.double() if x.is_floating_point() else x) for n, s in batch.items()}
         loss, norm, ok = take_step(objective, optimizer, batch, settings, "fp32", 0, step, 1.0, gradients=gradients)
         objective.after_step(step, 10)
-        losses.append({**of_all(loss, 0, 0)[0], "norm": norm, "ok": float(ok)})
+        losses.append({**over_ranks(loss, 0, 0)[0], "norm": norm, "ok": float(ok)})
     gradients.close()
     return {"state": whole_state(objective), "losses": losses, "cut": len(placement(objective).cut)}
 
@@ -320,7 +320,7 @@ def unseen(kind: str) -> Found:
 def nan(kind: str) -> Found:
     """A loss that is NaN on the last rank only."""
     found = fitted(set(), broken=(ranks.data().size - 1, 3))
-    return {"all": ranks.data().told(found)}
+    return {"all": ranks.data().gather_objects(found)}
 
 
 def elastic(kind: str) -> Found:
@@ -402,7 +402,7 @@ def command(kind: str) -> Found:
         more = ["--out", str(folder / "refused"), "parallel.tensor=2", "trunks.lm.block.mixer.heads=1"]
         refused = main_of(["train", str(folder / "recipe.json"), *more])
     every = ranks.mesh().every
-    return {"codes": every.told([code, wrong, refused]), "refused": every.told(said.getvalue())}
+    return {"codes": every.gather_objects([code, wrong, refused]), "refused": every.gather_objects(said.getvalue())}
 
 
 def sent(kind: str) -> Found:

@@ -15,6 +15,7 @@ from sevenfold.cli import main
 from sevenfold.conformance import fault
 from sevenfold.conformance.fault import _payloads, bad_samples, damaged, diverging, hostile, killed, mutated, resumed
 from sevenfold.conformance.fault._kit import Tally, small
+from sevenfold.conformance.fault._payloads._written import evil
 from sevenfold.conformance.fault._watched import watched
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.training import checkpoint, guard
@@ -116,7 +117,7 @@ def test_what_is_watched_is_seen(monkeypatch, tmp_path):
 
 def unpickles(folder, name):
     """A reader that does what none of ours does."""
-    _payloads.PAYLOADS[name] = lambda inside, mark: lambda: pickle.loads(_payloads.evil(mark))
+    _payloads.PAYLOADS[name] = lambda inside, mark: lambda: pickle.loads(evil(mark))
     return hostile.harmful(folder, name)
 
 

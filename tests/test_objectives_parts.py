@@ -55,7 +55,7 @@ def test_tasks_share_one_pass_and_their_losses_are_those_of_each_alone(two):
         float(ink.detach())
     )
     assert {"label.accuracy", "label.s", "ink.loss"} <= loss.terms.keys()
-    names = [row.place for row in objective.rows({name: s.values.shape[1] for name, s in batch.items()})]
+    names = [cost.place for cost in objective.costs({name: s.values.shape[1] for name, s in batch.items()})]
     assert len(names) == len(set(names)) and {"heads.label", "heads.ink", "objective.weights"} <= set(names)
 
 

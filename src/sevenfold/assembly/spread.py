@@ -44,7 +44,7 @@ def spread(hidden: Hidden) -> Hidden:
 def gathered(x: Tensor, hidden: Hidden) -> Tensor:
     """The tokens of all processes again [b n d], without the padding that `spread` put to those of `hidden`."""
     others = ranks.sequence()
-    return x if others.alone else others.along(x, 1)[:, : hidden.x.shape[1]]
+    return x if others.alone else others.all_gather(x, 1)[:, : hidden.x.shape[1]]
 
 
 def padded(hidden: Hidden, more: int) -> Hidden:

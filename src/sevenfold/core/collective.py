@@ -1,4 +1,4 @@
-"""What processes send each other, as operations with a gradient; sevenfold.core.ranks says what each of them is."""
+"""Collective operations with a gradient; sevenfold.core.ranks says what each of them computes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def summed(x: Tensor, ranks: Ranks) -> Tensor:
 
 def parts(x: Tensor, ranks: Ranks) -> list[Tensor]:
     """x [b …] of each rank; how many rows each has may differ."""
-    counts = [count for (count,) in ranks.numbers([len(x)])]
+    counts = [count for (count,) in ranks.gather_ints([len(x)])]
     padded = x.new_zeros(max(counts), *x.shape[1:])
     padded[: len(x)] = x
     found = [torch.empty_like(padded) for _ in counts]
@@ -30,7 +30,7 @@ def parts(x: Tensor, ranks: Ranks) -> list[Tensor]:
     return [each[:count] for each, count in zip(found, counts)]
 
 
-class Total(torch.autograd.Function):
+class AllReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
@@ -48,7 +48,7 @@ def reduced(x: Tensor, ranks: Ranks) -> Tensor:
     return whole
 
 
-class Shared(torch.autograd.Function):
+class ReduceBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
@@ -59,7 +59,7 @@ class Shared(torch.autograd.Function):
         return reduced(gradients[0], ctx.ranks), None
 
 
-class Joined(torch.autograd.Function):
+class ReduceForward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
         return reduced(x, ranks)
@@ -69,7 +69,7 @@ class Joined(torch.autograd.Function):
         return gradients[0], None
 
 
-class Rows(torch.autograd.Function):
+class AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, ranks: Ranks) -> Tensor:
         every = parts(x.to(torch.uint8) if x.dtype == torch.bool else x, ranks)

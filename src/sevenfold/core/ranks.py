@@ -1,14 +1,15 @@
-"""Several processes that work on one thing: which one this is, and what they tell each other.
+"""Several processes that work on one thing: which one this is, and the collective operations between them.
 
-    total(x) = sum_r x_r                gradient: sum_r of what the ranks have for it
-    shared(x) = x                       gradient: sum_r of what the ranks have for it          x the same on all
-    joined(x) = sum_r x_r               gradient: as it is, on all
-    rows(x)  = x_0, x_1, … end to end   gradient: the same, each rank's own rows of it
+    all_reduce(x) = sum_r x_r                gradient: the all-reduce of the ranks' gradients
+    all_gather(x) = x_0, x_1, … end to end   gradient: of each rank's own rows, summed over ranks
+    reduce_backward(x) = x, the same on all  gradient: the all-reduce of the ranks' gradients     (Megatron's f)
+    reduce_forward(x) = sum_r x_r            gradient: as it is                                   (Megatron's g)
 
 With these, what is computed on some rows of a batch is what would be computed on all of them: statistics of a batch norm,
-prototypes in balance, neighbours to be kept apart. One process alone is a group of one, for which all of it is nothing.
+prototypes in balance, neighbours to be kept apart. One process alone is a group of one, for which all of it is nothing. f and g:
+Shoeybi 2019, arXiv:1909.08053 section 3.
 
-Nothing is pickled: texts go as JSON, in bytes.
+Nothing is pickled: objects go as JSON, in bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sevenfold.core.collective import Joined, Rows, Shared, Total, parts, summed
+from sevenfold.core.collective import AllGather, AllReduce, ReduceBackward, ReduceForward, parts, summed
 from sevenfold.core.errors import SevenfoldError
 from sevenfold.core.types import Batch, Stream
 
@@ -45,46 +46,42 @@ class Ranks(NamedTuple):
         return self.size == 1
 
     # With gradients
-    def total(self, x: Tensor) -> Tensor:
+    def all_reduce(self, x: Tensor) -> Tensor:
         """The sum over ranks."""
         if self.alone:
             return x
-        found: Tensor = Total.apply(x, self)
+        found: Tensor = AllReduce.apply(x, self)
         return found
 
-    def rows(self, x: Tensor) -> Tensor:
-        """The rows of all ranks [sum of b …], in the order of ranks; how many each has may differ."""
+    def all_gather(self, x: Tensor, axis: int = 0) -> Tensor:
+        """The tensors of all ranks end to end along an axis, in the order of ranks; how long each is along it may differ."""
         if self.alone:
             return x
-        found: Tensor = Rows.apply(x, self)
+        if axis:
+            return self.all_gather(x.movedim(axis, 0).contiguous()).movedim(0, axis)
+        found: Tensor = AllGather.apply(x, self)
         return found
 
-    def shared(self, x: Tensor) -> Tensor:
-        """x, the same on all ranks, of which each makes its part of something. Gradient: the sum of what each has for it."""
+    def reduce_backward(self, x: Tensor) -> Tensor:
+        """x, the same on all ranks, of which each computes its part of something. Gradient: the sum over ranks."""
         if self.alone:
             return x
-        found: Tensor = Shared.apply(x, self)
+        found: Tensor = ReduceBackward.apply(x, self)
         return found
 
-    def joined(self, x: Tensor) -> Tensor:
+    def reduce_forward(self, x: Tensor) -> Tensor:
         """The sum of the parts of all ranks, the same on all. Gradient: that of the sum, for each."""
         if self.alone:
             return x
-        found: Tensor = Joined.apply(x, self)
+        found: Tensor = ReduceForward.apply(x, self)
         return found
 
-    def along(self, x: Tensor, axis: int) -> Tensor:
-        """The parts of all ranks end to end along an axis, in the order of ranks."""
-        return self.rows(x.movedim(axis, 0).contiguous()).movedim(0, axis)
-
     # Without
-    def added(self, x: Tensor) -> Tensor:
+    def all_reduce_no_grad(self, x: Tensor) -> Tensor:
         """The sum over ranks, without a gradient."""
-        if self.alone:
-            return x
-        return summed(x.detach(), self)
+        return x if self.alone else summed(x.detach(), self)
 
-    def most(self, x: Tensor) -> Tensor:
+    def max(self, x: Tensor) -> Tensor:
         """The largest over ranks, each number for itself; without a gradient."""
         if self.alone:
             return x
@@ -94,13 +91,13 @@ class Ranks(NamedTuple):
 
     def any(self, said: bool) -> bool:
         """Whether any rank says so."""
-        return said if self.alone else bool(self.most(torch.tensor(int(said), device=self.device)))
+        return said if self.alone else bool(self.max(torch.tensor(int(said), device=self.device)))
 
     def all(self, said: bool) -> bool:
         """Whether all ranks say so."""
         return not self.any(not said)
 
-    def numbers(self, own: list[int]) -> list[list[int]]:
+    def gather_ints(self, own: list[int]) -> list[list[int]]:
         """Some whole numbers of each rank; all ranks give equally many."""
         if self.alone:
             return [own]
@@ -109,8 +106,8 @@ class Ranks(NamedTuple):
         dist.all_gather(found, given, group=self.group)
         return [each.tolist() for each in found]
 
-    def told(self, said: Any) -> list[Any]:
-        """What each rank says: anything that JSON can."""
+    def gather_objects(self, said: Any) -> list[Any]:
+        """What each rank says: anything that JSON can hold."""
         if self.alone:
             return [said]
         given = torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8).to(self.device)
@@ -118,7 +115,7 @@ class Ranks(NamedTuple):
 
     def once(self, do: Callable[[], Any]) -> Any:
         """Done by the first rank, while the others wait; where it fails, it fails everywhere. What it gives, on all: nothing, or
-        anything that JSON can."""
+        anything that JSON can hold."""
         if self.alone:
             return do()
         found, why, code = None, None, 2
@@ -129,15 +126,15 @@ class Ranks(NamedTuple):
                 why, code = str(error), error.code
                 failed: SevenfoldError = error
             except Exception as error:
-                self.told([f"{type(error).__name__}: {error}", 1, None])
+                self.gather_objects([f"{type(error).__name__}: {error}", 1, None])
                 raise
-        said = self.told([why, code, found])[0]
+        said = self.gather_objects([why, code, found])[0]
         if said[0] is not None:
             raise failed if self.first else Elsewhere(said[0], said[1])
         return said[2]
 
     def each(self, do: Callable[[], Any]) -> list[Any]:
-        """Done by every rank; what each gives (anything that JSON can), on all. Where it fails on one, it fails everywhere."""
+        """Done by every rank; what each gives (anything that JSON can hold), on all. Where it fails on one, it fails everywhere."""
         if self.alone:
             return [do()]
         found, failed = None, None
@@ -145,7 +142,7 @@ class Ranks(NamedTuple):
             found = do()
         except Exception as error:
             failed = error
-        said = self.told([None if failed is None else str(failed), found])
+        said = self.gather_objects([None if failed is None else str(failed), found])
         if failed is not None:
             raise failed
         why = next((why for why, _ in said if why is not None), None)
@@ -153,7 +150,7 @@ class Ranks(NamedTuple):
             raise OSError(why)
         return [given for _, given in said]
 
-    def gathered(self, found: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
+    def all_gather_named(self, found: Mapping[str, Tensor] | None) -> dict[str, Tensor] | None:
         """Named tensors [b …] of all ranks, end to end, with gradients; a rank that has none takes part. None where no rank
         has any."""
         if self.alone:
@@ -163,20 +160,20 @@ class Ranks(NamedTuple):
             if found is None
             else [[n, list(x.shape[1:]), str(x.dtype)[6:], x.requires_grad] for n, x in found.items()]
         )
-        known = next((each for each in self.told(kinds) if each is not None), None)
+        known = next((each for each in self.gather_objects(kinds) if each is not None), None)
         if known is None:
             return None
         own = {
             name: torch.empty(0, *shape, dtype=getattr(torch, kind), device=self.device).requires_grad_(learns)
             for name, shape, kind, learns in known
         }
-        return {name: self.rows((found or own)[name]) for name in own}
+        return {name: self.all_gather((found or own)[name]) for name in own}
 
-    def batch(self, batch: Batch | None) -> tuple[Batch, slice]:
+    def gather_batch(self, batch: Batch | None) -> tuple[Batch, slice]:
         """(the batch of all ranks, padded to the longest row; which rows of it are this rank's)."""
         shape = {} if batch is None else {n: _shape(stream) for n, stream in batch.items()}
         rows = 0 if batch is None or not batch else len(next(iter(batch.values())).values)
-        said = self.told([rows, shape])
+        said = self.gather_objects([rows, shape])
         names = list(dict.fromkeys(name for _, shapes in said for name in shapes))
         whole = {}
         for name in names:
@@ -185,8 +182,8 @@ class Ranks(NamedTuple):
         begin = sum(count for count, _ in said[: self.rank])
         return whole, slice(begin, begin + rows)
 
-    def wait(self) -> None:
-        """For all others to come here."""
+    def barrier(self) -> None:
+        """Wait until all others come here."""
         if not self.alone:
             dist.barrier(group=self.group)
 
@@ -288,5 +285,5 @@ def _widened(batch: Batch | None, name: str, rows: int, kinds: list[Any], ranks:
         made = torch.zeros(rows, longest, *kind[0], dtype=getattr(torch, kind[1]), device=ranks.device)
         if part is not None:
             made[:, : part.shape[1]] = part
-        found.append(ranks.rows(made))
+        found.append(ranks.all_gather(made))
     return Stream._make(found)

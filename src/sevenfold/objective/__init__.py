@@ -161,7 +161,7 @@ class Objective(part.Part, Ruled):
         Padding, rows without some stream and batches without one are no targets: see `nothing`. One that is `cached` offers
         `embed` and `compare` instead.
         """
-        found = ranks.data().gathered(self.embed(batch, drawn))
+        found = ranks.data().all_gather_named(self.embed(batch, drawn))
         return self.nothing() if found is None else self.compared(found)
 
     def embed(self, batch: Batch, drawn: Mapping[str, Tensor] | None = None) -> dict[str, Tensor] | None:

@@ -212,7 +212,7 @@ class SelfDistillation(Looking):
         weight = torch.cat([(h / h.sum(1, keepdim=True).clamp(min=1)).flatten() for h in hides.values()])[mask]
         looks = sum(len(h) for h in hides.values())
         counts = torch.stack([h.any(1).sum() for h in hides.values()]).sum()[None]
-        rows, every = others.added(torch.cat([counts, counts.new_tensor([looks])]))
+        rows, every = others.all_reduce_no_grad(torch.cat([counts, counts.new_tensor([looks])]))
         ours = torch.cat([wide(seen[look].of(self.stream).x).flatten(0, 1) for look in known])[mask]
         with torch.no_grad():
             theirs = torch.cat([wide(hidden.of(self.stream).x).flatten(0, 1) for hidden in known.values()])[mask]

@@ -60,9 +60,9 @@ class Head(Ruled):
         x = self.perceptron(x)
         if self.standardise:
             others = ranks.data()
-            count = others.added(torch.tensor(float(len(x)), device=x.device)).clamp(min=1)
-            x = x - others.total(x.sum(0)) / count
-            x = x * (others.total(x.square().sum(0)) / count + 1e-12).rsqrt()
+            count = others.all_reduce_no_grad(torch.tensor(float(len(x)), device=x.device)).clamp(min=1)
+            x = x - others.all_reduce(x.sum(0)) / count
+            x = x * (others.all_reduce(x.square().sum(0)) / count + 1e-12).rsqrt()
         return F.normalize(x, dim=-1)
 
     def scores(self, points: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def against(p: Tensor, scores: Tensor, temperature: float) -> Tensor:
 def koleo(x: Tensor, floor: float = 1e-8) -> Tensor:
     """How near the nearest neighbours are among all ranks' rows, a scalar; 0 of fewer than two. Equal rows count as `floor`
     apart."""
-    x = ranks.data().rows(x)
+    x = ranks.data().all_gather(x)
     if len(x) < 2:
         return x.sum() * 0
     u = F.normalize(x, dim=-1)

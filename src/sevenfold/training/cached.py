@@ -66,7 +66,7 @@ def through_pieces(
     whole = {name: torch.cat([found[name] for *_, found in seen]) for name in (seen[0][2] if seen else ())}
     for value in whole.values():
         value.requires_grad_(value.is_floating_point())
-    every = ranks.data().gathered(whole or None)
+    every = ranks.data().all_gather_named(whole or None)
     if every is None:
         return objective.nothing()
     torch.manual_seed(seed)

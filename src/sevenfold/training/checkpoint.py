@@ -2,8 +2,7 @@
 
     checkpoints/step-00000200/  model.safetensors  objective.safetensors  optimizer.safetensors  state.json  manifest.json
 
-(or folders model, objective, optimizer of shards, where each process has a share of the weights only). A folder under its
-final name is whole. Loading walks from the newest to the oldest, and says what it passed over.
+(or folders model, objective, optimizer of shards, where weights are sharded or cut). A folder under its final name is whole. Loading walks from the newest to the oldest, and says what it passed over.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Snapshot(NamedTuple):
     cuts: dict[str, dict[str, Cut]]
     """Of each part: name → how this process has it, where that is a part of its heads or channels."""
     shares: bool
-    """Whether each process has its share of the tensors only."""
+    """Whether each process has only a part of the tensors."""
 
 
 def snapshot(
@@ -97,8 +96,8 @@ def own_state(objective: Objective) -> dict[str, Tensor]:
 
 
 def cuts_of(part: str, state: Mapping[str, Tensor], known: Mapping[str, Cut]) -> dict[str, Cut]:
-    """How a part of a checkpoint lies among processes that share heads: name → cut, of the tensors that they do. `known`: of all
-    parameters of the objective."""
+    """How tensor parallelism has cut the tensors of a part of a checkpoint, by name; those that are whole are left out. `known`: of
+    all parameters of the objective."""
     before = "model." if part == "model" else ""
     names = {name: before + name.partition("|")[0] for name, value in state.items() if value.dim()}
     return {name: known[own] for name, own in names.items() if own in known}
@@ -107,8 +106,8 @@ def cuts_of(part: str, state: Mapping[str, Tensor], known: Mapping[str, Cut]) ->
 def write(run: Path, taken: Snapshot, ranks: Ranks, keep: int = 2, spared: int = -1) -> Path:
     """Write a checkpoint and then remove all but the newest `keep` and that of step `spared`. Returns its folder.
 
-    All processes must. Where each has all of the weights the first one writes them; where each has a share, each writes that,
-    in a layout that knows nothing of how many there were.
+    All processes must call it. Where each has all of the weights the first one writes them; otherwise each writes its part, in files
+    that another number of processes can read.
     """
     final = run / FOLDER / f"step-{taken.step:08d}"
     try:
@@ -197,7 +196,7 @@ def newest_whole(run: Path, say: Say, most: int | None = None) -> Path:
 
 
 def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
-    """Put tensors, whole or in shares, into a module; every name and shape must fit."""
+    """Put tensors, whole or in parts, into a module; every name and shape must fit."""
     cuts, own = placement(module).cut, module.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or extra:
@@ -215,7 +214,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> No
 
 
 def _part(path: Path, own: Mapping[str, Tensor], cuts: Mapping[str, Cut]) -> tuple[dict[str, Tensor], Path]:
-    """(a part of a checkpoint, where it is): of shards, this process's share of it, as its own tensors `own` lie."""
+    """(a part of a checkpoint, where it is): of shards, only what this process needs, placed as its own tensors `own` are."""
     file = path.with_name(path.name + ".safetensors")
     if not path.is_dir():
         return tensors(file), file
@@ -249,7 +248,7 @@ def restore(run: Path, objective: Objective, optimizer: Optimizer, say: Say, mos
     found, where = _part(path / "optimizer", dict(objective.named_parameters()), known)
     optimizer.restore(found, str(where))
     state = _state(path / "state.json")
-    every.wait()  # all have read it
+    every.barrier()  # all have read it
 
     def clear() -> None:
         for newer in listed(run):

@@ -24,7 +24,7 @@ from sevenfold.objective import Objective
 from sevenfold.training.compiled import bucketed
 from sevenfold.training.look import evaluate
 from sevenfold.training.parallel import Parallel
-from sevenfold.training.parallel.rows import of_all, stopped_by, together
+from sevenfold.training.parallel.rows import agree_on_batch, over_ranks, stopped_by
 from sevenfold.training.recipe import TrainConfig
 from sevenfold.training.state import State
 from sevenfold.training.step import take_step
@@ -128,7 +128,7 @@ def _step(run: State, batch: Batch | None, broken: Sequence[BadSample], samples:
     objective, config, guard = run.objective, run.config, run.guard
     record: dict[str, Any] = {"step": run.step + 1, **run.turned}
     run.turned = {}
-    batch, broken = together(None if batch is None else to_device(batch, run.device), broken)
+    batch, broken = agree_on_batch(None if batch is None else to_device(batch, run.device), broken)
     for error in broken:
         run.bad.note(error)
     run.bad.check(samples)
@@ -145,7 +145,7 @@ def _step(run: State, batch: Batch | None, broken: Sequence[BadSample], samples:
         run.skipped += 1
         record["skipped"] = guard.why
         run.bar.say(f"step {run.step + 1} is left out: {guard.why}")
-    losses, tokens, flops = of_all(loss, sum(map(_tokens, batch.values())), objective.flops(batch))
+    losses, tokens, flops = over_ranks(loss, sum(map(_tokens, batch.values())), objective.flops(batch))
     seconds = time.perf_counter() - clock
     record |= losses | {
         "lr": config.optimizer.lr * factor,

@@ -14,7 +14,7 @@ from sevenfold.data.bad import BadSamples
 from sevenfold.data.loader import Samples
 from sevenfold.objective import Objective
 from sevenfold.training.compiled import bucketed
-from sevenfold.training.parallel.rows import alike, in_company, of_all, of_sums, others_bad, sums
+from sevenfold.training.parallel.rows import gather_bad, in_company, means_of, over_ranks, same_in_group, sums
 from sevenfold.training.precision import autocast, resolve
 from sevenfold.training.recipe import TrainConfig
 from sevenfold.training.step import detached, summed
@@ -22,7 +22,7 @@ from sevenfold.training.step import detached, summed
 
 def means(losses: list[Loss]) -> dict[str, float]:
     """The loss of some batches and its terms; those without any target (count 0) are left out."""
-    return of_sums(sums(summed(losses) if losses else None))
+    return means_of(sums(summed(losses) if losses else None))
 
 
 def evaluate(
@@ -38,7 +38,7 @@ def evaluate(
     `bad` is told of those that cannot be read.
     """
     losses = held_out_losses(objective, data, config, seed, batches, bad)
-    return of_all(summed(losses) if losses else None, 0, 0)[0]
+    return over_ranks(summed(losses) if losses else None, 0, 0)[0]
 
 
 @torch.no_grad()
@@ -68,8 +68,8 @@ def held_out_losses(
             counts, place = place < steps, min(place, steps - 1)
             keys = [(0, index) for index in range(place * batch_size, min((place + 1) * batch_size, size))]
             batch, broken, _ = data.batch(keys)
-            if unread := others_bad(broken):
-                batch = alike(batch, broken)
+            if unread := gather_bad(broken):
+                batch = same_in_group(batch, broken)
                 counts = counts and batch is not None
                 batch = in_company(batch)
                 for error in unread:

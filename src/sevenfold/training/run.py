@@ -85,7 +85,7 @@ def train(
     with joined(given.parallel, device_of(given.train.device)) as mesh:
         every = mesh.every
         if not every.alone:  # what was measured to make it differs between processes
-            given = read_recipe(every.told(part.encode(given))[0])
+            given = read_recipe(every.gather_objects(part.encode(given))[0])
         folder = every.once(lambda: str(out or fresh(Path("runs") / (name or _name(recipe)))))
         return _train(given, Path(folder), resume, say if every.first else _silent, bar, on_look)
 

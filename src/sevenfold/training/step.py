@@ -109,7 +109,7 @@ def pieces_of(rows: int, asked: int) -> int:
     others = ranks.data()
     if others.alone or asked == 1:
         return min(asked, rows)
-    return min(asked, min(count for (count,) in others.numbers([rows])))
+    return min(asked, min(count for (count,) in others.gather_ints([rows])))
 
 
 def detached(loss: Loss) -> Loss:

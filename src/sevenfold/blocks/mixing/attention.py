@@ -170,7 +170,7 @@ class Attention(Mixer):
     def _spread(self, q: Tensor, k: Tensor, v: Tensor, hidden: Hidden, mask: Mask) -> Tensor:
         """The part of the tokens that this process has, of the keys and values of all."""
         whole: Hidden = hidden.whole
-        k, v = (ranks.sequence().along(part, 2) for part in (k, v))
+        k, v = (ranks.sequence().all_gather(part, 2) for part in (k, v))
         seen = allowed(whole, mask, slice(hidden.begin, hidden.begin + q.shape[2]))
         if hidden.bias is not None and hidden.coords is not None and whole.coords is not None:
             seen = biased(hidden.bias(hidden.coords, whole.coords, self.heads), seen, q.dtype)

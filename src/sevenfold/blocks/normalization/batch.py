@@ -54,9 +54,9 @@ class Batch(Norm):
         while weight.dim() < x.dim():
             weight = weight.unsqueeze(-1)
         over, others = tuple(range(x.dim() - 1)), ranks.data()
-        count = others.added(weight.expand(*x.shape[:-1], 1).sum()).clamp(min=1)
-        mean = others.total((x * weight).sum(over)) / count
-        variance = others.total(((x - mean).square() * weight).sum(over)) / count
+        count = others.all_reduce_no_grad(weight.expand(*x.shape[:-1], 1).sum()).clamp(min=1)
+        mean = others.all_reduce((x * weight).sum(over)) / count
+        variance = others.all_reduce(((x - mean).square() * weight).sum(over)) / count
         with torch.no_grad():
             share = self.config.momentum
             unbiased = variance * count / (count - 1).clamp(min=1)

@@ -46,7 +46,7 @@ class Centre(Balance):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        noted = ranks.data().added(self.noted)
+        noted = ranks.data().all_reduce_no_grad(self.noted)
         if float(noted[-1]) > 0:
             mean = (noted[:-1] / noted[-1]).to(self.centre)
             self.centre.lerp_(mean, 1 - self.config.momentum)

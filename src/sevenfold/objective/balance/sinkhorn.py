@@ -37,5 +37,5 @@ def _over_rows(logs: Tensor) -> Tensor:
     if others.alone:
         return logs.logsumexp(0, keepdim=True)
     lowest = torch.finfo(logs.dtype).min
-    most = others.most(logs.amax(0, keepdim=True) if len(logs) else logs.new_full((1, logs.shape[1]), lowest))
-    return most + others.added((logs - most).exp().sum(0, keepdim=True)).log()
+    most = others.max(logs.amax(0, keepdim=True) if len(logs) else logs.new_full((1, logs.shape[1]), lowest))
+    return most + others.all_reduce_no_grad((logs - most).exp().sum(0, keepdim=True)).log()

@@ -72,7 +72,7 @@ class Quantizer(part.Part, Ruled):
 
     def gather(self) -> None:
         """Add what other ranks have noted; the first thing in `after_step`."""
-        self.counted.copy_(ranks.data().added(self.counted))
+        self.counted.copy_(ranks.data().all_reduce_no_grad(self.counted))
 
     @torch.no_grad()
     def after_step(self) -> None:

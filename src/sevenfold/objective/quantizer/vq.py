@@ -109,10 +109,10 @@ class VQ(Quantizer):
         super().gather()
         others = ranks.data()
         if not others.alone:
-            self.summed.copy_(others.added(self.summed))
+            self.summed.copy_(others.all_reduce_no_grad(self.summed))
             empty = self.summed.new_empty(0, *self.summed.shape[1:])
             scores, vectors = self.offered[0] if self.offered else (empty[:, 0], empty)
-            self._offer(others.rows(scores.to(empty)), others.rows(vectors.to(empty)))
+            self._offer(others.all_gather(scores.to(empty)), others.all_gather(vectors.to(empty)))
 
     def learn(self) -> None:
         if self.counted.any():

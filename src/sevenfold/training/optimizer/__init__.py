@@ -1,4 +1,4 @@
-"""Optimizers: PyTorch's own, with the parameters shared out by a rule that is written down once.
+"""Optimizers: PyTorch's own, with the parameters divided among them by a rule that is written down once.
 
 Weight decay goes to the parameters whose rules say so (sevenfold.core.initial): matrices, not biases, norms, scales,
 class and register tokens. The factor of each one's learning rate is the initialisation's.
@@ -39,7 +39,7 @@ class Optimizer(part.Part):
         cuts: Mapping[str, Cut] | None = None,
     ):
         """`care`: how to treat each parameter; those that it leaves out are decayed where they are called weight and have
-        two sides. `cuts`: of which of them this process has a part, and which."""
+        two sides. `cuts`: those of which this process has a slice (tensor parallelism), and which."""
         self.config, self.care, self.cuts = config, care or {}, cuts or {}
         self.names = {id(parameter): name for name, parameter in parameters.items()}
         self.parts: list[torch.optim.Optimizer] = self.share_out(dict(parameters))
@@ -117,5 +117,5 @@ class Optimizer(part.Part):
                 raise CheckpointError(
                     f"{where}: {name} has shape {list(value.shape)}, the parameter has {list(parameter.shape)}"
                 )
-            lies = placed(parameter, value, cut) if value.dim() else value
-            optimizer.state[parameter][key] = lies.clone().to(parameter.device)
+            here = placed(parameter, value, cut) if value.dim() else value
+            optimizer.state[parameter][key] = here.clone().to(parameter.device)

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from sevenfold.training.optimizer import Optimizer
-from sevenfold.training.optimizer._turned import SIZE, Turned
+from sevenfold.training.optimizer._sharded_muon import SIZE, ShardedMuon
 from sevenfold.training.parallel.gradients import sharded
 
 ITERATIONS = 5
@@ -42,17 +42,17 @@ class Muon(Optimizer):
         config = self.config
         inside = matrices(parameters)
         others = {n: p for n, p in parameters.items() if n not in inside}
-        shares = {n: p for n, p in inside.items() if n in self.cuts or sharded(p)}
-        whole = {n: p for n, p in inside.items() if n not in shares}
-        cuts = {id(p): self.cuts.get(n) for n, p in shares.items()}
+        parted = {n: p for n, p in inside.items() if n in self.cuts or sharded(p)}
+        whole = {n: p for n, p in inside.items() if n not in parted}
+        cuts = {id(p): self.cuts.get(n) for n, p in parted.items()}
         found: list[torch.optim.Optimizer] = []
-        for those in (whole, shares):
+        for those in (whole, parted):
             if those:
                 settings = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
                 groups = self.groups(those, power=0.5)
                 found.append(
-                    Turned(groups, cuts, **settings)
-                    if those is shares
+                    ShardedMuon(groups, cuts, **settings)
+                    if those is parted
                     else torch.optim.Muon(groups, adjust_lr_fn=SIZE, **settings)
                 )
         if others:

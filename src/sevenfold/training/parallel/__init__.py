@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node 4 -m sevenfold train recipes/gpt.yaml
 
-Each process has its share of every batch's rows; gradients are added up, and divided by what is counted on all of them. What
-a recipe's `parallel` says beyond that is how the weights lie.
+Data parallelism is the default: each process has some rows of every batch, gradients are summed and divided by the count of targets
+on all. A recipe's `parallel` says what else is divided: weights (FSDP2), the tokens of a row (context parallelism), heads and channels
+(tensor parallelism).
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class Parallel(part.Config):
     continued with other settings, and another number of processes."""
 
     shard: bool = False
-    """Each process keeps a share of the weights, gradients and optimizer state only (FSDP2), and asks for a block's weights
-    when it comes to it. For models that do not fit otherwise."""
+    """Shard weights, gradients and optimizer state over the processes (FSDP2), which gather a block's weights when they come to it. For
+    models that do not fit otherwise."""
     sequence: int = Field(1, ge=1, le=1024)
     """So many processes share the tokens of each row (context parallel), for long ones. Where dropout is used, what it draws
     depends on it."""
     tensor: int = Field(1, ge=1, le=64)
-    """So many processes share the heads and inner channels of each block (tensor parallel): they have the same rows, each a part of
-    the weights, and send each other what a block gives. For large models, inside a machine."""
+    """So many processes share the heads and inner channels of each block (tensor parallel): they have the same rows and a slice of the
+    weights each, and all-reduce what each part of a block gives. For large models, inside a machine."""
     patience: float = Field(600.0, gt=0)
     """Seconds without a step after which the run ends, naming the process that all wait for, and where it stands."""
 
@@ -122,5 +123,5 @@ def first_here() -> bool:
 
 
 def late(name: str) -> Any:
-    """A module of this package that brings a part of PyTorch which takes a second to import: only where weights are in shares."""
+    """A module of this package that brings a part of PyTorch which takes a second to import: only where weights are sharded."""
     return importlib.import_module(f"{__name__}.{name}")

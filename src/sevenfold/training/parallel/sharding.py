@@ -1,7 +1,7 @@
-"""Weights in shares: each process keeps 1/n of every weight, its gradient and its optimizer state, and borrows the rest.
+"""Sharded weights (FSDP2): each process keeps 1/n of every weight, its gradient and its optimizer state, and gathers the rest when needed.
 
 Zhao 2023 (FSDP), arXiv:2304.11277; Rajbhandari 2020 (ZeRO, stage 3), arXiv:1910.02054. Every block is a unit, and so is all that
-is in no block; gradients are added up, not averaged, since the loop divides by what is counted.
+is in no block; gradients are summed, not averaged, since the loop divides by the count of targets.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from sevenfold.objective import Objective
 
 
 def shard(objective: Objective, mesh: Mesh) -> None:
-    """Give each process its share of the weights of an objective, in place: of a block among those that have the same heads of
-    it, of the rest among all. Numbers (a temperature) stay whole. Units go to the device one by one, so that no device ever has
-    all of them whole."""
+    """Shard the weights of an objective in place: those of a block over the processes that have the same slices of it, the rest over
+    all. Scalars (a temperature) stay whole. Units go to the device one by one, so that no device ever has all of them whole."""
     blocks: list[Any] = [module for module in objective.modules() if isinstance(module, Block)]
     aside = {parameter for parameter in objective.parameters() if parameter.dim() == 0}
     if mesh.copies.alone:
@@ -68,8 +67,8 @@ def _devices(ranks: Ranks) -> DeviceMesh:
     return DeviceMesh.from_group(group, ranks.device.type)
 
 
-def share_of(parameter: Any, value: Tensor) -> Tensor:
-    """This process's share of a whole tensor, as the parameter lies."""
+def shard_of(parameter: Any, value: Tensor) -> Tensor:
+    """This process's shard of a whole tensor, placed as the parameter is."""
     found: Tensor = distribute_tensor(
         value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
     )

@@ -1,10 +1,9 @@
-"""State in shares to files and back: each process writes what it has, and reads what it needs, whatever others had.
+"""Sharded state to files and back: each process writes what it has and reads what it needs, whatever the layout was that wrote it.
 
     model/shard-00001-….safetensors  shard-00002-….safetensors …        each says which part of each tensor it holds
 
-PyTorch's distributed checkpoint with its safetensors storage: nothing is pickled on disk, and where the parts are cut is no
-matter when they are read. A process that has some heads of a matrix has several pieces of it (queries, keys, values), which lie
-in the file at the places that they have in the whole.
+PyTorch's distributed checkpoint with its safetensors storage: nothing is pickled on disk, and another layout can read it. A process
+that has some heads of a matrix has several pieces of it (queries, keys, values); the file says where each begins in the whole.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ WRONG = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError,
 
 
 class Pieces:
-    """This process's part of a tensor that is cut, as PyTorch's planner asks for it: pieces, and where each lies in the whole."""
+    """This process's slice of a tensor that is cut, as PyTorch's planner asks for it: pieces, and where each begins in the whole."""
 
     def __init__(self, part: Any, cut: Cut):
         self.own: Tensor = part.to_local() if isinstance(part, DTensor) else part
@@ -101,7 +100,7 @@ class Writer(HuggingFaceStorageWriter):
 
 
 def write(state: Mapping[str, Tensor], folder: Path, ranks: Ranks, cuts: Mapping[str, Cut]) -> None:
-    """Write this process's share of a state; all processes must. OSError where one of them cannot."""
+    """Write this process's part of a state; all processes must call it. OSError where one of them cannot."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -116,7 +115,7 @@ def read(
     folder: Path, like: Callable[[str, torch.Size, torch.dtype], Tensor], ranks: Ranks, cuts: Mapping[str, Cut]
 ) -> dict[str, Tensor]:
     """Name → tensor, of all that was written. `like` makes the tensor to fill for a name, a shape and a dtype: whole, or
-    this process's share of it, which may be cut. CheckpointError where it cannot be read."""
+    this process's part of it. CheckpointError where it cannot be read."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

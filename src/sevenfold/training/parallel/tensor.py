@@ -136,14 +136,14 @@ def enter(others: Ranks, part: nn.Module, given: tuple[Any, ...]) -> tuple[Any, 
 def _shared(others: Ranks, x: Tensor) -> Tensor:
     """What a projection reads, as it reads it: what is sent for it in the backward pass is no wider than products are."""
     kind = x.device.type
-    return others.shared(x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x)
+    return others.reduce_backward(x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x)
 
 
 def _own_heads(others: Ranks, bias: Any, query: Tensor, key: Tensor, heads: int) -> Tensor:
     """What a position adds to the scores of this process's heads."""
-    return others.shared(bias(query, key, heads * others.size)).narrow(1, others.rank * heads, heads)
+    return others.reduce_backward(bias(query, key, heads * others.size)).narrow(1, others.rank * heads, heads)
 
 
 def _leave(others: Ranks, part: nn.Module, given: Any, output: Tensor) -> Tensor:
     """What a part gives, with that of all others."""
-    return others.joined(output)
+    return others.reduce_forward(output)

@@ -1,9 +1,9 @@
-"""Muon for matrices of which a process has only a share: a step is made of the whole matrix, and each takes its part of it.
+"""Muon for matrices of which each process has only a part: a step is made of the whole matrix, and each takes its part of it.
 
-    u <- momentum, as Muon has it, of each share;   U all of it, of all processes;   W <- (1 - lr decay) W - its part of lr scale (U S V^T -> U V^T)
+    u <- momentum, as Muon has it, of each part;   M <- all-gather of u;   W <- (1 - lr decay) W - its part of lr scale U V^T,  M = U S V^T
 
-What is turned is what one process alone would turn, so that any number of them learns the same. U is put together for one matrix
-at a time.
+What is orthogonalised is what one process alone would orthogonalise, so that any number of them learns the same. M is gathered for
+one matrix at a time.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SIZE = "match_rms_adamw"
 """How torch's Muon scales its steps."""
 
 
-class Turned(torch.optim.Optimizer):
-    """Its state is that of torch's Muon, in shares; `cuts`: how processes that share heads have a parameter, by its identity."""
+class ShardedMuon(torch.optim.Optimizer):
+    """Its state is that of torch's Muon, sharded as the parameters are; `cuts`: how tensor parallelism has cut a parameter, by its identity."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Turned(torch.optim.Optimizer):
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(parameter.grad)
         kept = state["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-        change = _turned(whole(parameter.grad.lerp(kept, group["momentum"]), cut), group["lr"])
-        share = own(parameter)
-        share.mul_(1 - group["lr"] * group["weight_decay"]).add_(own(placed(parameter, change, cut)))
+        change = _orthogonalised(whole(parameter.grad.lerp(kept, group["momentum"]), cut), group["lr"])
+        here = own(parameter)
+        here.mul_(1 - group["lr"] * group["weight_decay"]).add_(own(placed(parameter, change, cut)))
 
 
-def _turned(update: torch.Tensor, lr: float) -> torch.Tensor:
+def _orthogonalised(update: torch.Tensor, lr: float) -> torch.Tensor:
     """What torch's Muon makes of a whole matrix, beside momentum and decay."""
     change = nn.Parameter(torch.zeros_like(update))
     change.grad = update
