@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import zipfile
 from collections import Counter
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from sevenfold.cli import main
-from sevenfold.core.errors import DataError
+from sevenfold.core.errors import DataError, MissingExtra
 from sevenfold.data import numbers, remote
 from sevenfold.data.loader import Items, Order, look_through
 from sevenfold.data.recognise import recognise
@@ -60,6 +61,13 @@ def far(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "opened", Counted)
     largest = max(path.stat().st_size for path in (tmp_path / "far").iterdir())
     return f"file://{tmp_path}/far/a-{{0..9}}.tar", {"cache": 6 * largest, "held_out": 0.2}, came
+
+
+def test_a_place_that_nothing_reads_names_what_to_install(monkeypatch):
+    """fsspec refuses a protocol whose package is not there."""
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(MissingExtra, match=r"s3://bucket/x.tar: no package .* 'sevenfold\[remote\]'"):
+        recognise("s3://bucket/x.tar").build()
 
 
 def test_looking_up_keeps_no_bytes(far, tmp_path):

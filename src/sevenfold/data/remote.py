@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from sevenfold.core.errors import DataError
+from sevenfold.core.errors import DataError, MissingExtra
 from sevenfold.core.files import MANIFEST, sha256, write_atomic
 from sevenfold.core.locks import locked
 
@@ -31,6 +31,7 @@ PIECE = 8 << 20
 """Bytes that are fetched at a time."""
 PAUSES = (0.2, 1.0, 5.0)
 """Seconds before a broken transfer is tried again."""
+WAYS = "no package that reads such places is installed: pip install 'sevenfold[remote]' (http, https), s3fs (s3), gcsfs (gs), adlfs (az)"
 KEYS = re.compile(r"(?<=//)[^/\s]*@|[?][^/\s]*=\S*")
 """What of a URL in a message is not told."""
 HASH = re.compile("[0-9a-f]{64}")
@@ -190,6 +191,8 @@ def tried(where: str, attempt: Callable[[], Any]) -> Any:
                     raise
                 if isinstance(why, FileNotFoundError):
                     raise DataError(f"{shown(where)}: there is no such file, or nobody answers there") from None
+                if isinstance(why, ImportError):
+                    raise MissingExtra(f"{shown(where)}: {WAYS}") from None
                 told = "" if gone else f" in {len(PAUSES) + 1} tries"
                 said = KEYS.sub("", (str(why) or repr(why)).splitlines()[0])
                 raise DataError(f"{shown(where)}: cannot be read{told}: {said}") from None
@@ -238,7 +241,7 @@ def _fsspec(where: str) -> Any:
     try:
         import fsspec
     except ImportError:
-        raise DataError(f"{shown(where)}: pip install fsspec, which reads such places") from None
+        raise MissingExtra(f"{shown(where)}: pip install fsspec, which reads such places") from None
     return fsspec
 
 
