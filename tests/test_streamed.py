@@ -290,7 +290,7 @@ def test_transfers_that_break(tokens, elsewhere, monkeypatch, tmp_path):
     here.unlink()
     other = dict(json.loads((tokens / "manifest.json").read_text())["files"])
     other[name]["sha256"] = "0" * 64
-    with pytest.raises(DataError, match=r"train-00000\.npy: is not as its manifest says"):
+    with pytest.raises(DataError, match=r"train-00000\.npy: is not as its manifest or index says"):
         Kept({name: f"{url}/{name}"}, place, other, 1 << 30, True).used(name, np.load)
     for path in ("nowhere://x/y", "file:///nowhere/at/all", "zip://a::file:///b"):
         with pytest.raises(DataError, match=path):
@@ -330,7 +330,7 @@ def test_a_set_that_changes_is_another_one(tokens, elsewhere, tmp_path):
     again = second.line(second.split()[0])
     assert np.array_equal(again.files.opened(again.pieces[0]), before[::-1])
     assert np.array_equal(line.files.opened(line.pieces[0]), before)
-    with pytest.raises(DataError, match=r"train-00001\.npy: is not as its manifest says"):
+    with pytest.raises(DataError, match=r"train-00001\.npy: is not as its manifest or index says"):
         line.files.opened(line.pieces[1])
     for piece in again.pieces:
         again.files.opened(piece)

@@ -19,10 +19,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sevenfold.core.files import sha256
 from sevenfold.core.locks import locked
 from sevenfold.data.line import Files, mapped
-from sevenfold.data.remote import Fact, fetch, usable
+from sevenfold.data.remote import Fact, brought, usable
 
 PARTLY = re.compile(r"\.tmp-(.+)-[0-9a-f]{8}")
 YOUNG = 60
@@ -73,21 +72,11 @@ class Kept:
 
     def _brought(self, name: str) -> Path:
         """The path of a file whose lock is held."""
+        path, fact = self.folder / name, self.files[name]
+        trusted = not self.verify or name in self._checked
         with usable(self.folder):
-            return self._here(self.folder / name, name, self.files[name])
-
-    def _here(self, path: Path, name: str, fact: Fact) -> Path:
-        if path.is_file() and path.stat().st_size == fact["size"]:
-            if not self.verify or name in self._checked or sha256(path) == fact["sha256"]:
-                self._checked.add(name)
-                os.utime(path)
-                return path
-        partly = self._room(name, fact["size"])
-        try:
-            fetch(self.urls[name], partly, fact)
-            os.replace(partly, path)
-        finally:
-            partly.unlink(missing_ok=True)
+            brought(self.urls[name], path, fact, trusted, lambda: self._room(name, fact["size"]))
+            os.utime(path)
         self._checked.add(name)
         return path
 

@@ -113,8 +113,8 @@ class Items(Samples):
         return None if self._order is None else self._order.epoch(epoch)
 
     def batch(self, keys: Sequence[Key]) -> Fetched:
-        if self._order is not None and self.views:
-            self._order.reading([(epoch, self._order.part_of(place)) for epoch, place in keys])
+        if self._order is not None:
+            self._order.reading([(epoch, self._order.part_of(place)) for epoch, place in keys], self.views)
         return super().batch(keys)
 
     def __getitem__(self, key: Key) -> Item | BadSample:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from sevenfold.core.errors import DataError
 from sevenfold.core.files import MANIFEST, sha256, write_atomic
@@ -43,12 +43,14 @@ LONGEST = 200
 SAME = ("ETag", "etag", "md5Hash", "Content-MD5", "Digest", "checksum", "crc32c")
 TIMES = ("mtime", "LastModified", "last_modified", "Last-Modified", "updated", "modified", "created")
 """What tells that a file is the same as before, by any of the names that places give it."""
+T = TypeVar("T")
+U = TypeVar("U")
 Fact = dict[str, Any]
 """size and sha256 of a file; the latter may be None."""
 
 
 class Unusable(DataError):
-    """The folder for what is brought cannot be used."""
+    """What is read, or the folder that it is brought to, cannot be used: trying again does not help."""
 
 
 class _Broken(Exception):
@@ -93,7 +95,7 @@ def begin(path: str) -> tuple[Path, dict[str, Fact]]:
     path = path.rstrip("/")
     if "::" in path:
         raise DataError(f"{shown(path)}: one place, not one behind another (::)")
-    content = tried(f"{path}/{MANIFEST}", lambda: _small(path))
+    content = tried(f"{path}/{MANIFEST}", lambda: small(f"{path}/{MANIFEST}", LARGEST))
     files = _files(path, content)
     folder = home(path) / hashlib.sha256(content).hexdigest()[:24]
     with usable(folder):
@@ -123,16 +125,26 @@ def bring(path: str, folder: Path, files: dict[str, Fact], names: Iterable[str])
     """Bring some files, those that are not here yet."""
     for name in names:
         with usable(folder), locked(folder / ".locks" / name.replace("/", "-")):
-            target, fact = folder / name, files[name]
-            if target.is_file() and target.stat().st_size == fact["size"] and sha256(target) == fact["sha256"]:
-                continue
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            partly = target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
-            try:
-                fetch(f"{path.rstrip('/')}/{name}", partly, fact)
-                os.replace(partly, target)
-            finally:
-                partly.unlink(missing_ok=True)
+            brought(f"{path.rstrip('/')}/{name}", target, files[name], False, partial(_aside, target))
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".tmp-{target.name}-{secrets.token_hex(4)}")
+
+
+def brought(where: str, target: Path, fact: Fact, trusted: bool, aside: Callable[[], Path]) -> None:
+    """Bring a file whose lock is held, unless it is here and whole. `trusted`: its size alone tells that; `aside`: makes the file that it
+    is brought to before it has its name."""
+    if target.is_file() and target.stat().st_size == fact["size"] and (trusted or sha256(target) == fact["sha256"]):
+        return
+    partly = aside()
+    try:
+        fetch(where, partly, fact)
+        os.replace(partly, target)
+    finally:
+        partly.unlink(missing_ok=True)
 
 
 def fetch(where: str, into: Path, fact: Fact) -> None:
@@ -141,23 +153,24 @@ def fetch(where: str, into: Path, fact: Fact) -> None:
     def once() -> None:
         digest, size = hashlib.sha256(), 0
         with opened(where) as source, usable(into.parent), open(into, "r+b" if into.exists() else "wb") as file:
-            while size <= fact["size"] and (piece := _piece(source)):
-                digest.update(piece)
-                file.write(piece)
-                size += len(piece)
+            while size <= fact["size"] and (part := piece(source)):
+                digest.update(part)
+                file.write(part)
+                size += len(part)
             file.flush()
             os.fsync(file.fileno())
         if fact["sha256"] is None and size != fact["size"]:
             raise DataError(f"{shown(where)}: has {size:,} bytes or more, and {fact['size']:,} when it was looked up")
         if size != fact["size"] or fact["sha256"] not in (None, digest.hexdigest()):
             raise DataError(
-                f"{shown(where)}: is not as its manifest says (size or SHA-256 differs): prepare or copy it again"
+                f"{shown(where)}: is not as its manifest or index says (size or SHA-256 differs): make it or copy it again"
             )
 
     tried(where, once)
 
 
-def _piece(source: Any) -> bytes:
+def piece(source: Any) -> bytes:
+    """The next bytes of an open file."""
     try:
         return bytes(source.read(PIECE))
     except Exception as error:  # each file system has errors of its own
@@ -186,12 +199,20 @@ def tried(where: str, attempt: Callable[[], Any]) -> Any:
 def listed(urls: Sequence[str]) -> list[tuple[str, int, str]]:
     """(the URL of a file, its size, what changes with its content), those of a pattern with * spelled out."""
     found: list[tuple[str, int, str]] = []
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        for url, some in zip(urls, threads.map(lambda url: tried(url, partial(_look, url)), urls)):
-            if not some:
-                raise DataError(f"{shown(url)}: there are no such files")
-            found += some
+    for url, some in zip(urls, at_once(lambda url: tried(url, partial(_look, url)), urls)):
+        if not some:
+            raise DataError(f"{shown(url)}: there are no such files")
+        found += some
     return found
+
+
+def at_once(make: Callable[[T], U], things: Iterable[T]) -> Iterator[U]:
+    """What is made of each thing, in order, several at the same time."""
+    threads = ThreadPoolExecutor(AT_ONCE)
+    try:
+        yield from threads.map(make, things)
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _look(url: str) -> list[tuple[str, int, str]]:
@@ -228,11 +249,12 @@ def opened(where: str) -> Any:
     return system.open(name, "rb")
 
 
-def _small(path: str) -> bytes:
-    with opened(f"{path}/{MANIFEST}") as file:
-        content = bytes(file.read(LARGEST + 1))
-    if len(content) > LARGEST:
-        raise DataError(f"{shown(path)}/{MANIFEST}: larger than {LARGEST >> 20} MiB")
+def small(where: str, largest: int) -> bytes:
+    """A file of that many bytes at most."""
+    with opened(where) as file:
+        content = bytes(file.read(largest + 1))
+    if len(content) > largest:
+        raise DataError(f"{shown(where)}: larger than {largest:,} bytes")
     return content
 
 

@@ -70,8 +70,7 @@ class Streamed(Samples):
 
     def batch(self, keys: Sequence[Key]) -> Fetched:
         places = [self._place(key) for key in keys]
-        if self.views:
-            self.order.reading([(key[0], part) for part, key in places])
+        self.order.reading([(key[0], part) for part, key in places], self.views)
         return from_each(places, self._of)
 
 

@@ -82,34 +82,33 @@ class Windows(Samples):
 
     def _read(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor, Tensor | None]:
         """values [b n], coords [b n 1], segments [b n], or None where there is one document."""
-        starts, line = self._starts(keys), self.line
-        values = torch.from_numpy(line.windows(starts, self.length))
+        starts, line, length = self._starts(keys), self.line, self.length
+        values = torch.from_numpy(line.windows(starts, length))
         if len(line.begins) == 1:
             return values, self._count.expand(len(starts), -1, -1), None
         # all runs of one document in all windows: the first of a window begins at its start, each other where its document does
-        first = np.searchsorted(line.begins, starts, side="right")
-        runs = np.searchsorted(line.begins, starts + self.length, side="left") - first + 1
-        ends = np.cumsum(runs)
+        first = line.begins.searchsorted(starts, "right")
+        runs = line.begins.searchsorted(starts + length) - first + 1
+        ends = runs.cumsum()
         before = ends - runs
-        number = _counting(int(ends[-1])) - np.repeat(before, runs)
-        rows = _counting(len(starts)) * self.length
-        begin = line.begins[number + np.repeat(first - 1, runs)] - np.repeat(starts - rows, runs)
+        number = _counting(int(ends[-1])) - before.repeat(runs)
+        rows = _counting(len(starts)) * length
+        begin = line.begins[number + (first - 1).repeat(runs)] - (starts - rows).repeat(runs)
         begin[before] = rows
         lengths = np.empty_like(begin)
         np.subtract(begin[1:], begin[:-1], out=lengths[:-1])
-        lengths[-1] = values.numel() - begin[-1]
-        coords = np.repeat(begin, lengths)
-        np.subtract(_counting(values.numel()), coords, out=coords)
-        segments = np.repeat(number, lengths)
-        shape = values.shape
-        return values, torch.from_numpy(coords).view(*shape, 1), torch.from_numpy(segments).view(shape)
+        lengths[-1] = len(starts) * length - begin[-1]
+        coords = begin.repeat(lengths)
+        np.subtract(_counting(len(coords)), coords, out=coords)
+        segments = number.repeat(lengths)
+        return values, torch.from_numpy(coords.reshape(-1, length, 1)), torch.from_numpy(segments.reshape(-1, length))
 
     def _starts(self, keys: Sequence[Key]) -> np.ndarray:
-        starts = np.fromiter((place for _, place in keys), np.int64, len(keys)) * self.length
+        epochs, places = zip(*keys)
+        starts = np.array(places, np.int64) * self.length
         if not self.views or self.count < 2:
             return starts
-        epochs = [epoch for epoch, _ in keys]
-        if epochs[0] == epochs[-1] and len(set(epochs)) == 1:
+        if epochs.count(epochs[0]) == len(epochs):
             starts += _offset(self.seed, epochs[0], self.length)
         else:
             starts += np.array([_offset(self.seed, epoch, self.length) for epoch in epochs])

@@ -59,14 +59,7 @@ def prepare_data(
     Goes on where an earlier call with the same data and settings stopped. Raises ConfigError and DataError, one line each.
     """
     final = Path(out).expanduser().absolute()
-    settings = part.encode(recognise(data)) if not isinstance(data, dict) else data
-    asked: dict[str, Any] = {"data": settings, "stream": {}}
-    for change in overrides:
-        name, equals, value = change.partition("=")
-        if not equals or name.partition(".")[0] not in asked or "." not in name:
-            raise ConfigError(f"{change!r}: an override is written data.FIELD=value or stream.FIELD=value")
-        asked = part.override(asked, name, notation.parse(value, change))
-    config = part.decode(Source.Config, asked["data"], "data")
+    config, asked = _asked(data, overrides)
     source = config.build()
     if like is not None:
         before = read_index(Path(like).expanduser(), True)
@@ -78,6 +71,28 @@ def prepare_data(
     stamp = _stamp(source, field, stream, like)
     with _alone(final, say):
         return _prepared(final, source, field, modality, stream, stamp, cores() if workers is None else workers, say)
+
+
+def prepare_index(
+    data: str | Path | dict[str, Any], out: str | Path, *, overrides: Sequence[str] = (), say: Say = print
+) -> None:
+    """Write into a folder where the samples of each file of some data lie, for them to be read at a URL: see docs/data.md. What is
+    looked up of files at a URL is kept, so a second call goes on where the first one stopped. DataError for data that need no index."""
+    config, _ = _asked(data, overrides)
+    for path in config.part.write_index(config, Path(out).expanduser().absolute()):
+        say(str(path))
+
+
+def _asked(data: str | Path | dict[str, Any], overrides: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """(the Config of the source, the settings of `data` and `stream` as they were changed)."""
+    settings = part.encode(recognise(data)) if not isinstance(data, dict) else data
+    asked: dict[str, Any] = {"data": settings, "stream": {}}
+    for change in overrides:
+        name, equals, value = change.partition("=")
+        if not equals or name.partition(".")[0] not in asked or "." not in name:
+            raise ConfigError(f"{change!r}: an override is written data.FIELD=value or stream.FIELD=value")
+        asked = part.override(asked, name, notation.parse(value, change))
+    return part.decode(Source.Config, asked["data"], "data"), asked
 
 
 @contextmanager

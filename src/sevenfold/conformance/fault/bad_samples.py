@@ -7,7 +7,6 @@ import io
 import json
 import random
 import re
-import tarfile
 import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from sevenfold.core.part import decode, find
 from sevenfold.core.types import Tokens
 from sevenfold.data.loader import Items, Order, load
 from sevenfold.data.source import Source, content_key
+from sevenfold.data.source._tarred import packed
 
 TRIES = 200
 """Samples of each format; one in a hundred is bad."""
@@ -71,14 +71,12 @@ def image_folder(folder: Path, size: int, bad: set[int]) -> Made:
 
 def tar(folder: Path, size: int, bad: set[int]) -> Made:
     draw = np.random.default_rng(0)
-    with tarfile.open(folder / "x.tar", "w") as file:
-        for n in range(size):
-            content = io.BytesIO()
-            Image.fromarray(draw.integers(0, 255, (8, 8), np.uint8)).save(content, "png")
-            whole = content.getvalue()[: 50 if n in bad else None]
-            member = tarfile.TarInfo(f"{n:04d}.png")
-            member.size = len(whole)
-            file.addfile(member, io.BytesIO(whole))
+    files = {}
+    for n in range(size):
+        content = io.BytesIO()
+        Image.fromarray(draw.integers(0, 255, (8, 8), np.uint8)).save(content, "png")
+        files[f"{n:04d}.png"] = content.getvalue()[: 50 if n in bad else None]
+    (folder / "x.tar").write_bytes(packed(files))
     return {"kind": "tar", "path": str(folder / "x.tar")}, lambda n: f"x.tar:{n:04d}"
 
 

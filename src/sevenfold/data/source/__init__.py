@@ -7,7 +7,8 @@ float in 0…1; a number is a float). Nothing is unpickled and sizes are checked
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -20,12 +21,16 @@ from sevenfold.core.errors import DataError, did_you_mean
 from sevenfold.core.seeds import seed_of
 from sevenfold.data.arranged import Shelves
 from sevenfold.data.line import Line
+from sevenfold.data.numbers import as_array, packed
 from sevenfold.data.remote import shown
 
 Sample = dict[str, Any]
 
 PARTS = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "dev": 1, "test": 2}
 """How a field names the part that a sample is of: 0 to train on, 1 held out, 2 for the test alone."""
+
+UNREADABLE = 2.0
+"""The place of a sample that cannot be read; others are in 0…1."""
 
 SEQUENCES_AND_IMAGES = {
     "image",
@@ -173,6 +178,12 @@ class Source(part.Part):
         """How many of the first of some samples can be looked at without long waiting; by default all."""
         return len(indices)
 
+    @classmethod
+    def write_index(cls, config: Any, folder: Path) -> Iterator[Path]:
+        """Write for each of its files where the samples lie, so that one who reads them elsewhere need not look it up. DataError
+        for a source that looks nothing up."""
+        raise DataError(f"data: a source of kind {cls.kind} needs no index: tar does")
+
     @property
     def notes(self) -> list[str]:
         """What a person should know about how the files were read (columns left out, images resized), a line each."""
@@ -242,38 +253,32 @@ class Source(part.Part):
             raise DataError(f"data.split: no sample of {self.config.path} is of the part train")
         return parts
 
-    def _by_hash(self, indices: Sequence[int]) -> tuple[list[int], list[int]]:
+    def _by_hash(self, indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
         """Some indices, apart by the hash of what they stand for."""
-        places: dict[int, float] = {}
-        held_out: set[int] = set()
-        for index in indices:
-            try:
-                places[index] = seed_of("held out", self.key(index)) / 2**63
-                if places[index] < self.config.held_out:
+        numbers = as_array(indices)
+        places = np.full(len(numbers), UNREADABLE)
+        for number, index in enumerate(indices):
+            with suppress(DataError):
+                place = seed_of("held out", self.key(index)) / 2**63
+                if place < self.config.held_out:
                     self[index]
-                    held_out.add(index)
-            except DataError:
-                places[index] = 2.0
-        count = sum(place < 2 for place in places.values())
-        if not held_out:
-            held_out = self._all_at(places, sorted(set(places.values())))
-        if len(held_out) == count:
-            held_out -= self._all_at(places, sorted(set(places.values()), reverse=True))
-        if not held_out and count > 1:
-            held_out = {min(places, key=lambda index: places[index])}
-        return [index for index in places if index not in held_out], sorted(held_out)
+                places[number] = place
+        held_out, readable = places < self.config.held_out, places < UNREADABLE
+        if not held_out.any():
+            held_out = self._all_at(numbers, places, np.unique(places))
+        if (held_out == readable).all():
+            held_out &= ~self._all_at(numbers, places, np.unique(places)[::-1])
+        if not held_out.any() and readable.sum() > 1:
+            held_out[places.argmin()] = True
+        return packed(numbers[~held_out]), packed(numbers[held_out])
 
-    def _all_at(self, places: Mapping[int, float], order: list[float]) -> set[int]:
-        """The samples at the first of the places in `order` at which they can be read."""
-        for place in order:
-            try:
-                if place < 2:
-                    found = [index for index, other in places.items() if other == place]
-                    self[found[0]]
-                    return set(found)
-            except DataError:
-                continue
-        return set()
+    def _all_at(self, numbers: np.ndarray, places: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """Which samples are at the first of the places in `order` at which they can be read."""
+        for place in order[order < UNREADABLE]:
+            with suppress(DataError):
+                self[int(numbers[(places == place).argmax()])]
+                return np.asarray(places == place)
+        return np.zeros(len(places), bool)
 
     def files(self) -> list[Path]:
         """The files that it reads, for the data hash."""

@@ -11,6 +11,7 @@ import json
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -23,7 +24,7 @@ from sevenfold.core.files import write_atomic
 from sevenfold.data.arranged import AHEAD, Shelves
 from sevenfold.data.kept import Kept
 from sevenfold.data.numbers import as_array, packed
-from sevenfold.data.remote import home, listed, opened, shown, tried, usable
+from sevenfold.data.remote import home, listed, opened, shown, small, tried, usable
 from sevenfold.data.source import Source
 from sevenfold.data.source._files import list_files
 
@@ -146,6 +147,19 @@ class Raw:
                 return use(file)
 
         return tried(self._urls[number], looked)
+
+    def beside(self, number: int, ending: str, largest: int) -> bytes | None:
+        """The file beside one elsewhere, named as that with an ending, if there is one of so many bytes at most."""
+        url = self._urls[number]
+        if "?" in url.rpartition("/")[2]:
+            return None  # a signed URL is that of one file
+        with suppress(Exception):  # each file system has errors of its own
+            return small(url + ending, largest)
+        return None
+
+    def known(self, number: int, sha256: str) -> None:
+        """What the SHA-256 of a file elsewhere is: it is checked when it comes."""
+        self._kept.files[self._kept_as[number]]["sha256"] = sha256
 
     def ahead(self, numbers: Sequence[int]) -> None:
         """Some files will be used next."""

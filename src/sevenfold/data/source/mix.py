@@ -29,7 +29,7 @@ from pydantic import Field, field_validator
 from sevenfold.core import part
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.core.part import find
-from sevenfold.data.arranged import Shelves
+from sevenfold.data.arranged import Shelves, nobody, together
 from sevenfold.data.line import Line
 from sevenfold.data.numbers import joined, moved, within
 from sevenfold.data.source import Ingredient, Prepared, Sample, Source
@@ -196,21 +196,9 @@ class Mix(Source):
         known = [shelves for shelves in each if shelves is not None]
         if not known:
             return None
-        bounds, parts, groups = [0], list[int](), list[int]()
         most = max(shelves.group for shelves in known)
-        for shelves, start, stop in zip(each, self.ends, self.ends[1:]):
-            bounds += [stop] if shelves is None else (start + shelves.bounds[1:]).tolist()
-            groups += [most if shelves is None else shelves.group] * (len(bounds) - 1 - len(groups))
-            parts.append(len(bounds) - 1)
-        self._part_ends = parts
-        return Shelves(np.array(bounds), min(groups), self._ahead, groups=np.array(groups))
-
-    def _ahead(self, parts: Sequence[int]) -> None:
-        for number in {bisect_right(self._part_ends, number) for number in parts}:
-            first = self._part_ends[number - 1] if number else 0
-            shelves = self.sources[number].shelves
-            if shelves is not None:
-                shelves.ahead([other - first for other in parts if first <= other < self._part_ends[number]])
+        alone = [Shelves(np.array([0, b - a]), most, nobody) for a, b in zip(self.ends, self.ends[1:])]
+        return together([one if one is not None else other for one, other in zip(each, alone)])
 
     def at_hand(self, indices: Sequence[int]) -> int:
         found = 0

@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pydantic import Field
 
 from sevenfold.core.errors import BadSample, DataError, need_extra
 from sevenfold.core.seeds import seed_of
+from sevenfold.data.arranged import AHEAD, Shelves
 from sevenfold.data.remote import base
 from sevenfold.data.sharded import write_array
 from sevenfold.data.source import Sample, suffix
@@ -30,8 +32,10 @@ from sevenfold.data.source._columns import FIRST, cell, choose
 from sevenfold.data.source._files import LARGEST, expands_to, list_files
 from sevenfold.data.source._raw import NOWHERE, Pieces
 
-CACHED = 4
-"""Row groups that are kept in memory."""
+FEWEST, MOST = 3, 256
+"""Row groups that are mixed, and one more is kept in memory: as many as fit into"""
+TOGETHER = 512 << 20
+"""bytes, by what the files say of their sizes."""
 
 
 class Parquet(Pieces):
@@ -43,13 +47,16 @@ class Parquet(Pieces):
         fields: dict[str, str] | None = None
         """Column → `text`, `label`, `number`, `dna`, `protein` or `array`, where it is not what it looks like."""
         largest_bytes: int = Field(default=LARGEST, ge=1)
-        """No row group, unpacked, may be longer than this; four are held in memory."""
+        """No row group, unpacked, may be longer than this; as many as fit into 512 MiB are held in memory, but four at least."""
 
     suffixes = (".parquet", ".pq")
 
     def __init__(self, config: Any):
         super().__init__(config)
         self._groups: list[tuple[int, int, int]] = []
+        self._largest: Counter[str] = Counter()
+        """Column → the most bytes that it has in a row group."""
+        self._mixed = FEWEST
         self._starts, self._file_starts = [0], [0]
         for number in range(len(self._raw)):
             self._look(number)
@@ -68,6 +75,12 @@ class Parquet(Pieces):
             self._said, rows, config.columns, config.fields, config.bad_share, config.partly
         )
         self._columns = list(self._fields)
+        size = sum(
+            most
+            for path, most in self._largest.items()
+            if any(f"{path}.".startswith(f"{one}.") for one in self._fields)
+        )
+        self._mixed = max(FEWEST, min(MOST, TOGETHER // max(size, 1)))
         self._cache.clear()
 
     def _look(self, number: int) -> None:
@@ -76,10 +89,13 @@ class Parquet(Pieces):
             raise DataError(f"{file}: is empty")
         metadata, first = self._raw.look(number, partial(_opened, file)).metadata, 0
         for group in range(metadata.num_row_groups):
-            size, count = metadata.row_group(group).total_byte_size, metadata.row_group(group).num_rows
+            told = metadata.row_group(group)
+            size, count = told.total_byte_size, told.num_rows
             most = expands_to(whole, self.config.largest_bytes)
             if size > most:
                 raise DataError(f"{file}: row group {group} {_too_long(size, most)}")
+            for column in map(told.column, range(told.num_columns)):
+                self._largest |= Counter({column.path_in_schema: column.total_uncompressed_size})
             if count:
                 self._groups.append((number, group, first))
                 self._starts.append(self._starts[-1] + count)
@@ -93,10 +109,17 @@ class Parquet(Pieces):
             if size > most:
                 raise ValueError(_too_long(size, most))
             self._cache[number] = table
-            while len(self._cache) > CACHED:
+            while len(self._cache) > self._mixed + 1 or len(self._cache) > FEWEST + 1 and self._too_many():
                 self._cache.popitem(last=False)
         self._cache.move_to_end(number)
         return self._cache[number]
+
+    def _too_many(self) -> bool:
+        """Whether the row groups in memory take far more than was told of them."""
+        return sum(table.nbytes for table in self._cache.values()) > 2 * TOGETHER
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_cache": OrderedDict()}
 
     @classmethod
     def example(cls, folder: Path) -> Any:
@@ -121,6 +144,20 @@ class Parquet(Pieces):
 
     def __len__(self) -> int:
         return min(self._starts[-1], self.config.limit or self._starts[-1])
+
+    @cached_property
+    def shelves(self) -> Shelves | None:
+        """Row groups, where not all find room in memory: each is read once in an epoch by each process. They come as the files do."""
+        files = super().shelves
+        if len(self._groups) <= self._mixed + 1:
+            return files
+        if files is not None:
+            firsts = np.searchsorted([of for of, _, _ in self._groups], np.arange(len(self._file_starts)))
+            files = files._replace(bounds=firsts)
+        return Shelves(np.minimum(self._starts, len(self)), self._mixed, self._ahead, files=files)
+
+    def _ahead(self, parts: Sequence[int]) -> None:
+        self._raw.ahead(sorted({self._groups[part][0] for part in parts}))
 
     def _row(self, index: int) -> dict[str, Any]:
         number = bisect_right(self._starts, index) - 1
@@ -151,6 +188,7 @@ class Parquet(Pieces):
             found = np.load(kept, allow_pickle=False)
             if found.dtype == np.int64 and found.shape == (stop - first,) and (found >= 0).all():
                 return np.asarray(found)
+        self._raw.ahead(range(number + 1, min(number + 1 + AHEAD, len(self._file_starts) - 1)))
         self._raw.used(number, str)  # a transfer that breaks is no bad row
         found = np.full(stop - first, NOWHERE, np.int64)
         for index in range(first, stop):

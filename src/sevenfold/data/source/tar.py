@@ -4,17 +4,19 @@
 
 The path is a .tar file, a folder of them, or a pattern (`data-{0000..0099}.tar`, `data-*.tar`), here or at a URL. Pictures are the field
 `image`; .txt is `caption` beside pictures and `text` alone; .cls is `label`; the keys of .json objects are fields as in JSON lines.
-Where each sample lies is looked up once and kept. Names are names only; links, devices and packed tar files are not read.
+Where each sample lies is looked up once and kept, or said by an index beside the tar (_contents.py). Names are names only; links, devices and packed tar files are not read.
 
 LAION, DataComp, CC12M, ImageNet in shards; CLIP, SigLIP.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from bisect import bisect_right
 from collections import Counter, OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,9 +26,10 @@ from pydantic import Field
 from sevenfold.core.errors import BadSample, DataError
 from sevenfold.data.source import Sample
 from sevenfold.data.source._columns import FIRST, choose, keyed
+from sevenfold.data.source._contents import INDEX, Contents, Looked
 from sevenfold.data.source._images import common_shape, load, look
-from sevenfold.data.source._raw import Pieces
-from sevenfold.data.source._tarred import Contents, contents, keep, known, recall
+from sevenfold.data.source._raw import NOWHERE, Pieces, Raw
+from sevenfold.data.source._tarred import packed
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 WORDS = ("txt", "text", "caption")
@@ -37,11 +40,11 @@ READ = {
     **dict.fromkeys(LABELS, "label"),
     "json": "json",
 }
+ABOUT = (*PICTURES, *WORDS, "json")
+"""What a sample is about: the first of these that it has."""
 LOOKED_AT = 64
 OPEN = 32
 """Files that are open at one time."""
-LARGE = 32 << 20
-"""Bytes of a file here from which on it is worth keeping where its samples lie."""
 LONGEST = 16 << 20
 """Bytes of a text."""
 
@@ -64,35 +67,21 @@ class Tar(Pieces):
     def __init__(self, config: Any):
         super().__init__(config)
         self._open: OrderedDict[int, int] = OrderedDict()
-        found, starts = [], [0]
-        for number in range(len(self._raw)):
-            found.append(self._contents(number))
-            starts.append(starts[-1] + len(found[-1].keys))
-            if config.limit is not None and starts[-1] >= config.limit:
-                break
-        self._tars: list[Contents] = found
-        self._file_starts = starts
+        self._tars = Looked(self._raw, ABOUT, self._raw.far)
+        self._held_out_by: list[np.ndarray] = []
+        endings: Counter[str] = Counter()
+        for tar in self._tars.each(config.limit):
+            count = len(tar.keys)
+            endings.update(tar.counted(min(count, (config.limit or NOWHERE) - self._file_starts[-1])))
+            self._file_starts.append(self._file_starts[-1] + count)
+            self._held_out_by.append(tar.places)
         if not len(self):
             raise DataError(f"{self._said}: holds no samples: files whose names have an ending")
-        self._choose()
+        self._choose(endings)
 
-    def _contents(self, number: int) -> Contents:
-        size = self._raw.sizes[number]
-        place, worth = known(self._raw.marks[number]), self._raw.far or size >= LARGE
-        found = recall(place, size) if worth else None
-        if found is None:
-            found = self._raw.used(number, lambda path: contents(path, (*PICTURES, *WORDS, "json")))
-            if worth:
-                keep(place, found)
-        return found
-
-    def _choose(self) -> None:
+    def _choose(self, endings: Counter[str]) -> None:
         """Which fields there are: endings that nearly all samples have, or that `partly` names."""
         count, config = len(self), self.config
-        endings: Counter[str] = Counter()
-        for tar, start in zip(self._tars, self._file_starts):
-            used = np.bincount(tar.codes[: tar.firsts[min(len(tar.keys), count - start)]], minlength=len(tar.endings))
-            endings.update({tar.endings[code]: int(many) for code, many in enumerate(used) if many})
         found: Counter[str] = Counter()
         for ending, many in endings.items():
             found[READ.get(ending, "")] += many
@@ -156,32 +145,24 @@ class Tar(Pieces):
 
     @classmethod
     def example(cls, folder: Path) -> Any:
-        import io
-        import tarfile
-
         from PIL import Image
 
-        with tarfile.open(folder / "squares.tar", "w") as file:
-            for count in range(12):
-                light, picture = count % 2, io.BytesIO()
-                level = np.full((8, 8, 3), 40 + 8 * count + 100 * light, np.uint8)
-                Image.fromarray(level).save(picture, "png")
-                told = {
-                    "png": picture.getvalue(),
-                    "txt": f"{'light' if light else 'dark'} square {count}".encode(),
-                    "cls": b"%d" % light,
-                }
-                for ending, content in told.items():
-                    member = tarfile.TarInfo(f"some/{count:04d}.{ending}")
-                    member.size = len(content)
-                    file.addfile(member, io.BytesIO(content))
+        files = {}
+        for count in range(12):
+            light, picture = count % 2, io.BytesIO()
+            level = np.full((8, 8, 3), 40 + 8 * count + 100 * light, np.uint8)
+            Image.fromarray(level).save(picture, "png")
+            said = f"{'light' if light else 'dark'} square {count}"
+            for ending, content in (("png", picture.getvalue()), ("txt", said.encode()), ("cls", b"%d" % light)):
+                files[f"some/{count:04d}.{ending}"] = content
+        (folder / "squares.tar").write_bytes(packed(files))
         return cls.Config(path=str(folder / "squares.tar"))
 
     @classmethod
     def recognises(cls, path: Path) -> float:
         if not path.is_dir():
             return super().recognises(path)
-        files = [file for file in path.iterdir() if file.is_file()]
+        files = [file for file in path.iterdir() if file.is_file() and not file.name.endswith(INDEX)]
         return 0.9 if sum(file.suffix.lower() in cls.suffixes for file in files) > len(files) / 2 else 0.0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -194,6 +175,10 @@ class Tar(Pieces):
         """(which file, what it holds, the number of the sample there)."""
         number = bisect_right(self._file_starts, index) - 1
         return number, self._tars[number], index - self._file_starts[number]
+
+    @classmethod
+    def write_index(cls, config: Any, folder: Path) -> Iterator[Path]:
+        return Looked(Raw(config.path, cls.suffixes, config.cache, config.group), ABOUT, True).written(folder)
 
     def _read(self, index: int, field: str) -> bytes | None:
         """The content of the part of a sample that is a field's, None if it has none."""
@@ -209,7 +194,7 @@ class Tar(Pieces):
                 continue
             if size > (self.config.largest_bytes if field == "image" else min(LONGEST, self.config.largest_bytes)):
                 raise BadSample(self.where(index), f".{ending} is {size:,} bytes long: raise largest_bytes")
-            content = os.pread(self._opened(number), size, offset)
+            content = _at(self._opened(number), size, offset)
             if len(content) != size:
                 raise BadSample(self.where(index), f".{ending} is cut off")
             return content
@@ -218,7 +203,9 @@ class Tar(Pieces):
     def _opened(self, number: int) -> int:
         if number not in self._open:
             try:
-                self._open[number] = self._raw.used(number, lambda path: os.open(path, os.O_RDONLY))
+                self._open[number] = self._raw.used(
+                    number, lambda path: os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                )
             except OSError as error:
                 raise DataError(f"{self._raw.names[number]}: cannot be read: {error.strerror}") from None
             while len(self._open) > min(OPEN, (self._raw.group or OPEN) + 2):
@@ -273,4 +260,12 @@ class Tar(Pieces):
         return tar.hashes[own].tobytes().hex()
 
     def _places(self, number: int) -> np.ndarray:
-        return self._tars[number].places
+        return self._held_out_by[number]
+
+
+def _at(handle: int, size: int, offset: int) -> bytes:
+    """Some bytes of an open file. Processes that were forked share a place in it, which is left alone."""
+    if hasattr(os, "pread"):
+        return os.pread(handle, size, offset)
+    os.lseek(handle, offset, os.SEEK_SET)  # Windows, where processes are not forked
+    return os.read(handle, size)

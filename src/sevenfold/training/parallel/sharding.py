@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
@@ -31,8 +32,34 @@ def shard(objective: Objective, mesh: Mesh) -> None:
         fully_shard(unit, mesh=_devices(others), ignored_params=aside)
         unit.set_gradient_divide_factor(float(others.size // mesh.copies.size))
         unit.set_force_sum_reduction_for_comms(True)
-        unit.set_reduce_scatter_unused_params(True)
+        if hasattr(unit, "set_reduce_scatter_unused_params"):
+            unit.set_reduce_scatter_unused_params(True)
+        else:
+            _add_zeros(unit)
     register_fsdp_forward_method(objective, "embed")
+
+
+def _add_zeros(unit: Any) -> None:
+    """Weights of a unit without a gradient on this process get one of zeros before gradients are reduced, for others may have one:
+    what PyTorch does itself from after 2.11 on."""
+    group = unit._get_fsdp_state()._fsdp_param_group
+    if group is None:
+        return
+    add_up = group.post_backward
+
+    def post_backward(*unused: Any) -> None:
+        for held in group.fsdp_params:
+            weight = getattr(held, "_unsharded_param", None)
+            if (
+                weight is not None
+                and weight.requires_grad
+                and weight.grad is None
+                and held.unsharded_accumulated_grad is None
+            ):
+                weight.grad = torch.zeros_like(weight)
+        add_up(*unused)
+
+    group.post_backward = post_backward
 
 
 def _devices(ranks: Ranks) -> DeviceMesh:

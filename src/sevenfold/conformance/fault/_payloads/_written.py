@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import pickle
 import shutil
@@ -17,6 +16,7 @@ from sevenfold.conformance.fault._kit import small
 from sevenfold.core.files import MANIFEST, read_json, write_manifest
 from sevenfold.core.part import find
 from sevenfold.data.recognise import recognise
+from sevenfold.data.source._tarred import packed
 from sevenfold.training.prepare import prepare
 from sevenfold.training.recipe import read_recipe
 from sevenfold.training.run import train
@@ -86,14 +86,7 @@ def png(width: int, height: int, data: bytes) -> bytes:
 
 def tar(path: Path, files: dict[str, bytes], more: bytes = b"") -> Path:
     """A tar of these files, and of `more` as it stands before its end."""
-    with tarfile.open(path, "w") as archive:
-        for name, content in files.items():
-            found = tarfile.TarInfo(name)
-            found.size = len(content)
-            archive.addfile(found, io.BytesIO(content))
-        end = archive.offset
-    whole = path.read_bytes()
-    path.write_bytes(whole[:end] + more + whole[end:])
+    path.write_bytes(packed(files, more))
     return path
 
 
