@@ -40,7 +40,7 @@ def shard(objective: Objective, mesh: Mesh) -> None:
 
 
 def _add_zeros(unit: Any) -> None:
-    """Weights of a unit without a gradient on this process get one of zeros before gradients are added up, for others may have one:
+    """Weights of a unit without a gradient on this process get one of zeros before gradients are reduced, for others may have one:
     what PyTorch does itself from after 2.11 on."""
     group = unit._get_fsdp_state()._fsdp_param_group
     if group is None:
