@@ -62,7 +62,10 @@ def _taught(folder: Path, recipe: Recipe) -> Path:
     teacher = {
         "data": {**recipe["data"], "path": example.path},
         "streams": recipe["streams"],
-        "trunks": {"enc": {**recipe["trunks"]["enc"], "width": 32, "depth": 1}},
+        "trunks": {
+            "enc": {**recipe["trunks"]["enc"], "width": 32, "depth": 1},
+            "dec": {"inputs": ["enc"], "width": 32, "depth": 1, "position": recipe["trunks"]["enc"]["position"]},
+        },
         "objective": {"kind": "mae"},
         "train": {"steps": 1, "batch": 4, "evaluate_batches": 1},
     }
