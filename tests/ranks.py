@@ -8,6 +8,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -138,7 +139,9 @@ def mine() -> slice:
     return slice(others.rank * ROWS // others.size, (others.rank + 1) * ROWS // others.size)
 
 
+@cache
 def alone(kind: str) -> Found:
+    """What one process learns, which several cases compare with."""
     with ranks.within(Mesh()):
         return learned(kind, slice(0, ROWS))
 
@@ -337,12 +340,13 @@ def elastic(kind: str) -> Found:
             os.kill(os.getpid(), signal.SIGTERM)
 
     Log.write = stop
-    for name in ("again", "stopped"):
-        try:
-            sf.train(recipe, folder / f"{kind}_{name}", overrides=more, say=quiet, bar=False)
-        except Preempted as error:
-            code = error.code
+    try:
+        sf.train(recipe, folder / f"{kind}_again", overrides=more, say=quiet, bar=False)
+    except Preempted as error:
+        code = error.code
     Log.write = write
+    if ranks.mesh().every.first:  # the others wait for it when they go on
+        shutil.copytree(folder / f"{kind}_again", folder / f"{kind}_stopped")
     again = sf.train(folder / f"{kind}_again", overrides=more, resume=True, say=quiet, bar=False)
     other = sf.train(folder / f"{kind}_alone", overrides=more, resume=True, say=quiet, bar=False)
     weights = [run.model.state_dict() for run in (whole_run, again)]

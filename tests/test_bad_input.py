@@ -3,16 +3,19 @@
 import gzip
 import hashlib
 import json
+import resource
 import shutil
-import subprocess
-import sys
+import signal
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from aside import command
 from sevenfold.cli import main
 
+pytestmark = pytest.mark.xdist_group("aside")
 TEXT = "".join(f"{n} green bottles hanging on the wall, and {n - 1} after one falls.\n" for n in range(400, 0, -1))
 
 GPT = """
@@ -428,16 +431,11 @@ def test_using_a_run_wrongly(refused, run, here):
 
 # A full disk
 
-FULL = """
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import torch
-torch.set_num_threads(1)
-from sevenfold.cli import main
-import sevenfold.training.run, matplotlib.pyplot, sevenfold.core.part
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.exit(main(sys.argv[2:]))
-"""
+
+def filled(limit):
+    """No file of this process may be longer than that."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
 
 @pytest.mark.parametrize("limit", [200, 3000, 20_000])
@@ -445,7 +443,7 @@ def test_a_full_disk(here, limit):
     """Stopped at the first file, at a checkpoint, or at the end: one line, and what was there before is as it was."""
     before = digest(here)
     args = ["train", "gpt.yaml", "--out", "out"]
-    done = subprocess.run([sys.executable, "-c", FULL, str(limit), *args], capture_output=True, text=True, cwd=here)
+    done = command(*args, first=partial(filled, limit))
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr
     assert "out" in done.stderr

@@ -20,6 +20,7 @@ from sevenfold.conformance.fault._watched import watched
 from sevenfold.core.errors import ConfigError, DataError
 from sevenfold.training import checkpoint, guard
 
+pytestmark = pytest.mark.xdist_group("aside")
 SHORT = {"damaged": 60, "diverging": 2, "bad_samples": 100, "hostile": hostile.TRIES, "mutated": 15, "ordered": 2,
          "full_disk": 6, "resumed": 2, "signalled": 3}  # fmt: skip
 

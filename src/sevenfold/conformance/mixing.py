@@ -242,17 +242,18 @@ def check_repeatable(config: Any) -> None:
 
 
 def check_in_a_trunk(config: Any) -> None:
-    """In a trunk with a position of every sort (added, turned, on scores, none): compiles whole, steps, saves and loads,
-    starts near log(ids). Positions of one sort are checked with attention."""
+    """In a trunk with a position of every sort (added, turned, on scores, none): compiles whole (a variant: with one sort; `compiles`
+    has it with the others), steps, saves and loads, starts near log(ids). Positions of one sort are checked with attention."""
     if config.part.needs or config.part.pairs or not config.part.continues:
         raise Skipped("needs a trunk of its own kind")
-    fitting = set()
+    fitting: set[tuple[bool, ...]] = set()
+    plain = config == type(config)()
     for kind in kinds("position"):
         position = find("position", kind)
         sort = tuple(getattr(position, name) is not getattr(Position, name) for name in ("embed", "angles", "bias"))
         if sort not in fitting:
             try:
-                trunk.check(config, position.Config())
+                trunk.check(config, position.Config(), compiles=plain or not fitting)
                 fitting.add(sort)
             except ConfigError as error:
                 trunk.one_line(error)
