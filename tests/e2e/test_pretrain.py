@@ -87,7 +87,7 @@ def test_every_kind_of_data_gets_a_plan_that_trains(files, name, tmp_path) -> No
 
 
 def test_pretrain_is_a_recipe_and_nothing_else(files, tmp_path, capsys) -> None:
-    assert main(["pretrain", str(files / "speech.txt"), "--minutes", "0.05", "--out", str(tmp_path / "run")]) == 0
+    assert main(["pretrain", str(files / "speech.txt"), "--minutes", "0.02", "--out", str(tmp_path / "run")]) == 0
     told = capsys.readouterr().out
     for word in ("duplicates", "unknown", "come back exactly", "width", "steps of"):
         assert word in told
