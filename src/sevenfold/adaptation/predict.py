@@ -16,7 +16,7 @@ from sevenfold.adaptation._towers import Tower, towered
 from sevenfold.adaptation.method.test_time import TestTimeWay
 from sevenfold.adaptation.method.zero_shot import softmax
 from sevenfold.adaptation.readout import Task, knn
-from sevenfold.assembly.model import Model, to_device
+from sevenfold.assembly.model import Model, ModelConfig, to_device
 from sevenfold.core import part
 from sevenfold.core.errors import BadSample, ConfigError, DataError
 from sevenfold.data.source import Source
@@ -103,7 +103,7 @@ def way_of(folder: Path, model: Model, name: str) -> Ways:
         return _by_names(folder, model, record)
     if record is not None and kind == "knn":
         return _by_neighbours(folder, model, record)
-    target = predicted_stream(model, name)
+    target = predicted_head(model.config, name)
     head = model.config.heads[target]
     if record is not None and kind == "test_time":
         config = part.decode(part.find("method", "test_time").Config, record["method"], str(folder))
@@ -112,12 +112,20 @@ def way_of(folder: Path, model: Model, name: str) -> Ways:
     return _ways(model, target, lambda raws: _by_head(model, target, raws))
 
 
-def predicted_stream(model: Model, name: str) -> str:
+def answered(folder: Path, config: ModelConfig, name: str) -> str | None:
+    """What the model of a folder answers for, as `way_of` would say, without reading weights. ConfigError where it says nothing."""
+    record = record_of(folder)
+    kind = None if record is None else record["method"]["kind"]
+    if record is not None and kind in ("zero_shot", "knn"):
+        found: str = record["target" if kind == "zero_shot" else "stream"]
+        return found
+    return config.heads[predicted_head(config, name)].stream
+
+
+def predicted_head(config: ModelConfig, name: str) -> str:
     """The head that says something of a stream that no trunk reads. ConfigError where there is none, or several."""
-    read = {given for trunk in model.config.trunks.values() for given in (*trunk.inputs, trunk.condition)}
-    found = [
-        head for head, config in model.config.heads.items() if config.stream is not None and config.stream not in read
-    ]
+    read = {given for trunk in config.trunks.values() for given in (*trunk.inputs, trunk.condition)}
+    found = [head for head, told in config.heads.items() if told.stream is not None and told.stream not in read]
     if len(found) != 1:
         raise ConfigError(
             f"predict: {name} predicts no label or number; give it a head first: sevenfold adapt {name} DATA --method probe"

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from sevenfold.adaptation.predict import Ways, way_of
+from sevenfold.adaptation.predict import Ways, answered, way_of
 from sevenfold.adaptation.readout import Task, knn, probe
 from sevenfold.assembly.model import Model
 from sevenfold.core.errors import ConfigError
 from sevenfold.evaluation.gathered import Targets
 from sevenfold.evaluation.vectors import BATCH
-from sevenfold.training.load import load, located
+from sevenfold.training.load import located
+from sevenfold.training.wiring import wiring_of
 
 Say = Callable[[np.ndarray], np.ndarray]
 """x [n d] → scores [n columns]."""
@@ -61,12 +62,12 @@ def own_way(run: str, model: Model, target: str) -> Ways | None:
 
 def own_target(run: str) -> str | None:
     """The field that a run says by itself, supervised or adapted; None: there is none, or several."""
-    folder, model = located(run), load(run)
+    config = wiring_of(run)
     try:
-        name = way_of(folder, model, run).target
+        name = answered(located(run), config, run)
     except ConfigError:
         return None
-    stream = model.config.streams.get(name)
+    stream = config.streams.get(name or "")
     return name if stream is None or stream.field is None else stream.field
 
 

@@ -71,7 +71,7 @@ class TestTime(Method):
 
     def run(self, asked: Asked) -> Found:
         began = time.perf_counter()
-        ready, trunk, target, how = self._prepared(asked)
+        ready, trunk, target = self._prepared(asked)
         train = features(ready.model, items_for(ready, ready.source, ready.train_items.indices), target)
         task = task_of(ready.model, target)
         into_head(probe(train.x, train.y, task, seed=ready.recipe.seed), ready.model, target)
@@ -109,7 +109,7 @@ class TestTime(Method):
         held = features(ready.model, tested["held out"], target)
         figures |= simple(task, train.y, held.y)
         counts = {"better": int((changes > 0).sum()), "worse": int((changes < 0).sum())}
-        more = {"by_step": told, "trunk": trunk, "stream": target, "pool": how, **counts}
+        more = {"by_step": told, "trunk": trunk, "stream": target, "pool": self.config.pool, **counts}
         return Found(figures, size, more)
 
     def lines(self, found: Found) -> list[str]:
@@ -126,8 +126,8 @@ class TestTime(Method):
         )
         return lines
 
-    def _prepared(self, asked: Asked) -> tuple[Ready, str, str, str]:
-        """(the model with a head for the target and its own objective, trunk, target stream, pool)."""
+    def _prepared(self, asked: Asked) -> tuple[Ready, str, str]:
+        """(the model with a head for the target and its own objective, trunk, target stream)."""
         own = objective_of(asked.run)
         if own["kind"] == "supervised":
             raise ConfigError(
@@ -138,10 +138,9 @@ class TestTime(Method):
         target, kind = target_of(source, asked.target, wiring)
         check_target(source, target)
         trunk = trunk_for(wiring, fields, self.config.trunk)
-        how = self.config.pool
         name = f"new_{target}" if target in wiring.streams else target
         streams, _ = reduced(wiring, trunk)
-        head = HeadConfig(trunk=trunk, stream=name, pool=how, projection={"kind": "linear", "bias": True})
+        head = HeadConfig(trunk=trunk, stream=name, pool=self.config.pool, projection={"kind": "linear", "bias": True})
         recipe = read_recipe(
             {
                 "data": part.encode(asked.data), "start": asked.run, "streams": {**streams, name: {"kind": kind, "field": target}},
@@ -151,7 +150,7 @@ class TestTime(Method):
         )  # fmt: skip
         ready = prepare(recipe, note=asked.say)
         check_single(ready.model.modalities[name], target, "test_time")
-        return ready, trunk, name, how
+        return ready, trunk, name
 
     def _tested(self, asked: Asked, ready: Ready) -> dict[str, Items]:
         """What is tested: clean held-out samples, and the test that was asked for."""
